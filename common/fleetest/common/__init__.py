@@ -1,0 +1,1 @@
+"""What every part of Fleetest shares: domain values, errors, settings, logging and blobs."""

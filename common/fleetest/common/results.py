@@ -1,0 +1,126 @@
+"""What became of cases and attempts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from fleetest.common.states import Outcome
+
+__all__ = ["Artifact", "CaseResult", "Counts", "PlannedCase", "ResourceSample", "ResourceUsage", "VersionControl"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedCase:
+    """
+    A case as planned.
+
+    Args:
+        case_id: a pytest node id, or the name that its runner gives.
+        file: relative to the workspace; empty when not known.
+        line: 1-based; 0 when not known.
+        group: its `xdist_group` mark.
+    """
+
+    case_id: str
+    file: str = ""
+    line: int = 0
+    group: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaseResult:
+    """
+    What became of one case in one attempt.
+
+    Args:
+        duration: setup, call and teardown together.
+        message: one line: the assertion, or the reason of a skip.
+        details: the traceback, or what else explains the outcome.
+        truncated: whether a text was longer than the limit.
+        properties: what the test recorded about itself.
+    """
+
+    case_id: str
+    outcome: Outcome
+    duration: timedelta = timedelta()
+    started_at: datetime | None = None
+    message: str = ""
+    details: str = ""
+    stdout: str = ""
+    stderr: str = ""
+    log: str = ""
+    file: str = ""
+    line: int = 0
+    truncated: bool = False
+    properties: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """A file that a task left behind; its content is the blob `digest`."""
+
+    path: str
+    digest: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceSample:
+    """What a host or an attempt used over the interval since the sample before."""
+
+    at: datetime
+    cpu_cores: float = 0.0
+    memory_bytes: int = 0
+    disk_read_bytes: int = 0
+    disk_written_bytes: int = 0
+    network_received_bytes: int = 0
+    network_sent_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceUsage:
+    """Totals of an attempt."""
+
+    cpu_time: timedelta = timedelta()
+    peak_memory_bytes: int = 0
+    disk_read_bytes: int = 0
+    disk_written_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionControl:
+    """Where a workspace came from; each field may be empty."""
+
+    commit: str = ""
+    branch: str = ""
+    pull_request: str = ""
+    dirty: bool = False
+    described_version: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """How many cases were planned, and how many ended how. `flaky` ones are counted under their outcome too."""
+
+    planned: int = 0
+    passed: int = 0
+    failed: int = 0
+    error: int = 0
+    skipped: int = 0
+    xfailed: int = 0
+    xpassed: int = 0
+    timed_out: int = 0
+    flaky: int = 0
+
+    @property
+    def done(self) -> int:
+        return self.passed + self.failed + self.error + self.skipped + self.xfailed + self.xpassed + self.timed_out
+
+    @property
+    def bad(self) -> int:
+        return self.failed + self.error + self.timed_out
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(**{name: getattr(self, name) + getattr(other, name) for name in self.__slots__})

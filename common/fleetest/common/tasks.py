@@ -1,0 +1,156 @@
+"""
+A task as every part of Fleetest sees it once its suite has been read: defaults applied, matrix expanded.
+
+Times are `timedelta`, sizes bytes, cpu thousandths of a core.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+
+__all__ = ["Need", "Resources", "RetryOn", "Split", "Task", "TaskType", "Timeouts", "When"]
+
+
+class TaskType(StrEnum):
+    """What kind of test a task runs."""
+
+    PYTEST = "pytest"
+    COMMAND = "command"
+
+
+class When(StrEnum):
+    """Which end of a needed task lets the next one start."""
+
+    PASSED = "passed"
+    ALWAYS = "always"
+    FAILED = "failed"
+
+
+class RetryOn(StrEnum):
+    """What makes a case, or a command, run again. `errored` is retried without being asked."""
+
+    FAILED = "failed"
+    ERRORED = "errored"
+    TIMED_OUT = "timed_out"
+
+
+class Split(StrEnum):
+    """What stays together in one shard."""
+
+    CASE = "case"
+    FILE = "file"
+    GROUP = "group"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """Amounts of what a worker has, or a task needs."""
+
+    cpu_millis: int = 0
+    memory_bytes: int = 0
+    disk_bytes: int = 0
+
+    def fits(self, room: Resources) -> bool:
+        """Whether `room` has at least this much of everything."""
+        return (
+            self.cpu_millis <= room.cpu_millis
+            and self.memory_bytes <= room.memory_bytes
+            and self.disk_bytes <= room.disk_bytes
+        )
+
+    def __add__(self, other: Resources) -> Resources:
+        return Resources(
+            cpu_millis=self.cpu_millis + other.cpu_millis,
+            memory_bytes=self.memory_bytes + other.memory_bytes,
+            disk_bytes=self.disk_bytes + other.disk_bytes,
+        )
+
+    def __sub__(self, other: Resources) -> Resources:
+        return Resources(
+            cpu_millis=self.cpu_millis - other.cpu_millis,
+            memory_bytes=self.memory_bytes - other.memory_bytes,
+            disk_bytes=self.disk_bytes - other.disk_bytes,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """A dependency: the task waits until `task` has ended, and is skipped when it did not end as `when` asks."""
+
+    task: str
+    when: When = When.PASSED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """
+    The four limits of a task; `None` means none.
+
+    Args:
+        queue: from queued until a worker takes it.
+        start: from there until its tests start, setup included.
+        silence: without a word from a running case.
+        total: of one attempt, from start to end.
+    """
+
+    queue: timedelta | None = None
+    start: timedelta | None = timedelta(minutes=10)
+    silence: timedelta | None = timedelta(minutes=5)
+    total: timedelta | None = timedelta(minutes=30)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """
+    One node of a run's graph.
+
+    Args:
+        name: unique in the suite; matrix values are part of it, as in `unit[python=3.12]`.
+        type: how `args` and `command` are meant.
+        args: pytest's arguments.
+        command: argv of a command task.
+        shell: instead of `command`, a line for `/bin/sh`.
+        setup: shell lines that prepare the environment, once for each.
+        setup_inputs: globs of the workspace files that decide what `setup` makes; empty means all of them.
+        requirements: capabilities that a worker must have, exactly.
+        resources: what one shard reserves on its worker, and may use at most of memory.
+        shards: how many parts; `None` lets the planner decide.
+        retries: how many more tries a case gets that ended as `retry_on` says.
+        maxfail: stop the task after so many failures; 0 means never.
+        last_failed: run only the cases that failed the last time (pytest's `--lf`).
+        only_cases: run only these case ids; empty means all (set by `fleetest retry`).
+        secrets: names of secrets that the task's environment needs.
+        python: interpreter for the process executor; empty means the worker's.
+        executor: `process` or `docker`; empty lets the worker decide.
+    """
+
+    name: str
+    type: TaskType
+    args: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    shell: str = ""
+    image: str = ""
+    setup: tuple[str, ...] = ()
+    setup_inputs: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    secrets: tuple[str, ...] = ()
+    working_directory: str = ""
+    python: str = ""
+    executor: str = ""
+    requirements: Mapping[str, str] = field(default_factory=dict)
+    resources: Resources = Resources(cpu_millis=1000)
+    priority: int = 50
+    needs: tuple[Need, ...] = ()
+    timeouts: Timeouts = Timeouts()
+    retries: int = 0
+    retry_on: frozenset[RetryOn] = frozenset({RetryOn.FAILED, RetryOn.TIMED_OUT})
+    shards: int | None = None
+    split: Split = Split.CASE
+    maxfail: int = 0
+    last_failed: bool = False
+    only_cases: tuple[str, ...] = ()
+    artifacts: tuple[str, ...] = ()
+    reports: tuple[str, ...] = ()

@@ -1,0 +1,1 @@
+"""The master: registry, queue, dispatcher, runs and their log."""

@@ -1,0 +1,207 @@
+"""
+What the master asks of its coordination. Every adapter passes `tests/contract/test_queue.py`.
+
+Nothing here is the truth: after the loss of all of it the reconciler puts it back from the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from fleetest.common.results import ResourceSample
+from fleetest.common.tasks import Resources
+
+__all__ = [
+    "Bid",
+    "Claim",
+    "CommitFeed",
+    "CommitNotice",
+    "Presence",
+    "QueueEntry",
+    "QueuePlace",
+    "ShardQueue",
+    "WorkerRegistry",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueEntry:
+    """
+    A shard that waits for a worker.
+
+    Args:
+        priority: 0 to 100, 100 first.
+        requirements: capabilities; sorted and hashed they name the queue.
+        environment_key: a worker that has this environment warm is preferred among equals.
+        not_before: earliest start (a retry's delay).
+        enqueued_at: since when the task waits; a retry keeps it.
+    """
+
+    run_id: str
+    shard_id: str
+    project: str
+    priority: int
+    enqueued_at: datetime
+    requirements: Mapping[str, str] = field(default_factory=dict)
+    resources: Resources = Resources()
+    environment_key: str = ""
+    not_before: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bid:
+    """What one worker would take now: at most `shards`, within `free`. `capacity` is what it has in all."""
+
+    worker_id: str
+    capabilities: Mapping[str, str]
+    shards: int
+    free: Resources
+    capacity: Resources
+    warm_environment_keys: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """The first phase: the entry has left its queue for this worker, and comes back unless confirmed in time."""
+
+    entry: QueueEntry
+    worker_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueuePlace:
+    """Where an entry waits: 1 is next in its queue. `ready_at` is set while it waits out a delay."""
+
+    position: int
+    queue_length: int
+    ready_at: datetime | None = None
+
+
+class ShardQueue(Protocol):
+    """
+    Ambient priority queues: one for each set of required capabilities, declared by nobody.
+
+    Order within a queue, and among the queues that a worker satisfies: priority, then fair share between projects
+    (start-time fair queueing, Goyal et al. 1996), then age. An entry that does not fit now is looked past, at most
+    `LOOK_AHEAD` deep; one that has waited for long reserves a worker large enough for it.
+    """
+
+    async def enqueue(self, entries: Sequence[QueueEntry]) -> None:
+        """Idempotent by `(run_id, shard_id)`: what waits or is claimed stays as it is. Wakes dispatchers."""
+
+    async def claim(self, bids: Sequence[Bid]) -> Sequence[Claim]:
+        """Take entries for these workers, in one script, in O(log n) of the backlog."""
+
+    async def confirm(self, claims: Sequence[Claim]) -> None:
+        """The second phase: the attempts have begun; forget the entries."""
+
+    async def release(self, claims: Sequence[Claim]) -> None:
+        """Put entries back where they were."""
+
+    async def remove(self, run_id: str, shard_ids: Sequence[str] | None = None) -> None:
+        """Take a run's entries out, waiting or claimed: some, or all."""
+
+    async def return_expired(self) -> int:
+        """Put back claims that were never confirmed, and entries whose delay is over; answer how many."""
+
+    async def place(self, run_id: str, shard_id: str) -> QueuePlace | None: ...
+
+    async def waiting(self, run_id: str) -> frozenset[str]:
+        """The shard ids of the run that wait or are claimed."""
+
+    async def depth(self) -> int: ...
+
+    def wakeups(self) -> AsyncIterator[None]:
+        """Yields when work may have come. Several wake-ups may be told as one; none is lost while iterating."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Presence:
+    """
+    A worker as the registry knows it.
+
+    Args:
+        session_id: names this life of the worker.
+        instance: new at every start of the agent.
+        connected: a master holds its stream now.
+        draining: it takes no more work.
+        last_seen_at: its last heartbeat.
+    """
+
+    worker_id: str
+    session_id: str
+    instance: str
+    version: str
+    hostname: str
+    capabilities: Mapping[str, str]
+    capacity: Resources
+    slots: int
+    registered_at: datetime
+    last_seen_at: datetime
+    free: Resources = Resources()
+    slots_used: int = 0
+    draining: bool = False
+    ready: bool = True
+    not_ready_reason: str = ""
+    host: ResourceSample | None = None
+    offline: bool = False
+
+
+class WorkerRegistry(Protocol):
+    """Who works here. A worker's leases live as long as its session does."""
+
+    async def register(self, worker: Presence, *, lease_ttl: timedelta) -> Presence | None:
+        """
+        Start a session; answers the session that it replaces (the same instance again, or a dead one), if any.
+
+        Raises:
+            AlreadyExists: a live worker of another instance has this id.
+        """
+
+    async def renew(self, worker: Presence, *, lease_ttl: timedelta) -> None:
+        """
+        A heartbeat: the session lives on, with what it says of itself.
+
+        Raises:
+            LeaseLost: the session expired, or another one replaced it.
+        """
+
+    async def end(self, worker_id: str, session_id: str) -> None:
+        """The worker said goodbye: its session is over at once. Idempotent."""
+
+    async def drain(self, worker_id: str) -> None:
+        """
+        Mark the worker; it stays marked until it registers as a new instance.
+
+        Raises:
+            NotFound: no such worker.
+        """
+
+    async def get(self, worker_id: str) -> Presence | None: ...
+
+    async def list(self) -> Sequence[Presence]:
+        """Every worker seen within the last day; those without a live session say `offline`."""
+
+    async def live_sessions(self) -> Mapping[str, str]:
+        """Worker id to session id of all that are alive."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitNotice:
+    """A commit has been made. `events` is its content, or `None` when it was too large to be sent along."""
+
+    run_id: str
+    position: int
+    events: bytes | None
+
+
+class CommitFeed(Protocol):
+    """Tells every master and gateway of commits. May lose or repeat a notice: the log's positions show gaps."""
+
+    async def publish(self, notices: Sequence[CommitNotice]) -> None: ...
+
+    def notices(self) -> AsyncIterator[Sequence[CommitNotice]]:
+        """From now on, in the order of publication."""

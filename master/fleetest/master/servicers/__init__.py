@@ -1,0 +1,1 @@
+"""The gRPC services. Protobuf types stay here and in `convert` modules."""

@@ -1,0 +1,208 @@
+"""
+What the master asks of its store. Every adapter passes `tests/contract/test_store.py`.
+
+The log is the truth. Everything else here is derived from it, or serves it, and is idempotent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from typing import Protocol
+
+from fleetest.common.states import Outcome, RunState
+
+__all__ = [
+    "CaseHistory",
+    "CaseRow",
+    "Commit",
+    "Documents",
+    "LogPiece",
+    "PositionTaken",
+    "Projections",
+    "RunLog",
+    "RunQuery",
+    "RunRow",
+    "Store",
+]
+
+
+class PositionTaken(Exception):
+    """The log already has a commit at this position: read on, decide again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commit:
+    """
+    One entry of a run's log.
+
+    Args:
+        position: 1 for the first commit, then without a gap.
+        events: the encoded events, opaque to the store.
+    """
+
+    run_id: str
+    position: int
+    at: datetime
+    events: bytes
+
+
+class RunLog(Protocol):
+    """The append-only log of every run, in partitions by the day of the run's id."""
+
+    async def append(self, commit: Commit) -> None:
+        """
+        Make the commit durable. Concurrent appends share one transaction.
+
+        Raises:
+            PositionTaken: `(run_id, position)` exists.
+            WrongState: the run's partition was dropped, or the position would leave a gap.
+            CapacityExceeded: the disk is full.
+            DependencyUnavailable: the store cannot be written or reached.
+        """
+
+    async def read(self, run_id: str, *, after: int = 0, limit: int = 1000) -> Sequence[Commit]:
+        """The commits with a position greater than `after`, in order; empty at the end."""
+
+    async def drop_before(self, day: date) -> Sequence[date]:
+        """Drop the partitions of runs from before `day`; answer which. Projections stay."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRow:
+    """
+    A run as listed: what is queried, and the rest as one document.
+
+    Args:
+        position: of the last commit that the row contains.
+        body: JSON-compatible.
+    """
+
+    run_id: str
+    project: str
+    suite_name: str
+    branch: str
+    state: RunState
+    submitted_at: datetime
+    ended_at: datetime | None
+    position: int
+    body: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaseRow:
+    """
+    A case of a run with its last accepted result.
+
+    Args:
+        index: its place in the task's plan.
+        position: of the commit that brought this result.
+        body: the rest of the result, JSON-compatible.
+    """
+
+    run_id: str
+    task_id: str
+    case_id: str
+    index: int
+    outcome: Outcome
+    flaky: bool
+    position: int
+    body: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaseHistory:
+    """What is known of a case of a project from earlier runs: a duration to predict with, and its last outcome."""
+
+    case_id: str
+    duration: timedelta
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunQuery:
+    """Which runs to list; empty and `None` mean any. Newest first, after `before_run_id`."""
+
+    project: str = ""
+    branch: str = ""
+    suite_name: str = ""
+    state: RunState | None = None
+    before_run_id: str = ""
+    limit: int = 50
+
+
+class Projections(Protocol):
+    """What is read often, derived from the log. A write with an older position than the stored changes nothing."""
+
+    async def save_run(self, run: RunRow) -> None: ...
+
+    async def save_cases(self, cases: Sequence[CaseRow]) -> None: ...
+
+    async def get_run(self, run_id: str) -> RunRow | None: ...
+
+    async def find_runs(self, prefix: str) -> Sequence[RunRow]:
+        """Runs whose id starts with `prefix`, newest first, at most ten."""
+
+    async def list_runs(self, query: RunQuery) -> Sequence[RunRow]: ...
+
+    async def list_cases(
+        self,
+        run_id: str,
+        *,
+        task_id: str = "",
+        outcomes: frozenset[Outcome] = frozenset(),
+        after: tuple[str, int] | None = None,
+        limit: int = 1000,
+    ) -> Sequence[CaseRow]:
+        """Ordered by `(task_id, index)`, after that pair when given."""
+
+    async def save_history(self, project: str, task: str, cases: Sequence[CaseHistory]) -> None:
+        """
+        Remember durations and outcomes for the next plan.
+
+        A known duration moves half way to the new one (exponential moving average, weight 0.5), so that one slow
+        day does not stay.
+        """
+
+    async def load_history(self, project: str, task: str) -> Mapping[str, CaseHistory]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogPiece:
+    """A piece of what an attempt's processes wrote. `(run_id, shard_id, token, offset_bytes)` is unique."""
+
+    run_id: str
+    task_id: str
+    shard_id: str
+    token: int
+    offset_bytes: int
+    content: bytes = field(repr=False)
+    truncated: bool = False
+
+
+class Documents(Protocol):
+    """Small things that must be kept and are no run's event."""
+
+    async def put_if_absent(self, kind: str, key: str, value: str) -> str:
+        """Store the value unless the key has one; answer the value that is stored now. Atomic."""
+
+    async def append_output(self, pieces: Sequence[LogPiece]) -> None:
+        """Keep pieces of output; one that is known already is left as it is."""
+
+    async def read_output(
+        self, run_id: str, task_id: str, *, shard_id: str = "", after_id: int = 0, limit: int = 256
+    ) -> Sequence[tuple[int, LogPiece]]:
+        """Pieces with an id greater than `after_id`, in the order in which they came; ids grow."""
+
+
+class Store(RunLog, Projections, Documents, Protocol):
+    """All three on one engine."""
+
+    async def check(self) -> None:
+        """
+        Raises:
+            DependencyUnavailable: the store does not answer, or cannot be written.
+        """
+
+    async def close(self) -> None: ...

@@ -1,0 +1,1 @@
+"""The worker: an agent that pulls shards, executes them and reports."""

@@ -1,0 +1,115 @@
+"""What a worker is told to do, and what it says of it: the values between agent, runners and executors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Protocol
+
+from fleetest.common.results import Artifact, CaseResult, PlannedCase, ResourceUsage, VersionControl
+from fleetest.common.states import ShardKind, Verdict
+from fleetest.common.tasks import Resources
+
+__all__ = ["Assignment", "AttemptRef", "Ended", "Reporter", "TaskSpec"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptRef:
+    """One try at a shard. The token fences it: a later attempt at the same shard has a higher one."""
+
+    run_id: str
+    shard_id: str
+    token: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSpec:
+    """What a worker must know to run a task; see `TaskSpec` in `worker.proto` for each field."""
+
+    spec_id: str
+    environment_key: str
+    task_id: str
+    type: str
+    project: str
+    workspace_digest: str = ""
+    command: tuple[str, ...] = ()
+    shell: str = ""
+    setup: tuple[str, ...] = ()
+    setup_digest: str = ""
+    env: Mapping[str, str] = field(default_factory=dict)
+    working_directory: str = ""
+    python: str = ""
+    image: str = ""
+    executor: str = ""
+    limits: Resources = Resources()
+    start_timeout: timedelta | None = None
+    silence_timeout: timedelta | None = None
+    total_timeout: timedelta | None = None
+    artifacts: tuple[str, ...] = ()
+    reports: tuple[str, ...] = ()
+    secret_names: tuple[str, ...] = ()
+    version_control: VersionControl = VersionControl()
+    random_seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """
+    An attempt that this worker has.
+
+    Args:
+        number: of the attempt at its shard, from 1.
+        case_ids: what to run, in order; empty for a plan and for a command.
+        secrets: environment variables that must never be written down.
+    """
+
+    ref: AttemptRef
+    spec: TaskSpec
+    kind: ShardKind
+    number: int = 1
+    case_ids: tuple[str, ...] = ()
+    shard_index: int = 0
+    shard_count: int = 1
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """
+    How an attempt ended.
+
+    Args:
+        missing: cases that it was given and did not find in its own collection.
+        extra: cases of its own collection that are not in the plan; at most 20.
+    """
+
+    verdict: Verdict
+    reason: str = ""
+    usage: ResourceUsage = ResourceUsage()
+    missing: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+
+
+class Reporter(Protocol):
+    """
+    Where a runner says what happens in one attempt. Calls return at once; delivery is somebody else's care.
+
+    The attempt's end is not reported here but answered by the runner.
+    """
+
+    def running(self, notes: Sequence[str] = ()) -> None:
+        """The environment is ready, tests start. Called once."""
+
+    def planned(
+        self, cases: Sequence[PlannedCase], *, deselected: int, collection_errors: Sequence[CaseResult]
+    ) -> None: ...
+
+    def result(self, result: CaseResult) -> None:
+        """A case is final: its teardown is over."""
+
+    def output(self, content: bytes) -> None:
+        """What the attempt's processes wrote, as it came; the reporter bounds and masks it."""
+
+    def artifacts(self, artifacts: Sequence[Artifact], problems: Sequence[str]) -> None:
+        """The content has been stored already."""

@@ -1,0 +1,172 @@
+"""
+The ports between the agent, the runners that know kinds of tests, and the executors that know where to run them.
+
+An executor prepares an `Environment`; a runner opens a `Session` in it; the agent feeds the session attempts.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Mapping, Sequence
+    from datetime import timedelta
+    from pathlib import Path
+
+    from fleetest.common.results import Artifact, ResourceSample, ResourceUsage
+    from fleetest.worker.assignments import Assignment, AttemptRef, Ended, Reporter, TaskSpec
+
+__all__ = ["Blobs", "Environment", "Executor", "Process", "Runner", "Session", "Workspaces"]
+
+
+class Blobs(Protocol):
+    """The master's blob store as a worker sees it."""
+
+    async def fetch(self, digests: Sequence[str]) -> None:
+        """
+        Bring blobs into the local cache.
+
+        Raises:
+            NotFound, CapacityExceeded, DependencyUnavailable
+        """
+
+    async def store(self, root: Path, paths: Sequence[Path]) -> tuple[Sequence[Artifact], Sequence[str]]:
+        """Upload files; answers them with paths relative to `root`, and problems with those that could not be."""
+
+
+class Workspaces(Protocol):
+    """Puts a workspace's files into a directory."""
+
+    async def synchronise(self, workspace_digest: str, target: Path) -> None:
+        """
+        Make `target` hold exactly the workspace's files, as copies that a test may write to.
+
+        Files that are right already stay as they are; what does not belong is removed.
+
+        Raises:
+            NotFound: the master does not know the workspace.
+            CapacityExceeded: the disk is full.
+            DependencyUnavailable: the master does not answer.
+        """
+
+
+class Process(Protocol):
+    """A process (and all it started) in an environment."""
+
+    pid: int
+
+    async def wait(self) -> int:
+        """Its exit code; minus the signal's number when a signal ended it. Its whole tree is gone by then."""
+
+    async def stop(self, grace: timedelta) -> None:
+        """Ask it to end (SIGTERM), end it and all it started (SIGKILL) when the grace has passed."""
+
+    def interrupt(self, signal_number: int) -> None:
+        """Send a signal to the main process only; nothing happens when it is gone."""
+
+    def sample(self) -> ResourceSample:
+        """What its tree used since the sample before."""
+
+    def usage(self) -> ResourceUsage:
+        """Totals so far."""
+
+
+class Environment(Protocol):
+    """
+    A prepared place to run: workspace present, setup done.
+
+    Args:
+        source: the workspace, as processes in the environment see it.
+        host_source: the same directory as this agent sees it.
+        python: the interpreter to run tests with.
+        notes: for people: what was reused, how strong the isolation is.
+        channel_directory: an empty private directory that both sides see (sockets, plugin files, dumps).
+    """
+
+    source: Path
+    host_source: Path
+    python: str
+    notes: tuple[str, ...]
+    channel_directory: Path
+
+    async def start(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: Path,
+        output: Callable[[bytes], None],
+    ) -> Process:
+        """
+        Start a process; `output` gets its standard output and error, interleaved, as they come.
+
+        Raises:
+            InvalidRequest: the command does not exist there; the message names it.
+            CapacityExceeded, DependencyUnavailable
+        """
+
+    async def refresh(self, spec: TaskSpec) -> None:
+        """Bring the workspace back to its pristine files before the next session."""
+
+    async def close(self) -> None:
+        """Give back what it holds; stops what still runs."""
+
+
+class Executor(Protocol):
+    """Knows one way to run things: as processes, in containers."""
+
+    name: str
+
+    async def prepare(
+        self, spec: TaskSpec, *, slot: int, secrets: Mapping[str, str], output: Callable[[bytes], None]
+    ) -> Environment:
+        """
+        Workspace, then setup, whose output goes to `output`.
+
+        Raises:
+            SetupFailed: a line of `setup` failed; the message holds it and its exit code.
+            NotFound, CapacityExceeded, DependencyUnavailable
+        """
+
+    async def close(self) -> None: ...
+
+
+class Session(Protocol):
+    """
+    A place where attempts of equal `environment_key` run one after the other, perhaps in one resident process.
+
+    A session may hold its last case back until it knows what comes next: `submit` more, or `flush`.
+    """
+
+    environment_key: str
+
+    def submit(self, assignment: Assignment, reporter: Reporter) -> asyncio.Future[Ended]:
+        """Queue an attempt behind those that the session has. The future never raises."""
+
+    def flush(self) -> None:
+        """Nothing more is known to come: finish what is held back. Harmless at any time."""
+
+    @property
+    def backlog(self) -> int:
+        """How many cases, or commands, it has not started yet, a held-back one included."""
+
+    def on_hungry(self, callback: Callable[[], None]) -> None:
+        """`callback` is called whenever the backlog falls to one or less while an attempt is under way."""
+
+    async def stop(self, ref: AttemptRef, *, reason: str, grace: timedelta, finish_running_case: bool) -> None:
+        """End one attempt as cancelled; its future is done when this returns."""
+
+    def sample(self) -> ResourceSample | None: ...
+
+    async def close(self) -> None:
+        """End the session in order (session fixtures are torn down), within a grace."""
+
+
+class Runner(Protocol):
+    """Knows one type of task."""
+
+    type: str
+
+    async def open(self, spec: TaskSpec, environment: Environment) -> Session:
+        """Start a session. Its process may start with the first attempt."""
