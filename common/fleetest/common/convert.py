@@ -1,0 +1,252 @@
+"""
+Between the values that every part shares and their messages in `types.proto`: pure functions, two for each.
+
+A number or a time that this version cannot understand, as a newer or broken peer may send it, is an
+`InvalidRequest`. Text that UTF-8 cannot carry (a lone surrogate, as a test's output may hold) is escaped on its
+way out rather than refused: a result must never be lost over its spelling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import TypeVar
+
+from fleetest.common.errors import InvalidRequest
+from fleetest.common.results import Artifact, CaseResult, PlannedCase, ResourceSample, ResourceUsage, VersionControl
+from fleetest.common.states import Outcome, RunState, ShardKind, TaskState, Verdict, WorkerState
+from fleetest.common.tasks import Resources
+from fleetest.v1 import fleet_pb2, types_pb2
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+__all__ = [
+    "artifact_from_proto",
+    "artifact_to_proto",
+    "case_result_from_proto",
+    "case_result_to_proto",
+    "duration_from_proto",
+    "duration_to_proto",
+    "outcome_from_proto",
+    "outcome_to_proto",
+    "planned_case_from_proto",
+    "planned_case_to_proto",
+    "resource_sample_from_proto",
+    "resource_sample_to_proto",
+    "resource_usage_from_proto",
+    "resource_usage_to_proto",
+    "resources_from_proto",
+    "resources_to_proto",
+    "run_state_from_proto",
+    "run_state_to_proto",
+    "shard_kind_from_proto",
+    "shard_kind_to_proto",
+    "task_state_from_proto",
+    "task_state_to_proto",
+    "text_to_proto",
+    "time_from_proto",
+    "time_to_proto",
+    "verdict_from_proto",
+    "verdict_to_proto",
+    "version_control_from_proto",
+    "version_control_to_proto",
+    "worker_state_from_proto",
+    "worker_state_to_proto",
+]
+
+_Word = TypeVar("_Word", bound=StrEnum)
+_Number = TypeVar("_Number", bound=int)
+
+
+def _enum_codec(
+    words: type[_Word], numbers: Iterable[tuple[str, _Number]], prefix: str
+) -> tuple[Callable[[_Word], _Number], Callable[[int], _Word]]:
+    """The two functions for an enum whose numbers are named by its words behind a prefix."""
+    number_named = dict(numbers)
+    number_of = {word: number_named[f"{prefix}_{word.name}"] for word in words}
+    word_of: dict[int, _Word] = {number: word for word, number in number_of.items()}
+
+    def from_proto(number: int) -> _Word:
+        try:
+            return word_of[number]
+        except KeyError:
+            raise InvalidRequest(
+                f"{number} is no {words.__name__} that this version knows",
+                hint="The other side may be newer: update this one.",
+            ) from None
+
+    return number_of.__getitem__, from_proto
+
+
+task_state_to_proto, task_state_from_proto = _enum_codec(TaskState, types_pb2.TaskState.items(), "TASK_STATE")
+run_state_to_proto, run_state_from_proto = _enum_codec(RunState, types_pb2.RunState.items(), "RUN_STATE")
+outcome_to_proto, outcome_from_proto = _enum_codec(Outcome, types_pb2.Outcome.items(), "OUTCOME")
+shard_kind_to_proto, shard_kind_from_proto = _enum_codec(ShardKind, types_pb2.ShardKind.items(), "SHARD_KIND")
+verdict_to_proto, verdict_from_proto = _enum_codec(Verdict, types_pb2.Verdict.items(), "VERDICT")
+worker_state_to_proto, worker_state_from_proto = _enum_codec(
+    WorkerState, fleet_pb2.WorkerState.items(), "WORKER_STATE"
+)
+
+
+def text_to_proto(value: str) -> str:
+    r"""The text, with what UTF-8 cannot carry written as `\udc80`."""
+    return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def duration_to_proto(value: timedelta) -> Duration:
+    message = Duration()
+    message.FromTimedelta(value)
+    return message
+
+
+def duration_from_proto(message: Duration) -> timedelta:
+    try:
+        return message.ToTimedelta()
+    except (ValueError, OverflowError) as error:
+        raise InvalidRequest(f"not a duration: {error}") from error
+
+
+def time_to_proto(value: datetime) -> Timestamp:
+    assert value.tzinfo is not None, "a time without its zone means a different moment on each machine"
+    message = Timestamp()
+    message.FromDatetime(value)
+    return message
+
+
+def time_from_proto(message: Timestamp) -> datetime:
+    try:
+        return message.ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
+        raise InvalidRequest(f"not a time: {error}") from error
+
+
+def resources_to_proto(value: Resources) -> types_pb2.Resources:
+    return types_pb2.Resources(
+        cpu_millis=value.cpu_millis, memory_bytes=value.memory_bytes, disk_bytes=value.disk_bytes
+    )
+
+
+def resources_from_proto(message: types_pb2.Resources) -> Resources:
+    return Resources(
+        cpu_millis=message.cpu_millis, memory_bytes=message.memory_bytes, disk_bytes=message.disk_bytes
+    )
+
+
+def resource_sample_to_proto(value: ResourceSample) -> types_pb2.ResourceSample:
+    return types_pb2.ResourceSample(
+        at=time_to_proto(value.at),
+        cpu_cores=value.cpu_cores,
+        memory_bytes=value.memory_bytes,
+        disk_read_bytes=value.disk_read_bytes,
+        disk_written_bytes=value.disk_written_bytes,
+        network_received_bytes=value.network_received_bytes,
+        network_sent_bytes=value.network_sent_bytes,
+    )
+
+
+def resource_sample_from_proto(message: types_pb2.ResourceSample) -> ResourceSample:
+    return ResourceSample(
+        at=time_from_proto(message.at),
+        cpu_cores=message.cpu_cores,
+        memory_bytes=message.memory_bytes,
+        disk_read_bytes=message.disk_read_bytes,
+        disk_written_bytes=message.disk_written_bytes,
+        network_received_bytes=message.network_received_bytes,
+        network_sent_bytes=message.network_sent_bytes,
+    )
+
+
+def resource_usage_to_proto(value: ResourceUsage) -> types_pb2.ResourceUsage:
+    return types_pb2.ResourceUsage(
+        cpu_time=duration_to_proto(value.cpu_time),
+        peak_memory_bytes=value.peak_memory_bytes,
+        disk_read_bytes=value.disk_read_bytes,
+        disk_written_bytes=value.disk_written_bytes,
+    )
+
+
+def resource_usage_from_proto(message: types_pb2.ResourceUsage) -> ResourceUsage:
+    return ResourceUsage(
+        cpu_time=duration_from_proto(message.cpu_time),
+        peak_memory_bytes=message.peak_memory_bytes,
+        disk_read_bytes=message.disk_read_bytes,
+        disk_written_bytes=message.disk_written_bytes,
+    )
+
+
+def case_result_to_proto(value: CaseResult) -> types_pb2.CaseResult:
+    return types_pb2.CaseResult(
+        case_id=text_to_proto(value.case_id),
+        outcome=outcome_to_proto(value.outcome),
+        duration=duration_to_proto(value.duration),
+        started_at=time_to_proto(value.started_at) if value.started_at is not None else None,
+        message=text_to_proto(value.message),
+        details=text_to_proto(value.details),
+        stdout=text_to_proto(value.stdout),
+        stderr=text_to_proto(value.stderr),
+        log=text_to_proto(value.log),
+        file=text_to_proto(value.file),
+        line=value.line,
+        truncated=value.truncated,
+        properties={text_to_proto(name): text_to_proto(text) for name, text in value.properties.items()},
+    )
+
+
+def case_result_from_proto(message: types_pb2.CaseResult) -> CaseResult:
+    return CaseResult(
+        case_id=message.case_id,
+        outcome=outcome_from_proto(message.outcome),
+        duration=duration_from_proto(message.duration),
+        started_at=time_from_proto(message.started_at) if message.HasField("started_at") else None,
+        message=message.message,
+        details=message.details,
+        stdout=message.stdout,
+        stderr=message.stderr,
+        log=message.log,
+        file=message.file,
+        line=message.line,
+        truncated=message.truncated,
+        properties=dict(message.properties),
+    )
+
+
+def planned_case_to_proto(value: PlannedCase) -> types_pb2.PlannedCase:
+    return types_pb2.PlannedCase(
+        case_id=text_to_proto(value.case_id),
+        file=text_to_proto(value.file),
+        line=value.line,
+        group=text_to_proto(value.group),
+    )
+
+
+def planned_case_from_proto(message: types_pb2.PlannedCase) -> PlannedCase:
+    return PlannedCase(case_id=message.case_id, file=message.file, line=message.line, group=message.group)
+
+
+def artifact_to_proto(value: Artifact) -> types_pb2.Artifact:
+    return types_pb2.Artifact(path=text_to_proto(value.path), digest=value.digest, size_bytes=value.size_bytes)
+
+
+def artifact_from_proto(message: types_pb2.Artifact) -> Artifact:
+    return Artifact(path=message.path, digest=message.digest, size_bytes=message.size_bytes)
+
+
+def version_control_to_proto(value: VersionControl) -> types_pb2.VersionControl:
+    return types_pb2.VersionControl(
+        commit=value.commit,
+        branch=text_to_proto(value.branch),
+        pull_request=value.pull_request,
+        dirty=value.dirty,
+        described_version=value.described_version,
+    )
+
+
+def version_control_from_proto(message: types_pb2.VersionControl) -> VersionControl:
+    return VersionControl(
+        commit=message.commit,
+        branch=message.branch,
+        pull_request=message.pull_request,
+        dirty=message.dirty,
+        described_version=message.described_version,
+    )
