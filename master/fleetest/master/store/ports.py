@@ -57,16 +57,27 @@ class RunLog(Protocol):
 
         Raises:
             PositionTaken: `(run_id, position)` exists.
+            InvalidRequest: `run_id` is none.
             WrongState: the run's partition was dropped, or the position would leave a gap.
             CapacityExceeded: the disk is full.
             DependencyUnavailable: the store cannot be written or reached.
         """
 
     async def read(self, run_id: str, *, after: int = 0, limit: int = 1000) -> Sequence[Commit]:
-        """The commits with a position greater than `after`, in order; empty at the end."""
+        """
+        The commits with a position greater than `after`, in order; empty at the end.
+
+        Empty, too, when the run's partition was dropped: `dropped_before` tells the two apart.
+
+        Raises:
+            InvalidRequest: `run_id` is none.
+        """
 
     async def drop_before(self, day: date) -> Sequence[date]:
         """Drop the partitions of runs from before `day`; answer which. Projections stay."""
+
+    async def dropped_before(self) -> date | None:
+        """The replay of runs from before this day is gone; `None` while nothing was ever dropped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +144,12 @@ class RunQuery:
 
 
 class Projections(Protocol):
-    """What is read often, derived from the log. A write with an older position than the stored changes nothing."""
+    """
+    What is read often, derived from the log.
+
+    A write with an older position than the stored changes nothing; one with the same position replaces it, so that of
+    two results for a case in one commit the later stands.
+    """
 
     async def save_run(self, run: RunRow) -> None: ...
 

@@ -1,0 +1,72 @@
+"""Documents and output on SQLite."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Final
+
+from fleetest.master.store.ports import LogPiece
+from fleetest.master.store.sqlite_database import Database
+
+__all__ = ["SqliteDocuments"]
+
+_PUT: Final = "INSERT INTO documents (kind, key, value) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+_GET: Final = "SELECT value FROM documents WHERE kind = ? AND key = ?"
+
+_APPEND_OUTPUT: Final = """
+    INSERT INTO output (run_id, task_id, shard_id, token, offset_bytes, truncated, content)
+    VALUES (?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT DO NOTHING
+"""
+# An empty shard id asks for every shard.
+_READ_OUTPUT: Final = """
+    SELECT id, run_id, task_id, shard_id, token, offset_bytes, truncated, content FROM output
+    WHERE run_id = ? AND task_id = ? AND ? IN ('', shard_id) AND id > ?
+    ORDER BY id LIMIT ?
+"""
+
+
+class SqliteDocuments:
+    """`Documents` on SQLite."""
+
+    _database: Database
+
+    async def put_if_absent(self, kind: str, key: str, value: str) -> str:
+        def work(connection: sqlite3.Connection) -> str:
+            connection.execute(_PUT, (kind, key, value))
+            (stored,) = connection.execute(_GET, (kind, key)).fetchone()
+            return str(stored)
+
+        return await self._database.write(work)
+
+    async def append_output(self, pieces: Sequence[LogPiece]) -> None:
+        rows = [(p.run_id, p.task_id, p.shard_id, p.token, p.offset_bytes, p.truncated, p.content) for p in pieces]
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.executemany(_APPEND_OUTPUT, rows)
+
+        await self._database.write(work)
+
+    async def read_output(
+        self, run_id: str, task_id: str, *, shard_id: str = "", after_id: int = 0, limit: int = 256
+    ) -> Sequence[tuple[int, LogPiece]]:
+        def work(connection: sqlite3.Connection) -> list[tuple[int, LogPiece]]:
+            rows = connection.execute(_READ_OUTPUT, (run_id, task_id, shard_id, after_id, limit))
+            return [(row[0], _to_piece(*row[1:])) for row in rows]
+
+        return await self._database.read(work)
+
+
+def _to_piece(
+    run_id: str, task_id: str, shard_id: str, token: int, offset_bytes: int, truncated: int, content: bytes
+) -> LogPiece:
+    return LogPiece(
+        run_id=run_id,
+        task_id=task_id,
+        shard_id=shard_id,
+        token=token,
+        offset_bytes=offset_bytes,
+        truncated=bool(truncated),
+        content=content,
+    )

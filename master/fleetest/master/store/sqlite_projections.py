@@ -1,0 +1,189 @@
+"""Runs, cases and case history on SQLite."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Final
+
+from fleetest.common.states import Outcome, RunState
+from fleetest.master.store.ports import CaseHistory, CaseRow, RunQuery, RunRow
+from fleetest.master.store.sqlite_database import Database
+from fleetest.master.store.sqlite_values import from_json, from_microseconds, to_json, to_microseconds
+
+__all__ = ["SqliteProjections"]
+
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+_SAVE_RUN: Final = """
+    INSERT INTO runs (run_id, project, suite_name, branch, state, submitted_at_us, ended_at_us, position, body)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (run_id) DO UPDATE SET
+        project = excluded.project, suite_name = excluded.suite_name, branch = excluded.branch,
+        state = excluded.state, submitted_at_us = excluded.submitted_at_us, ended_at_us = excluded.ended_at_us,
+        position = excluded.position, body = excluded.body
+    WHERE excluded.position >= runs.position
+"""
+_RUNS: Final = """
+    SELECT run_id, project, suite_name, branch, state, submitted_at_us, ended_at_us, position, body FROM runs
+"""
+_FOUND_RUNS: Final = 10
+# No text is greater than one that begins alike and goes on with the last code point.
+_LAST_CODE_POINT: Final = "\U0010ffff"
+
+_SAVE_CASE: Final = """
+    INSERT INTO cases (run_id, task_id, case_id, place, outcome, flaky, position, body)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (run_id, task_id, case_id) DO UPDATE SET
+        place = excluded.place, outcome = excluded.outcome, flaky = excluded.flaky,
+        position = excluded.position, body = excluded.body
+    WHERE excluded.position >= cases.position
+"""
+_CASES: Final = """
+    SELECT run_id, task_id, case_id, place, outcome, flaky, position, body FROM cases
+"""
+
+_SAVE_HISTORY: Final = """
+    INSERT INTO case_history (project, task, case_id, duration_us, outcome) VALUES (?, ?, ?, ?, ?)
+    ON CONFLICT (project, task, case_id) DO UPDATE SET
+        duration_us = (duration_us + excluded.duration_us) / 2, outcome = excluded.outcome
+"""
+_LOAD_HISTORY: Final = "SELECT case_id, duration_us, outcome FROM case_history WHERE project = ? AND task = ?"
+
+_Conditions = Mapping[str, Sequence[Any]]
+"""SQL with its parameters. The SQL is always a literal of this module."""
+
+
+class SqliteProjections:
+    """`Projections` on SQLite."""
+
+    _database: Database
+
+    async def save_run(self, run: RunRow) -> None:
+        row = _to_run_row(run)
+        await self._database.write(lambda connection: _write(connection, _SAVE_RUN, [row]))
+
+    async def save_cases(self, cases: Sequence[CaseRow]) -> None:
+        rows = [
+            (c.run_id, c.task_id, c.case_id, c.index, c.outcome, c.flaky, c.position, to_json(c.body))
+            for c in cases
+        ]
+        await self._database.write(lambda connection: _write(connection, _SAVE_CASE, rows))
+
+    async def get_run(self, run_id: str) -> RunRow | None:
+        found = await self._runs({"run_id = ?": (run_id,)}, limit=1)
+        return found[0] if found else None
+
+    async def find_runs(self, prefix: str) -> Sequence[RunRow]:
+        return await self._runs({"run_id BETWEEN ? AND ?": (prefix, prefix + _LAST_CODE_POINT)}, limit=_FOUND_RUNS)
+
+    async def list_runs(self, query: RunQuery) -> Sequence[RunRow]:
+        wanted = {
+            "project = ?": query.project,
+            "branch = ?": query.branch,
+            "suite_name = ?": query.suite_name,
+            "state = ?": query.state,
+            "run_id < ?": query.before_run_id,
+        }
+        return await self._runs({sql: (value,) for sql, value in wanted.items() if value}, limit=query.limit)
+
+    async def list_cases(
+        self,
+        run_id: str,
+        *,
+        task_id: str = "",
+        outcomes: frozenset[Outcome] = frozenset(),
+        after: tuple[str, int] | None = None,
+        limit: int = 1000,
+    ) -> Sequence[CaseRow]:
+        conditions: dict[str, Sequence[Any]] = {"run_id = ?": (run_id,)}
+        if task_id:
+            conditions["task_id = ?"] = (task_id,)
+        if outcomes:
+            conditions[f"outcome IN ({', '.join('?' * len(outcomes))})"] = sorted(outcomes)
+        if after:
+            conditions["(task_id, place) > (?, ?)"] = after
+
+        def work(connection: sqlite3.Connection) -> list[CaseRow]:
+            rows = _select(connection, _CASES, conditions, order="task_id, place", limit=limit)
+            return [_from_case_row(row) for row in rows]
+
+        return await self._database.read(work)
+
+    async def save_history(self, project: str, task: str, cases: Sequence[CaseHistory]) -> None:
+        rows = [(project, task, case.case_id, case.duration // _MICROSECOND, case.outcome) for case in cases]
+        await self._database.write(lambda connection: _write(connection, _SAVE_HISTORY, rows))
+
+    async def load_history(self, project: str, task: str) -> Mapping[str, CaseHistory]:
+        def work(connection: sqlite3.Connection) -> dict[str, CaseHistory]:
+            return {
+                case_id: CaseHistory(
+                    case_id=case_id, duration=timedelta(microseconds=duration_us), outcome=Outcome(outcome)
+                )
+                for case_id, duration_us, outcome in connection.execute(_LOAD_HISTORY, (project, task))
+            }
+
+        return await self._database.read(work)
+
+    async def _runs(self, conditions: _Conditions, *, limit: int) -> list[RunRow]:
+        def work(connection: sqlite3.Connection) -> list[RunRow]:
+            rows = _select(connection, _RUNS, conditions, order="run_id DESC", limit=limit)
+            return [_from_run_row(row) for row in rows]
+
+        return await self._database.read(work)
+
+
+def _write(connection: sqlite3.Connection, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+    connection.executemany(statement, rows)
+
+
+def _select(
+    connection: sqlite3.Connection, columns: str, conditions: _Conditions, *, order: str, limit: int
+) -> list[tuple[Any, ...]]:
+    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+    parameters = [value for values in conditions.values() for value in values]
+    return connection.execute(f"{columns} {where} ORDER BY {order} LIMIT ?", (*parameters, limit)).fetchall()
+
+
+def _to_run_row(run: RunRow) -> tuple[Any, ...]:
+    return (
+        run.run_id,
+        run.project,
+        run.suite_name,
+        run.branch,
+        run.state,
+        to_microseconds(run.submitted_at),
+        None if run.ended_at is None else to_microseconds(run.ended_at),
+        run.position,
+        to_json(run.body),
+    )
+
+
+def _from_run_row(row: tuple[Any, ...]) -> RunRow:
+    run_id, project, suite_name, branch, state, submitted_at_us, ended_at_us, position, body = row
+    return RunRow(
+        run_id=run_id,
+        project=project,
+        suite_name=suite_name,
+        branch=branch,
+        state=RunState(state),
+        submitted_at=from_microseconds(submitted_at_us),
+        ended_at=None if ended_at_us is None else from_microseconds(ended_at_us),
+        position=position,
+        body=from_json(body),
+    )
+
+
+def _from_case_row(row: tuple[Any, ...]) -> CaseRow:
+    run_id, task_id, case_id, place, outcome, flaky, position, body = row
+    return CaseRow(
+        run_id=run_id,
+        task_id=task_id,
+        case_id=case_id,
+        index=place,
+        outcome=Outcome(outcome),
+        flaky=bool(flaky),
+        position=position,
+        body=from_json(body),
+    )

@@ -1,0 +1,135 @@
+"""One thread that writes, and makes one transaction of all that waits: group commit."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, Final, TypeVar
+
+from fleetest.common.errors import FleetestError
+from fleetest.master.store.ports import PositionTaken
+from fleetest.master.store.sqlite_errors import closed, explained
+
+__all__ = ["Writer"]
+
+_Result = TypeVar("_Result")
+
+# So that the first of a long queue need not wait for the last of it.
+_LARGEST_GROUP: Final = 1024
+
+
+class _Job:
+    """A piece of work that waits for its group's commit."""
+
+    __slots__ = ("error", "future", "result", "work")
+
+    def __init__(self, work: Callable[[sqlite3.Connection], Any], future: asyncio.Future[Any]) -> None:
+        self.work = work
+        self.future = future
+        self.result: Any = None
+        self.error: Exception | None = None
+
+    def run(self, connection: sqlite3.Connection) -> None:
+        self.error = None
+        try:
+            self.result = self.work(connection)
+        except (FleetestError, PositionTaken) as refusal:
+            self.error = refusal
+
+    def deliver(self) -> None:
+        if self.future.done():  # nobody waits any longer
+            return
+        if self.error is None:
+            self.future.set_result(self.result)
+        else:
+            self.future.set_exception(self.error)
+
+
+class Writer:
+    """
+    Runs pieces of work in the order in which they came, and answers each once its transaction is on disk.
+
+    While one group is being committed the next one gathers, so that the number of commits, each of which waits for
+    the disk, grows with time and not with the number of writers.
+
+    Work may refuse by raising an error of ours, and must not have written anything by then: the others of its group
+    are committed all the same. Any other exception rolls the group back, and each piece gets a transaction of its
+    own, so that only those fail that cannot be done. Work may therefore run twice.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._connection = connection
+        self._path = path
+        self._loop = asyncio.get_running_loop()
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._closing = False
+        self._thread = Thread(target=self._run, name="fleetest-store-writer", daemon=True)
+        self._thread.start()
+
+    async def run(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
+        """
+        Answer what `work` answers once it is committed. A caller that gives up waiting does not undo it.
+
+        Raises:
+            CapacityExceeded, DependencyUnavailable: nothing was written.
+        """
+        if self._closing:
+            raise closed(self._path)
+        job = _Job(work, self._loop.create_future())
+        self._jobs.put(job)
+        result: _Result = await job.future
+        return result
+
+    async def close(self) -> None:
+        """Commit what waits, then close the connection. Idempotent."""
+        if not self._closing:
+            self._closing = True
+            self._jobs.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    def _run(self) -> None:
+        while group := self._next_group():
+            self._commit(group)
+            # A loop that was closed has nobody left who could wait for the answer.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(_deliver, group)
+        self._connection.close()
+
+    def _next_group(self) -> Sequence[_Job]:
+        """All that waits, at least one; empty at the end."""
+        group: list[_Job] = []
+        while (job := self._jobs.get()) is not None:
+            group.append(job)
+            if len(group) == _LARGEST_GROUP or self._jobs.empty():
+                return group
+        if group:
+            self._jobs.put(None)  # the end, for the next call
+        return group
+
+    def _commit(self, group: Sequence[_Job]) -> None:
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            for job in group:
+                job.error = explained(error, self._path)
+            return
+        try:
+            with self._connection:  # commits, or rolls back
+                for job in group:
+                    job.run(self._connection)
+        except Exception as error:  # noqa: BLE001 - whatever it is belongs to the caller whose work raised it
+            if len(group) == 1:
+                group[0].error = explained(error, self._path)
+            else:
+                for job in group:
+                    self._commit([job])
+
+
+def _deliver(group: Sequence[_Job]) -> None:
+    for job in group:
+        job.deliver()

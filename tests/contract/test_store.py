@@ -1,0 +1,622 @@
+"""What every store promises. An adapter joins by adding how it is opened to `ADAPTERS`."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from fleetest.common.errors import DependencyUnavailable, InvalidRequest, WrongState
+from fleetest.common.ids import new_run_id
+from fleetest.common.states import Outcome, RunState
+from fleetest.master.store.ports import (
+    CaseHistory,
+    CaseRow,
+    Commit,
+    LogPiece,
+    PositionTaken,
+    RunQuery,
+    RunRow,
+    Store,
+)
+from fleetest.master.store.sqlite import SqliteStore
+
+OpenStore = Callable[[], Awaitable[Store]]
+
+NOON = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
+
+
+async def _open_sqlite(directory: Path) -> Store:
+    return await SqliteStore.open(directory / "store.sqlite")
+
+
+# Opens a store on the data in a directory, each time the same data.
+ADAPTERS: dict[str, Callable[[Path], Awaitable[Store]]] = {"sqlite": _open_sqlite}
+
+
+@pytest.fixture(params=sorted(ADAPTERS))
+async def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[OpenStore]:
+    """Opens one more store on the same data, as another master would."""
+    async with AsyncExitStack() as opened:
+
+        async def open_one() -> Store:
+            store = await ADAPTERS[request.param](tmp_path)
+            opened.push_async_callback(store.close)
+            return store
+
+        yield open_one
+
+
+@pytest.fixture
+async def store(open_store: OpenStore) -> Store:
+    return await open_store()
+
+
+def _run_id(day: date, number: int = 0) -> str:
+    """The run id of a given day; ids of one day sort by number."""
+    milliseconds = int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() * 1000) + number
+    return str(UUID(int=milliseconds << 80 | 0x7 << 76 | 0x2 << 62))
+
+
+def _commit(run_id: str, position: int, events: bytes = b"events") -> Commit:
+    return Commit(run_id=run_id, position=position, at=NOON, events=events)
+
+
+def _run(run_id: str, **changes: Any) -> RunRow:
+    row = RunRow(
+        run_id=run_id,
+        project="shop",
+        suite_name="nightly",
+        branch="main",
+        state=RunState.RUNNING,
+        submitted_at=NOON,
+        ended_at=None,
+        position=1,
+        body={"user": "ada", "counts": {"planned": 3, "passed": None}, "labels": ["a", "ü", "\u0000"]},
+    )
+    return replace(row, **changes)
+
+
+def _case(run_id: str, index: int, **changes: Any) -> CaseRow:
+    row = CaseRow(
+        run_id=run_id,
+        task_id="unit",
+        case_id=f"tests/test_it.py::test_{index}",
+        index=index,
+        outcome=Outcome.PASSED,
+        flaky=False,
+        position=1,
+        body={"message": "", "duration_us": index},
+    )
+    return replace(row, **changes)
+
+
+def _piece(offset_bytes: int, **changes: Any) -> LogPiece:
+    piece = LogPiece(
+        run_id="run",
+        task_id="unit",
+        shard_id="unit/0",
+        token=5,
+        offset_bytes=offset_bytes,
+        content=b"\xff\x00out\n",
+    )
+    return replace(piece, **changes)
+
+
+class TestLog:
+    async def test_commits_are_read_in_order_with_all_that_they_hold(self, store: Store) -> None:
+        run_id = new_run_id()
+        commits = [_commit(run_id, position, bytes([position, 0, 255])) for position in (1, 2, 3)]
+
+        for commit in commits:
+            await store.append(commit)
+
+        assert list(await store.read(run_id)) == commits
+
+    async def test_reading_goes_on_after_a_position_in_pages_and_ends_empty(self, store: Store) -> None:
+        run_id = new_run_id()
+        for position in range(1, 6):
+            await store.append(_commit(run_id, position))
+
+        pages = [
+            [commit.position for commit in await store.read(run_id, after=after, limit=2)] for after in (0, 2, 4, 5)
+        ]
+
+        assert pages == [[1, 2], [3, 4], [5], []]
+
+    async def test_run_without_commits_reads_empty(self, store: Store) -> None:
+        assert not await store.read(new_run_id())
+
+    @pytest.mark.parametrize("position", [2, 7, 0, -1])
+    async def test_first_commit_of_a_run_has_position_one(self, store: Store, position: int) -> None:
+        first_of_its_day, second_of_its_day = _run_id(date(2026, 3, 1)), _run_id(date(2026, 3, 2), 2)
+        await store.append(_commit(_run_id(date(2026, 3, 2), 1), 1))
+
+        for run_id in (first_of_its_day, second_of_its_day):
+            with pytest.raises(WrongState, match="gap"):
+                await store.append(_commit(run_id, position))
+
+            assert not await store.read(run_id)
+
+    async def test_gap_is_refused_and_the_next_position_still_accepted(self, store: Store) -> None:
+        run_id = new_run_id()
+        await store.append(_commit(run_id, 1))
+
+        with pytest.raises(WrongState, match="last is 1"):
+            await store.append(_commit(run_id, 3))
+        await store.append(_commit(run_id, 2))
+
+        assert [commit.position for commit in await store.read(run_id)] == [1, 2]
+
+    async def test_taken_position_is_refused_and_keeps_what_it_has(self, store: Store) -> None:
+        run_id = new_run_id()
+        await store.append(_commit(run_id, 1, b"first"))
+        await store.append(_commit(run_id, 2, b"second"))
+
+        with pytest.raises(PositionTaken):
+            await store.append(_commit(run_id, 1, b"other"))
+
+        assert [commit.events for commit in await store.read(run_id)] == [b"first", b"second"]
+
+    async def test_of_concurrent_appends_to_one_position_exactly_one_wins(self, open_store: OpenStore) -> None:
+        masters = [await open_store(), await open_store()]
+        run_id = new_run_id()
+        tries = [(masters[number % 2], _commit(run_id, 1, str(number).encode())) for number in range(40)]
+
+        answers = await asyncio.gather(*(master.append(commit) for master, commit in tries), return_exceptions=True)
+
+        winners = [commit for (_, commit), answer in zip(tries, answers, strict=True) if answer is None]
+        assert len(winners) == 1
+        assert sum(isinstance(answer, PositionTaken) for answer in answers) == len(tries) - 1
+        assert list(await masters[0].read(run_id)) == winners
+
+    async def test_two_masters_that_read_on_when_they_lose_fill_the_log_without_a_gap(
+        self, open_store: OpenStore
+    ) -> None:
+        masters = {"a": await open_store(), "b": await open_store()}
+        run_id = new_run_id()
+
+        async def append_twenty(name: str) -> None:
+            position = 0
+            for number in range(20):
+                while True:
+                    position += 1
+                    try:
+                        await masters[name].append(_commit(run_id, position, f"{name}{number}".encode()))
+                    except PositionTaken:
+                        continue
+                    break
+
+        await asyncio.gather(append_twenty("a"), append_twenty("b"))
+
+        log = await masters["a"].read(run_id)
+        written = [commit.events.decode() for commit in log]
+        assert [commit.position for commit in log] == list(range(1, 41))
+        assert [each for each in written if each[0] == "a"] == [f"a{number}" for number in range(20)]
+        assert [each for each in written if each[0] == "b"] == [f"b{number}" for number in range(20)]
+
+    async def test_refused_appends_do_not_disturb_those_beside_them(self, store: Store) -> None:
+        run_ids = [new_run_id() for _ in range(100)]
+        gap, taken = new_run_id(), new_run_id()
+        await store.append(_commit(taken, 1))
+        appends = [store.append(_commit(run_id, 1)) for run_id in run_ids]
+        appends.insert(50, store.append(_commit(gap, 2)))
+        appends.insert(20, store.append(_commit(taken, 1)))
+
+        answers = await asyncio.gather(*appends, return_exceptions=True)
+
+        assert [type(answer) for answer in answers if answer is not None] == [PositionTaken, WrongState]
+        assert [len(await store.read(run_id)) for run_id in run_ids] == [1] * 100
+
+    async def test_commits_of_one_run_sent_together_are_taken_in_the_order_sent(self, store: Store) -> None:
+        run_id = new_run_id()
+
+        await asyncio.gather(*(store.append(_commit(run_id, position)) for position in range(1, 101)))
+
+        assert [commit.position for commit in await store.read(run_id)] == list(range(1, 101))
+
+    async def test_another_master_reads_a_commit_as_soon_as_it_is_acknowledged(self, open_store: OpenStore) -> None:
+        writing, reading = await open_store(), await open_store()
+        run_id = new_run_id()
+
+        for position in range(1, 11):
+            await writing.append(_commit(run_id, position))
+            assert len(await reading.read(run_id)) == position
+
+    async def test_commit_of_several_megabytes_comes_back_whole(self, store: Store) -> None:
+        run_id = new_run_id()
+        events = bytes(range(256)) * (32 << 10)
+
+        await store.append(_commit(run_id, 1, events))
+
+        assert (await store.read(run_id))[0].events == events
+
+    @pytest.mark.parametrize("run_id", ["", "garbage", "0" * 32, "ffffffff-ffff-7fff-bfff-ffffffffffff", "'; --"])
+    async def test_what_is_no_run_id_is_refused(self, store: Store, run_id: str) -> None:
+        with pytest.raises(InvalidRequest, match="run id"):
+            await store.append(_commit(run_id, 1))
+        with pytest.raises(InvalidRequest, match="run id"):
+            await store.read(run_id)
+
+
+class TestPartitions:
+    DAYS = (date(2026, 2, 27), date(2026, 2, 28), date(2026, 3, 1))
+
+    @pytest.fixture
+    async def run_ids(self, store: Store) -> list[str]:
+        run_ids = [_run_id(day) for day in self.DAYS]
+        for run_id in run_ids:
+            await store.append(_commit(run_id, 1))
+            await store.save_run(_run(run_id))
+        return run_ids
+
+    async def test_logs_from_before_the_day_go_and_later_ones_stay(self, store: Store, run_ids: list[str]) -> None:
+        dropped = await store.drop_before(self.DAYS[2])
+
+        assert list(dropped) == list(self.DAYS[:2])
+        assert [len(await store.read(run_id)) for run_id in run_ids] == [0, 0, 1]
+        assert await store.dropped_before() == self.DAYS[2]
+
+    async def test_projections_outlive_their_log(self, store: Store, run_ids: list[str]) -> None:
+        await store.drop_before(date(2030, 1, 1))
+
+        assert [run.run_id for run in await store.list_runs(RunQuery())] == run_ids[::-1]
+
+    async def test_dropped_run_takes_no_more_commits(self, store: Store, run_ids: list[str]) -> None:
+        await store.drop_before(self.DAYS[1])
+
+        with pytest.raises(WrongState, match="dropped"):
+            await store.append(_commit(run_ids[0], 2))
+        with pytest.raises(WrongState, match="dropped"):
+            await store.append(_commit(_run_id(date(2020, 1, 1)), 1))  # a day that never had a log
+        await store.append(_commit(run_ids[1], 2))
+
+        assert [len(await store.read(run_id)) for run_id in run_ids] == [0, 2, 1]
+
+    async def test_dropping_again_drops_nothing_and_never_brings_days_back(
+        self, store: Store, run_ids: list[str]
+    ) -> None:
+        await store.drop_before(self.DAYS[1])
+
+        again = await store.drop_before(self.DAYS[1])
+        earlier = await store.drop_before(date(2001, 1, 1))
+
+        assert not again
+        assert not earlier
+        assert await store.dropped_before() == self.DAYS[1]
+
+    async def test_another_master_learns_that_a_partition_was_dropped(
+        self, store: Store, run_ids: list[str], open_store: OpenStore
+    ) -> None:
+        other = await open_store()
+        await other.append(_commit(run_ids[0], 2))
+        await store.drop_before(self.DAYS[2])
+
+        with pytest.raises(WrongState):
+            await other.append(_commit(run_ids[0], 3))
+
+        assert not await other.read(run_ids[0])
+        assert await other.dropped_before() == self.DAYS[2]
+
+    async def test_nothing_counts_as_dropped_at_first(self, store: Store) -> None:
+        assert await store.dropped_before() is None
+
+
+class TestRuns:
+    async def test_run_comes_back_as_it_was_saved(self, store: Store) -> None:
+        run = _run(new_run_id(), state=RunState.FAILED, ended_at=NOON + timedelta(microseconds=1))
+
+        await store.save_run(run)
+
+        assert await store.get_run(run.run_id) == run
+
+    async def test_unknown_run_is_none(self, store: Store) -> None:
+        assert await store.get_run(new_run_id()) is None
+        assert await store.get_run("garbage") is None
+
+    @pytest.mark.parametrize("order", list(itertools.permutations([1, 2, 3])))
+    async def test_newest_position_wins_in_whatever_order_writes_come(
+        self, store: Store, order: tuple[int, ...]
+    ) -> None:
+        run_id = new_run_id()
+        versions = {n: _run(run_id, position=n, branch=f"b{n}", body={"n": n}) for n in order}
+
+        for position in (*order, *order):
+            await store.save_run(versions[position])
+
+        assert await store.get_run(run_id) == versions[3]
+        assert list(await store.list_runs(RunQuery(branch="b1"))) == []
+
+    @pytest.fixture
+    async def listed(self, store: Store) -> list[str]:
+        """Ids of four runs, oldest first."""
+        run_ids = [_run_id(date(2026, 3, 1), number) for number in range(4)]
+        await store.save_run(_run(run_ids[2], branch="topic", state=RunState.PASSED))
+        await store.save_run(_run(run_ids[0], project="bank"))
+        await store.save_run(_run(run_ids[3], suite_name="smoke"))
+        await store.save_run(_run(run_ids[1], state=RunState.CANCELLED))
+        return run_ids
+
+    @pytest.mark.parametrize(
+        ("query", "expected"),
+        [
+            (RunQuery(), [3, 2, 1, 0]),
+            (RunQuery(project="bank"), [0]),
+            (RunQuery(project="shop"), [3, 2, 1]),
+            (RunQuery(branch="main"), [3, 1, 0]),
+            (RunQuery(suite_name="smoke"), [3]),
+            (RunQuery(state=RunState.RUNNING), [3, 0]),
+            (RunQuery(project="shop", branch="main", suite_name="nightly", state=RunState.CANCELLED), [1]),
+            (RunQuery(project="nobody"), []),
+            (RunQuery(project="' OR 1 = 1 --"), []),
+        ],
+    )
+    async def test_runs_are_listed_newest_first_by_what_is_asked(
+        self, store: Store, listed: list[str], query: RunQuery, expected: list[int]
+    ) -> None:
+        found = await store.list_runs(query)
+
+        assert [listed.index(run.run_id) for run in found] == expected
+
+    async def test_pages_of_a_listing_meet_without_overlap(self, store: Store, listed: list[str]) -> None:
+        first = await store.list_runs(RunQuery(project="shop", limit=2))
+        second = await store.list_runs(RunQuery(project="shop", limit=2, before_run_id=first[-1].run_id))
+        third = await store.list_runs(RunQuery(project="shop", limit=2, before_run_id=second[-1].run_id))
+
+        assert [[listed.index(run.run_id) for run in page] for page in (first, second, third)] == [[3, 2], [1], []]
+
+    async def test_prefix_finds_at_most_ten_runs_newest_first(self, store: Store) -> None:
+        run_ids = [_run_id(date(2026, 3, 1), number) for number in range(12)]
+        other = _run_id(date(2026, 9, 1))
+        for run_id in (*run_ids, other):
+            await store.save_run(_run(run_id))
+
+        found = await store.find_runs(run_ids[0][:8])
+        one = await store.find_runs(run_ids[4])
+
+        assert [run.run_id for run in found] == run_ids[:1:-1]
+        assert [run.run_id for run in one] == [run_ids[4]]
+
+    @pytest.mark.parametrize("prefix", ["%", "_", "*", "^", ".", "0%", "zzz", "' OR 1=1"])
+    async def test_prefix_is_taken_literally(self, store: Store, prefix: str) -> None:
+        await store.save_run(_run(new_run_id()))
+
+        assert not await store.find_runs(prefix)
+
+
+class TestCases:
+    async def test_case_comes_back_as_it_was_saved(self, store: Store) -> None:
+        case = _case(new_run_id(), 7, flaky=True, outcome=Outcome.TIMED_OUT, case_id="t.py::test[a-ü-\n-%]")
+
+        await store.save_cases([case])
+
+        assert list(await store.list_cases(case.run_id)) == [case]
+
+    @pytest.mark.parametrize("order", list(itertools.permutations([1, 2, 3])))
+    async def test_newest_position_wins_in_whatever_order_writes_come(
+        self, store: Store, order: tuple[int, ...]
+    ) -> None:
+        run_id = new_run_id()
+        outcomes = {1: Outcome.FAILED, 2: Outcome.ERROR, 3: Outcome.PASSED}
+        versions = {n: _case(run_id, 0, position=n, outcome=outcomes[n], body={"n": n}) for n in order}
+
+        for position in (*order, *order):
+            await store.save_cases([versions[position]])
+
+        assert list(await store.list_cases(run_id)) == [versions[3]]
+
+    async def test_of_two_results_in_one_commit_the_later_stays(self, store: Store) -> None:
+        run_id = new_run_id()
+
+        await store.save_cases([_case(run_id, 0, outcome=Outcome.FAILED), _case(run_id, 0, flaky=True)])
+
+        assert [(case.outcome, case.flaky) for case in await store.list_cases(run_id)] == [(Outcome.PASSED, True)]
+
+    async def test_same_case_of_another_task_or_run_is_another_case(self, store: Store) -> None:
+        run_id, other = new_run_id(), new_run_id()
+
+        await store.save_cases([_case(run_id, 0), _case(run_id, 0, task_id="slow"), _case(other, 0)])
+
+        assert [case.task_id for case in await store.list_cases(run_id)] == ["slow", "unit"]
+        assert [case.task_id for case in await store.list_cases(other)] == ["unit"]
+
+    async def test_cases_are_listed_by_task_and_place_in_pages(self, store: Store) -> None:
+        run_id = new_run_id()
+        places = [(task_id, index) for task_id in ("a", "b", "c") for index in (0, 1, 2, 10)]
+        await store.save_cases([_case(run_id, index, task_id=task_id) for task_id, index in reversed(places)])
+
+        pages = []
+        after = None
+        while page := await store.list_cases(run_id, after=after, limit=5):
+            after = (page[-1].task_id, page[-1].index)
+            pages.append([(case.task_id, case.index) for case in page])
+
+        assert pages == [places[:5], places[5:10], places[10:]]
+
+    async def test_cases_are_filtered_by_task_and_outcome_across_pages(self, store: Store) -> None:
+        run_id = new_run_id()
+        outcomes = [Outcome.PASSED, Outcome.FAILED, Outcome.ERROR, Outcome.SKIPPED]
+        await store.save_cases(
+            [
+                _case(run_id, index, task_id=task_id, outcome=outcomes[index % 4])
+                for task_id in ("a", "b")
+                for index in range(8)
+            ]
+        )
+        bad = frozenset({Outcome.FAILED, Outcome.ERROR})
+
+        of_task = await store.list_cases(run_id, task_id="b")
+        of_outcome = await store.list_cases(run_id, outcomes=bad)
+        of_both = await store.list_cases(run_id, task_id="a", outcomes=bad, after=("a", 1), limit=2)
+
+        assert [case.index for case in of_task] == list(range(8))
+        assert [(case.task_id, case.index) for case in of_outcome] == [
+            (task_id, index) for task_id in ("a", "b") for index in (1, 2, 5, 6)
+        ]
+        assert [case.index for case in of_both] == [2, 5]
+
+    async def test_many_thousand_cases_saved_at_once_all_last(self, store: Store) -> None:
+        run_id = new_run_id()
+        batches = [range(first, first + 1000) for first in range(0, 10_000, 1000)]
+
+        await asyncio.gather(*(store.save_cases([_case(run_id, index) for index in batch]) for batch in batches))
+
+        assert [case.index for case in await store.list_cases(run_id, limit=20_000)] == list(range(10_000))
+
+    async def test_saving_no_cases_does_nothing(self, store: Store) -> None:
+        await store.save_cases([])
+
+        assert not await store.list_cases(new_run_id())
+
+
+class TestHistory:
+    async def test_known_duration_moves_half_way_and_outcome_is_the_last(self, store: Store) -> None:
+        seconds = [8, 2, 1]
+        outcomes = [Outcome.PASSED, Outcome.FAILED, Outcome.SKIPPED]
+
+        for duration, outcome in zip(seconds, outcomes, strict=True):
+            await store.save_history(
+                "shop", "unit", [CaseHistory(case_id="t", duration=timedelta(seconds=duration), outcome=outcome)]
+            )
+
+        assert await store.load_history("shop", "unit") == {
+            "t": CaseHistory(case_id="t", duration=timedelta(seconds=3), outcome=Outcome.SKIPPED)
+        }
+
+    async def test_histories_of_projects_and_tasks_are_apart(self, store: Store) -> None:
+        for project, task in (("shop", "unit"), ("shop", "slow"), ("bank", "unit")):
+            case = CaseHistory(case_id=f"{project}-{task}", duration=timedelta(seconds=1), outcome=Outcome.PASSED)
+            await store.save_history(project, task, [case])
+
+        assert list(await store.load_history("shop", "unit")) == ["shop-unit"]
+        assert list(await store.load_history("bank", "unit")) == ["bank-unit"]
+        assert await store.load_history("bank", "slow") == {}
+
+
+class TestDocuments:
+    async def test_value_is_kept_and_a_second_one_refused(self, store: Store) -> None:
+        first = await store.put_if_absent("idempotency", "key", "run-1")
+        second = await store.put_if_absent("idempotency", "key", "run-2")
+
+        assert (first, second) == ("run-1", "run-1")
+
+    async def test_kinds_and_keys_are_apart(self, store: Store) -> None:
+        answers = [
+            await store.put_if_absent(kind, key, value)
+            for kind, key, value in [("a", "bc", "1"), ("ab", "c", "2"), ("a", "b", "3")]
+        ]
+
+        assert answers == ["1", "2", "3"]
+
+    async def test_of_concurrent_values_one_wins_and_all_learn_which(self, open_store: OpenStore) -> None:
+        masters = [await open_store(), await open_store()]
+
+        answers = await asyncio.gather(
+            *(masters[number % 2].put_if_absent("idempotency", "key", f"run-{number}") for number in range(40))
+        )
+
+        assert len(set(answers)) == 1
+        assert answers[int(answers[0].removeprefix("run-"))] == answers[0]
+
+    async def test_output_comes_back_in_the_order_in_which_it_came(self, store: Store) -> None:
+        pieces = [_piece(6), _piece(0), _piece(0, shard_id="unit/1"), _piece(0, token=9, truncated=True)]
+
+        await store.append_output(pieces[:2])
+        await store.append_output(pieces[2:])
+
+        rows = await store.read_output("run", "unit")
+        assert [piece for _, piece in rows] == pieces
+        assert [row_id for row_id, _ in rows] == sorted({row_id for row_id, _ in rows})
+
+    async def test_known_piece_is_left_as_it_is(self, store: Store) -> None:
+        await store.append_output([_piece(0)])
+
+        await store.append_output([_piece(0, content=b"other"), _piece(6)])
+
+        assert [piece for _, piece in await store.read_output("run", "unit")] == [_piece(0), _piece(6)]
+
+    async def test_output_is_read_on_after_an_id_by_task_and_shard(self, store: Store) -> None:
+        await store.append_output(
+            [_piece(offset, task_id=task_id, shard_id=f"{task_id}/{shard}")
+             for offset in range(5) for task_id in ("unit", "slow") for shard in (0, 1)]
+        )  # fmt: skip
+
+        first = await store.read_output("run", "unit", shard_id="unit/1", limit=3)
+        rest = await store.read_output("run", "unit", shard_id="unit/1", after_id=first[-1][0], limit=3)
+        whole_task = await store.read_output("run", "slow")
+
+        assert [piece.offset_bytes for _, piece in (*first, *rest)] == [0, 1, 2, 3, 4]
+        assert {piece.shard_id for _, piece in (*first, *rest)} == {"unit/1"}
+        assert {piece.task_id for _, piece in whole_task} == {"slow"}
+        assert len(whole_task) == 10
+
+    async def test_reader_that_follows_writers_misses_no_piece(self, open_store: OpenStore) -> None:
+        masters = [await open_store(), await open_store()]
+        reading = await open_store()
+        seen: list[int] = []
+
+        async def write(shard: int) -> None:
+            for offset in range(50):
+                await masters[shard % 2].append_output([_piece(offset, shard_id=f"unit/{shard}")])
+
+        async def follow() -> None:
+            after_id = 0
+            while len(seen) < 200:
+                page = await reading.read_output("run", "unit", after_id=after_id, limit=7)
+                seen.extend(piece.offset_bytes for _, piece in page)
+                after_id = page[-1][0] if page else after_id
+
+        async with asyncio.timeout(30):
+            await asyncio.gather(follow(), *(write(shard) for shard in range(4)))
+
+        assert sorted(seen) == sorted(list(range(50)) * 4)
+
+
+class TestLife:
+    async def test_store_that_works_says_so(self, store: Store) -> None:
+        await store.check()
+        await store.check()
+
+    async def test_everything_is_there_when_opened_again(self, open_store: OpenStore) -> None:
+        run_id = new_run_id()
+        first = await open_store()
+        await first.append(_commit(run_id, 1))
+        await first.save_run(_run(run_id))
+        await first.save_cases([_case(run_id, 0)])
+        await first.put_if_absent("kind", "key", "value")
+        await first.close()
+
+        second = await open_store()
+
+        assert list(await second.read(run_id)) == [_commit(run_id, 1)]
+        assert await second.get_run(run_id) == _run(run_id)
+        assert list(await second.list_cases(run_id)) == [_case(run_id, 0)]
+        assert await second.put_if_absent("kind", "key", "other") == "value"
+
+    async def test_closing_finishes_the_writes_that_were_begun(self, open_store: OpenStore) -> None:
+        store = await open_store()
+        run_ids = [new_run_id() for _ in range(50)]
+        appends = [asyncio.create_task(store.append(_commit(run_id, 1))) for run_id in run_ids]
+        await asyncio.sleep(0)  # each task has begun
+
+        await store.close()
+
+        await asyncio.gather(*appends)
+        again = await open_store()
+        assert [len(await again.read(run_id)) for run_id in run_ids] == [1] * 50
+
+    async def test_closed_store_refuses_reads_and_writes_and_may_be_closed_again(self, store: Store) -> None:
+        await store.close()
+
+        await store.close()
+
+        for late in (store.append(_commit(new_run_id(), 1)), store.get_run(new_run_id()), store.check()):
+            with pytest.raises(DependencyUnavailable, match="closed"):
+                await late
