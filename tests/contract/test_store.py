@@ -13,6 +13,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+
 from fleetest.common.errors import DependencyUnavailable, InvalidRequest, WrongState
 from fleetest.common.ids import new_run_id
 from fleetest.common.states import Outcome, RunState

@@ -15,6 +15,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
+
 from fleetest.common.errors import CapacityExceeded, DependencyUnavailable, FleetestError
 from fleetest.common.ids import new_run_id
 from fleetest.common.states import Outcome

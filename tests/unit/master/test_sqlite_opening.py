@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+
 from fleetest.common.errors import CapacityExceeded, DependencyUnavailable, FleetestError, WrongState
 from fleetest.common.ids import new_run_id
 from fleetest.master.store.ports import Commit

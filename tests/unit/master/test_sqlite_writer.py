@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+
 from fleetest.common.errors import DependencyUnavailable, InvalidRequest, WrongState
 from fleetest.master.store.sqlite_database import Database
 from fleetest.master.store.sqlite_writer import Writer

@@ -57,7 +57,7 @@ class RunLog(Protocol):
 
         Raises:
             PositionTaken: `(run_id, position)` exists.
-            InvalidRequest: `run_id` is none.
+            InvalidRequest: `run_id` is not the id of a run.
             WrongState: the run's partition was dropped, or the position would leave a gap.
             CapacityExceeded: the disk is full.
             DependencyUnavailable: the store cannot be written or reached.
@@ -70,7 +70,7 @@ class RunLog(Protocol):
         Empty, too, when the run's partition was dropped: `dropped_before` tells the two apart.
 
         Raises:
-            InvalidRequest: `run_id` is none.
+            InvalidRequest: `run_id` is not the id of a run.
         """
 
     async def drop_before(self, day: date) -> Sequence[date]:
@@ -147,8 +147,8 @@ class Projections(Protocol):
     """
     What is read often, derived from the log.
 
-    A write with an older position than the stored changes nothing; one with the same position replaces it, so that of
-    two results for a case in one commit the later stands.
+    A write with an older position than the stored changes nothing; one with the same position replaces it, so that
+    of two results for a case in one commit the later stands.
     """
 
     async def save_run(self, run: RunRow) -> None: ...
