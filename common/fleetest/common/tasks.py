@@ -20,6 +20,11 @@ class TaskType(StrEnum):
     PYTEST = "pytest"
     COMMAND = "command"
 
+    @property
+    def planned(self) -> bool:
+        """Whether its cases are collected first and dealt to shards."""
+        return self is TaskType.PYTEST
+
 
 class When(StrEnum):
     """Which end of a needed task lets the next one start."""
@@ -125,6 +130,7 @@ class Task:
         secrets: names of secrets that the task's environment needs.
         python: interpreter for the process executor; empty means the worker's.
         executor: `process` or `docker`; empty lets the worker decide.
+        setup_digest: of all that decides what `setup` makes; empty without setup. Known once it is submitted.
     """
 
     name: str
@@ -154,3 +160,4 @@ class Task:
     only_cases: tuple[str, ...] = ()
     artifacts: tuple[str, ...] = ()
     reports: tuple[str, ...] = ()
+    setup_digest: str = ""

@@ -980,20 +980,26 @@ class ArtifactsSaved(_message.Message):
     SHARD_ID_FIELD_NUMBER: _builtins.int
     TASK_ID_FIELD_NUMBER: _builtins.int
     ARTIFACTS_FIELD_NUMBER: _builtins.int
+    PROBLEMS_FIELD_NUMBER: _builtins.int
     shard_id: _builtins.str
     task_id: _builtins.str
     @_builtins.property
     def artifacts(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Artifact]: ...
+    @_builtins.property
+    def problems(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """files that matched but could not be kept, and why"""
+
     def __init__(
         self,
         *,
         shard_id: _builtins.str = ...,
         task_id: _builtins.str = ...,
         artifacts: _abc.Iterable[_types_pb2.Artifact] | None = ...,
+        problems: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "shard_id", b"shard_id", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "problems", b"problems", "shard_id", b"shard_id", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -22,6 +22,7 @@ __all__ = [
     "Presence",
     "QueueEntry",
     "QueuePlace",
+    "SecretStore",
     "ShardQueue",
     "WorkerRegistry",
 ]
@@ -38,6 +39,8 @@ class QueueEntry:
         environment_key: a worker that has this environment warm is preferred among equals.
         not_before: earliest start (a retry's delay).
         enqueued_at: since when the task waits; a retry keeps it.
+        cost: how much of its project's share it uses, in a unit of the caller's choice.
+        weight: the project's share, compared with the other projects'.
     """
 
     run_id: str
@@ -49,6 +52,8 @@ class QueueEntry:
     resources: Resources = Resources()
     environment_key: str = ""
     not_before: datetime | None = None
+    cost: float = 1.0
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,3 +210,17 @@ class CommitFeed(Protocol):
 
     def notices(self) -> AsyncIterator[Sequence[CommitNotice]]:
         """From now on, in the order of publication."""
+
+
+class SecretStore(Protocol):
+    """
+    Holds the secrets of runs while they last. Kept apart from the log and the records, and never written there; when
+    they are lost, tasks that need them fail and say so.
+    """
+
+    async def put(self, run_id: str, secrets: Mapping[str, str], *, ttl: timedelta) -> None: ...
+
+    async def get(self, run_id: str) -> Mapping[str, str]:
+        """Empty when there are none (any more)."""
+
+    async def drop(self, run_id: str) -> None: ...

@@ -1,0 +1,170 @@
+"""Why is this task not running? Counts, for every constraint that is not met, the workers that do not meet it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from fleetest.common.states import TaskState
+from fleetest.common.suite.sizes import format_size
+from fleetest.common.tasks import Resources
+from fleetest.master.queue.ports import Presence, QueuePlace, ShardQueue, WorkerRegistry
+from fleetest.master.runs.environment import requirements_of
+from fleetest.master.runs.state import RunStatus, TaskStatus
+
+__all__ = ["Reason", "ReasonKind", "TaskExplanation", "explain"]
+
+
+class ReasonKind(StrEnum):
+    """What keeps a task, or does not; see `ReasonKind` in `run.proto`."""
+
+    WAITS_FOR_TASK = "waits_for_task"
+    NO_WORKERS = "no_workers"
+    MISSING_CAPABILITY = "missing_capability"
+    TOO_LARGE = "too_large"
+    WORKERS_BUSY = "workers_busy"
+    WORKERS_DRAINING = "workers_draining"
+    WORKERS_NOT_READY = "workers_not_ready"
+    BEHIND_OTHERS = "behind_others"
+    RETRY_WAIT = "retry_wait"
+    RUNS = "runs"
+    ENDED = "ended"
+    STOPPING = "stopping"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """
+    One thing that keeps the task.
+
+    Args:
+        workers: how many workers it concerns, of `workers_total`.
+        constraint: what is not met: `browser=chromium`, `memory 64 GiB`, a task's name.
+        queue_position: 1 is next.
+    """
+
+    kind: ReasonKind
+    message: str
+    workers: int = 0
+    workers_total: int = 0
+    constraint: str = ""
+    queue_position: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskExplanation:
+    """A task, its state and what keeps it."""
+
+    task_id: str
+    state: TaskState
+    reasons: tuple[Reason, ...]
+
+
+async def explain(status: RunStatus, task_id: str, registry: WorkerRegistry, queue: ShardQueue) -> TaskExplanation:
+    """
+    Raises:
+        DependencyUnavailable: Redis does not answer.
+    """
+    task = status.tasks[task_id]
+    waiting = [shard for shard in task.shards.values() if shard.waiting]
+    if task.state.ended or task.stop is not None or not waiting:
+        reasons = tuple(_without_queue(status, task))
+    else:
+        workers = [worker for worker in await registry.list() if not worker.offline]
+        place = await queue.place(status.run_id, waiting[0].shard_id)
+        reasons = (*_where_it_runs(task), *_reasons_to_wait(task, workers, place))
+    return TaskExplanation(task_id=task_id, state=task.state, reasons=reasons)
+
+
+def _without_queue(status: RunStatus, task: TaskStatus) -> Iterator[Reason]:
+    if task.state.ended:
+        because = f": {task.reason}" if task.reason else ""
+        yield Reason(kind=ReasonKind.ENDED, message=f"it has ended: {task.state.value}{because}")
+        return
+    if task.stop is not None:
+        yield Reason(kind=ReasonKind.STOPPING, message=f"it is being stopped: {task.stop.reason}")
+    for need in task.task.needs:
+        needed = status.tasks[need.task].state
+        if not needed.ended:
+            message = f"it needs {need.task} {need.when.value}, which is {needed.value}"
+            yield Reason(kind=ReasonKind.WAITS_FOR_TASK, message=message, constraint=need.task)
+    yield from _where_it_runs(task)
+
+
+def _where_it_runs(task: TaskStatus) -> Iterator[Reason]:
+    workers = sorted({shard.attempt.worker_id for shard in task.live_attempts if shard.attempt is not None})
+    if workers:
+        shards = sum(1 for _ in task.live_attempts)
+        message = f"{shards} of its shards {'runs' if shards == 1 else 'run'} on {', '.join(workers)}"
+        yield Reason(kind=ReasonKind.RUNS, message=message, workers=len(workers))
+
+
+def _reasons_to_wait(task: TaskStatus, workers: Sequence[Presence], place: QueuePlace | None) -> Iterator[Reason]:
+    if place is not None and place.ready_at is not None:
+        message = f"it waits until {place.ready_at:%H:%M:%S} UTC before its next attempt"
+        yield Reason(kind=ReasonKind.RETRY_WAIT, message=message)
+    if not workers:
+        yield Reason(kind=ReasonKind.NO_WORKERS, message="no worker is connected; start one with: fleetest worker")
+    else:
+        yield from _unmet(task, workers)
+    if place is not None and place.position > 1:
+        yield Reason(
+            kind=ReasonKind.BEHIND_OTHERS,
+            message=f"{place.position - 1} of {place.queue_length} in its queue come before it "
+            "(priority, then fair share between projects, then age)",
+            queue_position=place.position,
+        )
+    elif place is not None:
+        yield Reason(kind=ReasonKind.BEHIND_OTHERS, message="it is next in its queue", queue_position=1)
+
+
+def _unmet(task: TaskStatus, workers: Sequence[Presence]) -> Iterator[Reason]:
+    total = len(workers)
+
+    def reason(kind: ReasonKind, concerned: Sequence[Presence], message: str, constraint: str = "") -> Reason:
+        return Reason(
+            kind=kind,
+            message=f"{len(concerned)} of {_workers(total)} {message}",
+            workers=len(concerned),
+            workers_total=total,
+            constraint=constraint,
+        )
+
+    able = list(workers)
+    for key, value in sorted(requirements_of(task.task).items()):
+        lacking = [worker for worker in workers if worker.capabilities.get(key) != value]
+        able = [worker for worker in able if worker not in lacking]
+        if lacking:
+            yield reason(ReasonKind.MISSING_CAPABILITY, lacking, f"lack {key}={value}", f"{key}={value}")
+    needed = task.task.resources
+    small = [worker for worker in able if not needed.fits(worker.capacity)]
+    if small:
+        constraint = _largest_excess(needed, small)
+        yield reason(ReasonKind.TOO_LARGE, small, f"are too small: it needs {constraint}", constraint)
+    able = [worker for worker in able if worker not in small]
+    draining = [worker for worker in able if worker.draining]
+    if draining:
+        yield reason(ReasonKind.WORKERS_DRAINING, draining, "are draining and take no more work")
+    unready = [worker for worker in able if not worker.ready and not worker.draining]
+    if unready:
+        why = unready[0].not_ready_reason
+        yield reason(ReasonKind.WORKERS_NOT_READY, unready, f"are not ready: {why}")
+    able = [worker for worker in able if worker.ready and not worker.draining]
+    busy = [worker for worker in able if worker.slots_used >= worker.slots or not needed.fits(worker.free)]
+    if busy:
+        yield reason(ReasonKind.WORKERS_BUSY, busy, "could run it, but have no slot or room free now")
+
+
+def _largest_excess(needed: Resources, workers: Sequence[Presence]) -> str:
+    if needed.cpu_millis > max(worker.capacity.cpu_millis for worker in workers):
+        return f"cpu {needed.cpu_millis / 1000:g}"
+    if needed.memory_bytes > max(worker.capacity.memory_bytes for worker in workers):
+        return f"memory {format_size(needed.memory_bytes)}"
+    if needed.disk_bytes > max(worker.capacity.disk_bytes for worker in workers):
+        return f"disk {format_size(needed.disk_bytes)}"
+    return "more than any of them has in all"
+
+
+def _workers(number: int) -> str:
+    return f"{number} worker{'' if number == 1 else 's'}"

@@ -1,0 +1,41 @@
+"""Secrets of live runs, in Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+from redis.asyncio import Redis
+
+from fleetest.master.queue.connection import redis_errors
+
+__all__ = ["RedisSecretStore"]
+
+
+class RedisSecretStore:
+    """One hash for each run, gone with its time to live."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    async def put(self, run_id: str, secrets: Mapping[str, str], *, ttl: timedelta) -> None:
+        if not secrets:
+            return
+        with redis_errors():
+            async with self._redis.pipeline(transaction=True) as pipeline:
+                pipeline.hset(_key(run_id), mapping={name.encode(): value.encode() for name, value in secrets.items()})
+                pipeline.expire(_key(run_id), ttl)
+                await pipeline.execute()
+
+    async def get(self, run_id: str) -> Mapping[str, str]:
+        with redis_errors():
+            found = await self._redis.hgetall(_key(run_id))
+        return {bytes(name).decode(): bytes(value).decode() for name, value in found.items()}
+
+    async def drop(self, run_id: str) -> None:
+        with redis_errors():
+            await self._redis.delete(_key(run_id))
+
+
+def _key(run_id: str) -> str:
+    return f"fleetest:secrets:{run_id}"

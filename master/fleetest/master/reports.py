@@ -1,0 +1,206 @@
+"""Takes in what workers report: output into the store, everything else into the log of its run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fleetest.common.errors import LeaseLost, NotFound, WrongState
+from fleetest.common.limits import MAX_CASES_PER_TASK
+from fleetest.common.results import Artifact, CaseResult, PlannedCase, ResourceUsage
+from fleetest.common.states import Outcome, Verdict
+from fleetest.master.queue.ports import WorkerRegistry
+from fleetest.master.runs.book import RunBook
+from fleetest.master.runs.decisions import Decider
+from fleetest.master.runs.hub import Hub
+from fleetest.master.runs.planner import Plan, plan
+from fleetest.master.sessions import AttemptRef
+from fleetest.master.store.ports import LogPiece, Store
+
+__all__ = ["Artifacts", "Ended", "Inbox", "Output", "Planned", "Report", "Results", "Running"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """The environment is ready."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """The task's cases, in the order of collection."""
+
+    cases: tuple[PlannedCase, ...]
+    deselected: int = 0
+    collection_errors: tuple[CaseResult, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results:
+    """Cases that are final."""
+
+    results: tuple[CaseResult, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """A piece of what the attempt's processes wrote."""
+
+    offset_bytes: int
+    content: bytes
+    truncated: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifacts:
+    """Files that the attempt left; their content has been uploaded."""
+
+    artifacts: tuple[Artifact, ...]
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """The attempt's end."""
+
+    verdict: Verdict
+    reason: str = ""
+    usage: ResourceUsage = ResourceUsage()
+    missing: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+
+
+Content = Running | Planned | Results | Output | Artifacts | Ended
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """One thing that a worker says of one of its attempts."""
+
+    ref: AttemptRef
+    content: Content
+
+
+class Inbox:
+    """Where reports arrive."""
+
+    def __init__(self, store: Store, book: RunBook, registry: WorkerRegistry, hub: Hub) -> None:
+        self._store = store
+        self._book = book
+        self._registry = registry
+        self._hub = hub
+
+    async def take(self, reports: Sequence[Report]) -> frozenset[AttemptRef]:
+        """
+        Make reports durable, in their order, each at most once. Answers the attempts that are no longer their
+        worker's: their reports were refused.
+
+        Raises:
+            DependencyUnavailable, CapacityExceeded: some reports were not taken; send all of them again.
+        """
+        by_run: defaultdict[str, list[Report]] = defaultdict(list)
+        pieces = []
+        for report in reports:
+            if isinstance(report.content, Output):
+                pieces.append(_piece(report.ref, report.content))
+            else:
+                by_run[report.ref.run_id].append(report)
+        if pieces:
+            await self._store.append_output(pieces)
+            for run_id in {piece.run_id for piece in pieces}:
+                self._hub.ring(run_id)
+        refused = await asyncio.gather(*(self._take_for(run_id, some) for run_id, some in by_run.items()))
+        return frozenset().union(*refused)
+
+    async def decline(self, ref: AttemptRef, reason: str) -> None:
+        """The worker cannot make the attempt; its shard waits again. An attempt that is over already stays so."""
+        with contextlib.suppress(LeaseLost, NotFound, WrongState):
+            await self._book.keeper(ref.run_id).ask(
+                lambda decider: decider.attempt_declined(ref.shard_id, ref.token, reason)
+            )
+
+    async def _take_for(self, run_id: str, reports: Sequence[Report]) -> set[AttemptRef]:
+        try:
+            plans = await self._plans(run_id, reports)
+        except NotFound:
+            return {report.ref for report in reports}
+
+        def take_all(decider: Decider) -> set[AttemptRef]:
+            refused = set()
+            for report in reports:
+                try:
+                    _take(decider, report, plans)
+                except LeaseLost:
+                    refused.add(report.ref)
+            return refused
+
+        return await self._book.keeper(run_id).ask(take_all)
+
+    async def _plans(self, run_id: str, reports: Sequence[Report]) -> Mapping[AttemptRef, Plan]:
+        """Plans need the history of earlier runs, which is read before the decision."""
+        plans = {}
+        for report in reports:
+            if not isinstance(report.content, Planned):
+                continue
+            status = await self._book.keeper(run_id).status()
+            shard = status.shard(report.ref.shard_id)
+            if shard is None:
+                continue
+            task = status.tasks[shard.task_id].task
+            history = await self._store.load_history(status.request.project, task.name)
+            slots = sum(worker.slots for worker in await self._registry.list() if not worker.offline)
+            plans[report.ref] = plan(task, report.content.cases, history, slots=max(slots, 1))
+        return plans
+
+
+def _piece(ref: AttemptRef, output: Output) -> LogPiece:
+    return LogPiece(
+        run_id=ref.run_id,
+        task_id=ref.shard_id.rpartition("#")[0],
+        shard_id=ref.shard_id,
+        token=ref.token,
+        offset_bytes=output.offset_bytes,
+        content=output.content,
+        truncated=output.truncated,
+    )
+
+
+def _take(decider: Decider, report: Report, plans: Mapping[AttemptRef, Plan]) -> None:
+    ref, content = report.ref, report.content
+    match content:
+        case Running():
+            decider.attempt_running(ref.shard_id, ref.token)
+        case Planned():
+            if ref not in plans:
+                raise LeaseLost(f"{ref.shard_id} of run {ref.run_id} does not exist")
+            decider.planned(
+                ref.shard_id,
+                ref.token,
+                plans[ref],
+                deselected=content.deselected,
+                collection_errors=(*content.collection_errors, *_too_many(content.cases)),
+            )
+        case Results():
+            decider.cases_finished(ref.shard_id, ref.token, content.results)
+        case Artifacts():
+            decider.artifacts_saved(ref.shard_id, ref.token, content.artifacts, content.problems)
+        case Ended():
+            decider.attempt_ended(
+                ref.shard_id,
+                ref.token,
+                content.verdict,
+                content.reason,
+                usage=content.usage,
+                missing=content.missing,
+            )
+        case Output():
+            raise AssertionError("output goes to the store")
+
+
+def _too_many(cases: Sequence[PlannedCase]) -> Sequence[CaseResult]:
+    if len(cases) <= MAX_CASES_PER_TASK:
+        return ()
+    message = f"{len(cases)} cases were collected; a task may have {MAX_CASES_PER_TASK}: split it into several"
+    return (CaseResult(case_id="collection", outcome=Outcome.ERROR, message=message),)

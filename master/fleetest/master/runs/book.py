@@ -1,0 +1,153 @@
+"""
+All runs that this master has to do with, and what their commits set in motion.
+
+The log is written first; queues, workers and followers are told afterwards. If this process dies in between, or Redis
+does not answer, the reconciler does it later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import structlog
+
+from fleetest.common.backoff import Backoff
+from fleetest.common.clock import Clock
+from fleetest.common.errors import FleetestError
+from fleetest.master.queue.ports import CommitFeed, CommitNotice, QueueEntry, ShardQueue
+from fleetest.master.runs.environment import environment_key, requirements_of
+from fleetest.master.runs.events import CancelRequested, TaskEnded
+from fleetest.master.runs.hub import Hub
+from fleetest.master.runs.keeper import Committed, RunKeeper
+from fleetest.master.runs.projector import Projector
+from fleetest.master.runs.state import RunStatus, ShardStatus
+from fleetest.master.sessions import AttemptRef, Sessions, Stop
+from fleetest.master.store.ports import Store
+
+__all__ = ["RunBook", "queue_entry"]
+
+_log = structlog.get_logger()
+
+_KEPT = 200
+"""Ended runs whose state stays in memory, for those who still look at them."""
+
+
+def queue_entry(status: RunStatus, shard: ShardStatus) -> QueueEntry:
+    """What the queue must know of a waiting shard."""
+    task = status.tasks[shard.task_id].task
+    return QueueEntry(
+        run_id=status.run_id,
+        shard_id=shard.shard_id,
+        project=status.request.project,
+        priority=task.priority,
+        enqueued_at=shard.queued_at or status.request.at,
+        requirements=requirements_of(task),
+        resources=task.resources,
+        environment_key=environment_key(status.run_id, status.request, task),
+        not_before=shard.retry_at,
+    )
+
+
+class RunBook:
+    """Hands out the keeper of each run; there is one for each run in this process."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        queue: ShardQueue,
+        feed: CommitFeed,
+        projector: Projector,
+        hub: Hub,
+        sessions: Sessions,
+        clock: Clock,
+        backoff: Backoff,
+    ) -> None:
+        self._store = store
+        self._queue = queue
+        self._feed = feed
+        self._projector = projector
+        self._hub = hub
+        self._sessions = sessions
+        self._clock = clock
+        self._backoff = backoff
+        self._keepers: dict[str, RunKeeper] = {}
+
+    def keeper(self, run_id: str) -> RunKeeper:
+        """The run's keeper, whether or not there is such a run."""
+        keeper = self._keepers.pop(run_id, None)
+        if keeper is None:
+            keeper = RunKeeper(run_id, self._store, self._clock, self._backoff, self._after_commit)
+        self._keepers[run_id] = keeper  # the one used last is at the end
+        self._forget_some()
+        return keeper
+
+    def hear(self, notices: Iterable[CommitNotice]) -> None:
+        """Another master, or this one, made commits."""
+        for notice in notices:
+            keeper = self._keepers.get(notice.run_id)
+            if keeper is not None:
+                keeper.hear(notice.position)
+            self._hub.ring(notice.run_id)
+
+    async def enqueue(self, status: RunStatus, shards: Iterable[ShardStatus]) -> None:
+        """Queue those that wait. Idempotent."""
+        entries = [
+            queue_entry(status, shard)
+            for shard in shards
+            if shard.waiting and not status.tasks[shard.task_id].state.ended
+        ]
+        if entries:
+            await self._queue.enqueue(entries)
+
+    def tell_to_stop(self, status: RunStatus, requests: Sequence[tuple[ShardStatus, CancelRequested]]) -> None:
+        """Pass the word to those workers whose streams this master holds."""
+        for shard, request in requests:
+            attempt = shard.attempt
+            session = self._sessions.get(attempt.worker_id) if attempt else None
+            if attempt is None or session is None:
+                continue
+            ref = AttemptRef(run_id=status.run_id, shard_id=shard.shard_id, token=attempt.token)
+            session.instructions.put_nowait(
+                Stop(
+                    refs=(ref,),
+                    reason=request.reason,
+                    grace=request.grace,
+                    finish_running_case=request.finish_running_case,
+                )
+            )
+
+    def _forget_some(self) -> None:
+        surplus = len(self._keepers) - _KEPT
+        if surplus > 0:
+            idle = [run_id for run_id, keeper in self._keepers.items() if keeper.idle]
+            for run_id in idle[:surplus]:
+                del self._keepers[run_id]
+
+    async def _after_commit(self, status: RunStatus, committed: Committed) -> None:
+        commit, decider = committed.commit, committed.decider
+        self._projector.take(status, commit.position, committed.events)
+        self._hub.ring(status.run_id)
+        self.tell_to_stop(status, decider.stop)
+        try:
+            await self._unqueue(status, committed)
+            await self.enqueue(status, decider.enqueue)
+            await self._feed.publish(
+                [CommitNotice(run_id=commit.run_id, position=commit.position, events=commit.events)]
+            )
+        except FleetestError as error:
+            _log.warning("coordination_delayed", run_id=status.run_id, error=str(error))
+
+    async def _unqueue(self, status: RunStatus, committed: Committed) -> None:
+        """Take shards out of the queue whose tasks end before anybody took them."""
+        stopped = [
+            shard.shard_id
+            for event in committed.events
+            if isinstance(event, (CancelRequested, TaskEnded))
+            for task_id, task in status.tasks.items()
+            if not event.task_id or event.task_id == task_id
+            for shard in task.shards.values()
+            if shard.waiting
+        ]
+        if stopped:
+            await self._queue.remove(status.run_id, stopped)

@@ -1,0 +1,481 @@
+"""
+The rules of a run: which events a request leads to.
+
+A `Decider` takes requests one after the other, applies the events that they lead to at once, and collects what one
+commit will hold. Nothing is true before that commit is durable; when it is not, the whole `RunStatus` is thrown away.
+
+The state diagram is in `docs/lifecycle.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from fleetest.common.backoff import Backoff
+from fleetest.common.errors import LeaseLost, WrongState
+from fleetest.common.results import Artifact, CaseResult, ResourceUsage
+from fleetest.common.states import Outcome, RunState, ShardKind, TaskState, Verdict
+from fleetest.common.tasks import RetryOn, When
+from fleetest.master.runs.events import (
+    ArtifactsSaved,
+    AttemptEnded,
+    AttemptRunning,
+    AttemptStarted,
+    CancelRequested,
+    CasesFinished,
+    Event,
+    RunEnded,
+    RunSubmitted,
+    TaskEnded,
+    TaskPlanned,
+    TaskQueued,
+)
+from fleetest.master.runs.planner import Plan
+from fleetest.master.runs.state import Attempt, RunStatus, ShardStatus, TaskStatus
+
+__all__ = ["MAX_MISHAPS", "STOPPED_BY_FAILURE", "Decider"]
+
+MAX_MISHAPS: Final = 3
+"""How often the infrastructure may fail a shard before its task is *errored*."""
+
+STOPPED_BY_FAILURE: Final = frozenset({"fail_fast", "maxfail", "failed"})
+"""Values of `CancelRequested.by` after which a task that has failures is *failed*, not *cancelled*."""
+
+
+class Decider:
+    """
+    Takes requests for one commit.
+
+    Attributes:
+        events: what the commit will hold, in order; applied to `status` already.
+        position: of the commit in the making.
+        enqueue: shards that wait for a worker once the commit is durable.
+        stop: shards whose attempts must be told to stop then, and why.
+    """
+
+    def __init__(self, status: RunStatus, now: datetime, backoff: Backoff) -> None:
+        self.status = status
+        self.now = now
+        self.events: list[Event] = []
+        self.enqueue: list[ShardStatus] = []
+        self.stop: list[tuple[ShardStatus, CancelRequested]] = []
+        self._backoff = backoff
+        self.position = status.position + 1
+
+    def submit(self, event: RunSubmitted) -> None:
+        """Begin the run. Repeating it changes nothing."""
+        if self.status.submitted is None:
+            self._emit(event)
+            self._advance()
+
+    def start_attempt(self, shard_id: str, worker_id: str, instance: str) -> int:
+        """
+        Give a waiting shard to a worker; answers the attempt's token.
+
+        Raises:
+            WrongState: the shard does not wait (any more).
+        """
+        shard = self.status.shard(shard_id)
+        if shard is None or not shard.waiting or self.status.tasks[shard.task_id].state.ended:
+            raise WrongState(f"{shard_id} of run {self.status.run_id} waits for no worker")
+        if self.status.tasks[shard.task_id].stop is not None:
+            raise WrongState(f"{shard.task_id} of run {self.status.run_id} is being stopped")
+        self._emit(
+            AttemptStarted(
+                at=self.now,
+                shard_id=shard_id,
+                task_id=shard.task_id,
+                number=shard.attempts + 1,
+                worker_id=worker_id,
+                instance=instance,
+                kind=shard.kind,
+            )
+        )
+        return self.position
+
+    def attempt_running(self, shard_id: str, token: int) -> None:
+        """The worker has the environment ready. Idempotent."""
+        _, attempt = self._attempt(shard_id, token)
+        if not attempt.running:
+            self._emit(AttemptRunning(at=self.now, shard_id=shard_id, token=token))
+
+    def planned(
+        self,
+        shard_id: str,
+        token: int,
+        plan: Plan,
+        *,
+        deselected: int,
+        collection_errors: Sequence[CaseResult],
+    ) -> None:
+        """
+        The task's cases are known.
+
+        As in pytest, a file that cannot be collected keeps the whole task from running, unless its arguments say
+        `--continue-on-collection-errors`.
+        """
+        shard, _ = self._attempt(shard_id, token)
+        status = self.status.tasks[shard.task_id]
+        if status.planned:
+            return
+        self._finish_cases(shard, collection_errors)
+        if collection_errors and "--continue-on-collection-errors" not in status.task.args:
+            plan = Plan(cases=(), shards=(), predicted=None)
+        self._emit(
+            TaskPlanned(
+                at=self.now,
+                task_id=shard.task_id,
+                cases=plan.cases,
+                shards=plan.shards,
+                predicted=plan.predicted,
+                deselected=deselected + plan.left_out,
+            )
+        )
+        for missing in plan.missing:
+            self._finish_cases(shard, [_not_collected(missing, "it is not in the suite any more")])
+        self.enqueue += [each for each in status.shards.values() if each.kind is ShardKind.EXECUTE]
+        self._advance()
+
+    def cases_finished(self, shard_id: str, token: int, results: Sequence[CaseResult]) -> None:
+        """Take each case's result, at most once in an attempt. One that the attempt was not given is left out."""
+        shard, attempt = self._attempt(shard_id, token)
+        accepted = []
+        names: set[str] = set()
+        for result in results:
+            named = self._own_name(shard, result)
+            if named.case_id in attempt.seen or named.case_id in names:
+                continue
+            if shard.case_ids and named.case_id not in attempt.awaited:
+                continue
+            names.add(named.case_id)
+            accepted.append(named)
+        self._finish_cases(shard, accepted)
+        self._advance()
+
+    def artifacts_saved(
+        self, shard_id: str, token: int, artifacts: Sequence[Artifact], problems: Sequence[str]
+    ) -> None:
+        """The attempt left files behind; their content is stored."""
+        shard, _ = self._attempt(shard_id, token)
+        self._emit(
+            ArtifactsSaved(
+                at=self.now,
+                shard_id=shard_id,
+                task_id=shard.task_id,
+                artifacts=tuple(artifacts),
+                problems=tuple(problems),
+            )
+        )
+
+    def attempt_ended(
+        self,
+        shard_id: str,
+        token: int,
+        verdict: Verdict,
+        reason: str,
+        *,
+        usage: ResourceUsage = ResourceUsage(),  # noqa: B008 - a frozen value
+        missing: Sequence[str] = (),
+    ) -> None:
+        """The attempt is over, for the worker or, with `lost`, for us. What is still to do is queued again."""
+        shard, attempt = self._attempt(shard_id, token)
+        status = self.status.tasks[shard.task_id]
+        absent = [case_id for case_id in missing if case_id in attempt.awaited]
+        self._finish_cases(shard, [_not_collected(each, f"by the session on {attempt.worker_id}") for each in absent])
+        verdict, reason = _settle(verdict, reason, shard, attempt, status)
+        again = self._cases_to_retry(shard, attempt, status, verdict)
+        self._emit(
+            AttemptEnded(
+                at=self.now,
+                shard_id=shard_id,
+                task_id=shard.task_id,
+                token=token,
+                verdict=verdict,
+                reason=reason,
+                usage=usage,
+                will_retry=again is not None,
+                retry_at=self._retry_at(shard, verdict) if again is not None else None,
+                case_ids=again or (),
+            )
+        )
+        if again is not None:
+            self.enqueue.append(shard)
+        elif verdict is Verdict.FAILED and status.stop is None:
+            self._stop_task(status, by="failed", reason=reason)
+        self._advance()
+
+    def attempt_declined(self, shard_id: str, token: int, reason: str) -> None:
+        """The worker never began; the shard waits again, at no cost to its retries."""
+        shard, attempt = self._attempt(shard_id, token)
+        if attempt.seen:
+            raise WrongState(f"{shard_id} has results already, its worker cannot decline it")
+        stopping = self.status.tasks[shard.task_id].stop is not None
+        self._emit(
+            AttemptEnded(
+                at=self.now,
+                shard_id=shard_id,
+                task_id=shard.task_id,
+                token=token,
+                verdict=Verdict.CANCELLED,
+                reason=f"declined by {attempt.worker_id}: {reason}",
+                will_retry=not stopping,
+                retry_at=self.now + self._backoff.delay(attempt.number),
+            )
+        )
+        if not stopping:
+            self.enqueue.append(shard)
+        self._advance()
+
+    def cancel(self, task_id: str = "", *, by: str, reason: str, grace: timedelta = timedelta(seconds=10)) -> bool:
+        """Stop a task, or with an empty id the run. Answers whether there was anything to stop. Idempotent."""
+        target = self.status.tasks.get(task_id) if task_id else None
+        if self.status.state.ended or (target is not None and target.state.ended):
+            return False
+        if (target.stop if target else self.status.stop) is None:
+            self._request_stop(CancelRequested(at=self.now, task_id=task_id, by=by, reason=reason, grace=grace))
+            self._advance()
+        return True
+
+    def give_up_waiting(self, task_id: str) -> None:
+        """The task has waited in the queue for longer than it may."""
+        status = self.status.tasks[task_id]
+        limit = status.task.timeouts.queue
+        if status.state is TaskState.QUEUED and status.stop is None:
+            self._emit(
+                TaskEnded(
+                    at=self.now,
+                    task_id=task_id,
+                    state=TaskState.TIMED_OUT,
+                    reason=f"no worker took it within its queue timeout of {limit}",
+                )
+            )
+            self._advance()
+
+    def _emit(self, event: Event) -> None:
+        self.events.append(event)
+        self.status.apply(event, self.position)
+
+    def _attempt(self, shard_id: str, token: int) -> tuple[ShardStatus, Attempt]:
+        shard = self.status.shard(shard_id)
+        if shard is None or shard.attempt is None or shard.attempt.token != token:
+            raise LeaseLost(f"attempt {token} at {shard_id} of run {self.status.run_id} is over")
+        return shard, shard.attempt
+
+    def _own_name(self, shard: ShardStatus, result: CaseResult) -> CaseResult:
+        """A command that runs in several shards has one case in each."""
+        shards = self.status.tasks[shard.task_id].task.shards or 1
+        if shard.case_ids or shards == 1 or result.case_id != shard.task_id:
+            return result
+        return replace(result, case_id=f"{result.case_id} [{shard.index + 1}/{shards}]")
+
+    def _finish_cases(self, shard: ShardStatus, results: Sequence[CaseResult]) -> None:
+        if not results:
+            return
+        assert shard.attempt is not None
+        status = self.status.tasks[shard.task_id]
+        self._emit(
+            CasesFinished(
+                at=self.now,
+                shard_id=shard.shard_id,
+                task_id=shard.task_id,
+                token=shard.attempt.token,
+                worker_id=shard.attempt.worker_id,
+                results=tuple(results),
+            )
+        )
+        self._stop_at_failures(status)
+
+    def _stop_at_failures(self, status: TaskStatus) -> None:
+        if status.stop is not None:
+            return
+        limit = status.task.maxfail
+        if self.status.request.fail_fast and status.final_failures:
+            self._request_stop(
+                CancelRequested(
+                    at=self.now,
+                    by="fail_fast",
+                    reason=f"stopped at the first failure, in {status.task.name}",
+                    finish_running_case=True,
+                )
+            )
+        elif limit and status.final_failures >= limit:
+            self._stop_task(status, by="maxfail", reason=f"stopped after {limit} failure{'s' * (limit > 1)}")
+
+    def _stop_task(self, status: TaskStatus, *, by: str, reason: str) -> None:
+        self._request_stop(
+            CancelRequested(at=self.now, task_id=status.task.name, by=by, reason=reason, finish_running_case=True)
+        )
+
+    def _request_stop(self, request: CancelRequested) -> None:
+        self._emit(request)
+        for status in self.status.tasks.values():
+            if status.stop is request:
+                self.stop += [(shard, request) for shard in status.live_attempts]
+
+    def _cases_to_retry(
+        self, shard: ShardStatus, attempt: Attempt, status: TaskStatus, verdict: Verdict
+    ) -> tuple[str, ...] | None:
+        """
+        The cases that the shard's next attempt runs; `None` when there is none.
+
+        A command, and a plan, are done again whole: an empty tuple.
+        """
+        if status.stop is not None:
+            return None
+        task = status.task
+        unfinished = verdict in {Verdict.ERRORED, Verdict.LOST} and shard.mishaps < MAX_MISHAPS
+        if verdict is Verdict.TIMED_OUT:
+            unfinished = RetryOn.TIMED_OUT in task.retry_on and shard.timeouts < task.retries
+        if not shard.case_ids:
+            failed = any(status.cases[each].may_retry(task) for each in attempt.seen if each in status.cases)
+            return () if unfinished or (failed and shard.kind is ShardKind.EXECUTE) else None
+        again = [
+            each
+            for each in shard.case_ids
+            if (each in attempt.awaited and unfinished) or (each in attempt.seen and status.cases[each].may_retry(task))
+        ]
+        return tuple(again) or None
+
+    def _retry_at(self, shard: ShardStatus, verdict: Verdict) -> datetime | None:
+        """Only the infrastructure's own failures are worth a wait; a lost worker is already gone."""
+        return self.now + self._backoff.delay(shard.mishaps + 1) if verdict is Verdict.ERRORED else None
+
+    def _advance(self) -> None:
+        """Draw every consequence of what was just decided, until there is none left."""
+        while self.status.touched and not self.status.state.ended:
+            task_id = next(iter(self.status.touched))
+            del self.status.touched[task_id]
+            status = self.status.tasks[task_id]
+            if status.state is TaskState.BLOCKED:
+                self._unblock(status)
+            elif not status.state.ended:
+                self._close(status)
+        if self.status.submitted is not None and not self.status.live_tasks and not self.status.state.ended:
+            self._emit(_run_ended(self.status, self.now))
+
+    def _unblock(self, status: TaskStatus) -> None:
+        name = status.task.name
+        if status.stop is not None:
+            self._emit(TaskEnded(at=self.now, task_id=name, state=TaskState.CANCELLED, reason=status.stop.reason))
+            return
+        waits = False
+        for need in status.task.needs:
+            needed = self.status.tasks[need.task]
+            if not needed.state.ended:
+                waits = True
+            elif not _satisfies(needed.state, need.when):
+                reason = f"needs {need.task} {need.when.value}, which {_past(needed.state)}"
+                self._emit(TaskEnded(at=self.now, task_id=name, state=TaskState.SKIPPED, reason=reason))
+                return
+        if not waits:
+            self._emit(TaskQueued(at=self.now, task_id=name))
+            self.enqueue += status.shards.values()
+
+    def _close(self, status: TaskStatus) -> None:
+        """End the task when nothing of it is left to do."""
+        if any(True for _ in status.live_attempts):
+            return
+        if status.stop is None and any(shard.waiting for shard in status.shards.values()):
+            return
+        state, reason = _end_of(status)
+        self._emit(TaskEnded(at=self.now, task_id=status.task.name, state=state, reason=reason))
+
+
+def _satisfies(state: TaskState, when: When) -> bool:
+    if when is When.ALWAYS:
+        return True
+    if when is When.PASSED:
+        return state is TaskState.PASSED
+    return state in {TaskState.FAILED, TaskState.ERRORED, TaskState.TIMED_OUT}
+
+
+def _past(state: TaskState) -> str:
+    return {TaskState.SKIPPED: "was skipped", TaskState.CANCELLED: "was cancelled"}.get(
+        state, state.value.replace("_", " ")
+    )
+
+
+def _not_collected(case_id: str, where: str) -> CaseResult:
+    return CaseResult(
+        case_id=case_id,
+        outcome=Outcome.ERROR,
+        message=f"was planned, but not collected {where}",
+        details="The ids of cases must be the same in every session. Typical causes: parameters that come from a "
+        "set, from the clock, or from object addresses.",
+    )
+
+
+def _settle(
+    verdict: Verdict, reason: str, shard: ShardStatus, attempt: Attempt, status: TaskStatus
+) -> tuple[Verdict, str]:
+    """What an end really means: a worker's word is checked against what it delivered."""
+    if verdict is Verdict.CANCELLED and status.stop is None:
+        return Verdict.ERRORED, reason or "the worker stopped it unasked"
+    if verdict is Verdict.COMPLETED and shard.kind is ShardKind.PLAN and not status.planned:
+        return Verdict.ERRORED, "the worker ended the plan without any"
+    if verdict is Verdict.COMPLETED and attempt.awaited:
+        return Verdict.ERRORED, f"the worker left out {len(attempt.awaited)} of its cases"
+    return verdict, reason
+
+
+def _end_of(status: TaskStatus) -> tuple[TaskState, str]:  # noqa: PLR0911 - the rules, in order of precedence
+    stop, shards = status.stop, list(status.shards.values())
+    failures = status.final_failures
+    if stop is not None and not (stop.by in STOPPED_BY_FAILURE and (failures or stop.by == "failed")):
+        return TaskState.CANCELLED, stop.reason
+    if stop is not None:
+        return TaskState.FAILED, stop.reason
+    if status.collection_errors:
+        return TaskState.FAILED, f"{_count(status.collection_errors, 'error')} during collection"
+    if status.counts.failed or status.counts.error:
+        return TaskState.FAILED, f"{status.counts.bad} of {_count(status.counts.done, 'case')} failed"
+    for verdict, state in _SHARD_ENDS:
+        reason = next((shard.reason for shard in shards if shard.verdict is verdict), None)
+        if reason is not None:
+            return state, reason
+    if status.counts.timed_out:
+        return TaskState.TIMED_OUT, f"{_count(status.counts.timed_out, 'case')} timed out"
+    if not status.cases and status.task.type.planned and not status.task.last_failed:
+        left_out = f" ({status.deselected} deselected)" if status.deselected else ""
+        return TaskState.FAILED, f"no tests ran{left_out}"
+    return TaskState.PASSED, ""
+
+
+_SHARD_ENDS: Final = (
+    (Verdict.FAILED, TaskState.FAILED),
+    (Verdict.TIMED_OUT, TaskState.TIMED_OUT),
+    (Verdict.ERRORED, TaskState.ERRORED),
+    (Verdict.LOST, TaskState.ERRORED),
+)
+
+
+def _run_ended(status: RunStatus, now: datetime) -> RunEnded:
+    ended: dict[TaskState, list[str]] = {}
+    for task_id, task in status.tasks.items():
+        ended.setdefault(task.state, []).append(task_id)
+    if status.stop is not None and status.stop.by not in STOPPED_BY_FAILURE:
+        return RunEnded(at=now, state=RunState.CANCELLED, reason=status.stop.reason)
+    for states, result in _RUN_ENDS:
+        tasks = [task_id for state in states for task_id in ended.get(state, ())]
+        if tasks:
+            return RunEnded(at=now, state=result, reason=f"{_listed(tasks)} {result.value}")
+    return RunEnded(at=now, state=RunState.PASSED)
+
+
+_RUN_ENDS: Final = (
+    ((TaskState.FAILED, TaskState.TIMED_OUT), RunState.FAILED),
+    ((TaskState.ERRORED,), RunState.ERRORED),
+    ((TaskState.CANCELLED,), RunState.CANCELLED),
+)
+
+
+def _listed(names: Iterable[str]) -> str:
+    first, *rest = names
+    return f"{first} and {len(rest)} more" if len(rest) > 1 else " and ".join([first, *rest])
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,193 @@
+"""
+The facts of a run's log.
+
+An event is a small frozen record; a commit holds several that became true together. They are stored as MessagePack
+with a type tag. Fields are only ever added, with a default: an old log must stay readable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+import msgspec
+
+from fleetest.common.results import Artifact, CaseResult, PlannedCase, ResourceUsage, VersionControl
+from fleetest.common.states import RunState, ShardKind, TaskState, Verdict
+from fleetest.common.tasks import Task
+
+__all__ = [
+    "ArtifactsSaved",
+    "AttemptEnded",
+    "AttemptRunning",
+    "AttemptStarted",
+    "CancelRequested",
+    "CasesFinished",
+    "Event",
+    "RunEnded",
+    "RunSubmitted",
+    "ShardPlan",
+    "TaskEnded",
+    "TaskPlanned",
+    "TaskQueued",
+    "decode",
+    "encode",
+]
+
+
+class _Event(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
+    at: datetime
+
+
+class RunSubmitted(_Event, frozen=True, kw_only=True):
+    """The first event of every run: all that was asked for. Secrets are not here."""
+
+    project: str
+    suite_name: str
+    tasks: tuple[Task, ...]
+    suite_text: str = ""
+    workspace_digest: str = ""
+    version_control: VersionControl = VersionControl()
+    user: str = ""
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
+    fail_fast: bool = False
+    retry_of: str = ""
+
+
+class TaskQueued(_Event, frozen=True, kw_only=True):
+    """What the task needs has ended well; its first shard waits for a worker."""
+
+    task_id: str
+
+
+class ShardPlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A part of a task: indexes into its planned cases, and how long they should take."""
+
+    shard_id: str
+    cases: tuple[int, ...] = ()
+    predicted: timedelta | None = None
+
+
+class TaskPlanned(_Event, frozen=True, kw_only=True):
+    """The task's cases are known and dealt to shards."""
+
+    task_id: str
+    cases: tuple[PlannedCase, ...]
+    shards: tuple[ShardPlan, ...]
+    predicted: timedelta | None = None
+    deselected: int = 0
+
+
+class AttemptStarted(_Event, frozen=True, kw_only=True):
+    """
+    A worker has the shard. The position of this event's commit is the attempt's token.
+
+    `instance` names the worker's process: a restarted worker does not hold the leases of its former life.
+    """
+
+    shard_id: str
+    task_id: str
+    number: int
+    worker_id: str
+    instance: str
+    kind: ShardKind
+
+
+class AttemptRunning(_Event, frozen=True, kw_only=True):
+    """The attempt's environment is ready."""
+
+    shard_id: str
+    token: int
+
+
+class CasesFinished(_Event, frozen=True, kw_only=True):
+    """Cases whose results were accepted."""
+
+    shard_id: str
+    task_id: str
+    token: int
+    worker_id: str
+    results: tuple[CaseResult, ...]
+
+
+class ArtifactsSaved(_Event, frozen=True, kw_only=True):
+    """Files that an attempt left behind."""
+
+    shard_id: str
+    task_id: str
+    artifacts: tuple[Artifact, ...]
+    problems: tuple[str, ...] = ()
+
+
+class AttemptEnded(_Event, frozen=True, kw_only=True):
+    """An attempt is over. With `will_retry` its shard is queued again, not before `retry_at`."""
+
+    shard_id: str
+    task_id: str
+    token: int
+    verdict: Verdict
+    reason: str = ""
+    usage: ResourceUsage = ResourceUsage()
+    will_retry: bool = False
+    retry_at: datetime | None = None
+    case_ids: tuple[str, ...] = ()
+    """With `will_retry`: the cases that the next attempt runs; empty means those that the shard was planned with."""
+
+
+class TaskEnded(_Event, frozen=True, kw_only=True):
+    """A task has come to one of its six ends."""
+
+    task_id: str
+    state: TaskState
+    reason: str = ""
+
+
+class CancelRequested(_Event, frozen=True, kw_only=True):
+    """Somebody, or `fail_fast`, wants a task (or with an empty `task_id` the run) stopped."""
+
+    task_id: str = ""
+    by: str = ""
+    reason: str = ""
+    grace: timedelta = timedelta(seconds=10)
+    finish_running_case: bool = False
+
+
+class RunEnded(_Event, frozen=True, kw_only=True):
+    """The last event of every run."""
+
+    state: RunState
+    reason: str = ""
+
+
+Event = (
+    RunSubmitted
+    | TaskQueued
+    | TaskPlanned
+    | AttemptStarted
+    | AttemptRunning
+    | CasesFinished
+    | ArtifactsSaved
+    | AttemptEnded
+    | TaskEnded
+    | CancelRequested
+    | RunEnded
+)
+
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_DECODER: Final = msgspec.msgpack.Decoder(tuple[Event, ...])
+
+
+def encode(events: Sequence[Event]) -> bytes:
+    """The stored form of a commit."""
+    return _ENCODER.encode(tuple(events))
+
+
+def decode(data: bytes) -> tuple[Event, ...]:
+    """
+    The events of a commit.
+
+    Raises:
+        msgspec.DecodeError: `data` is no commit, or from a newer version that this one cannot read.
+    """
+    return _DECODER.decode(data)

@@ -1,0 +1,180 @@
+"""
+Deals the cases of a task to shards.
+
+Cases that must stay together form a unit; units are packed in the order of collection, which keeps fixtures of wider
+scope warm, into shards of about equal predicted duration. Shards much longer than the others go first, so that no slot
+idles while another holds a tail (longest processing time first: Graham, 1969).
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from fleetest.common.results import PlannedCase
+from fleetest.common.tasks import Split, Task
+from fleetest.master.runs.events import ShardPlan
+from fleetest.master.runs.state import shard_id
+from fleetest.master.store.ports import CaseHistory
+
+__all__ = ["Plan", "plan"]
+
+SHARDS_PER_SLOT: Final = 8
+"""Parts for each slot when nothing is known of durations: enough to even out what we could not foresee."""
+
+ROUNDS_PER_SLOT: Final = 4
+"""Parts for each slot when durations are known."""
+
+SHORTEST_TARGET_SECONDS: Final = 0.25
+"""Below this, handing out a shard costs more than it evens out."""
+
+LONGEST_TARGET_SECONDS: Final = 10.0
+"""A shard is also what a dead worker has to repeat."""
+
+LONG_FACTOR: Final = 1.5
+"""A shard longer than this many targets goes first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """
+    What a task consists of.
+
+    Args:
+        left_out: how many collected cases the task does not ask for.
+        missing: asked for by id, but not collected.
+    """
+
+    cases: tuple[PlannedCase, ...]
+    shards: tuple[ShardPlan, ...]
+    predicted: timedelta | None
+    left_out: int = 0
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    cases: list[int]
+    seconds: float
+
+
+def plan(task: Task, collected: Sequence[PlannedCase], history: Mapping[str, CaseHistory], *, slots: int) -> Plan:
+    """
+    Deal cases to shards.
+
+    Args:
+        collected: in the order of collection.
+        history: of earlier runs, by case id; a case without any gets the median of the others.
+        slots: how many shards could run at once, at least 1.
+    """
+    cases, missing = _selected(task, collected, history)
+    seconds = _predictions(cases, history)
+    units = _units(task.split, cases, seconds)
+    if not units:
+        parts: list[list[_Unit]] = []
+    elif task.shards is not None:
+        parts = _balanced(units, min(task.shards, len(units)))
+    else:
+        parts = _packed(units, _target(units, slots, known=bool(history)))
+    shards = tuple(
+        ShardPlan(
+            shard_id=shard_id(task.name, index),
+            cases=tuple(sorted(case for unit in part for case in unit.cases)),
+            predicted=timedelta(seconds=_total(part)) if history else None,
+        )
+        for index, part in enumerate(parts)
+    )
+    return Plan(
+        cases=tuple(cases),
+        shards=shards,
+        predicted=timedelta(seconds=sum(seconds)) if history else None,
+        left_out=len(collected) - len(cases),
+        missing=missing,
+    )
+
+
+def _selected(
+    task: Task, collected: Sequence[PlannedCase], history: Mapping[str, CaseHistory]
+) -> tuple[Sequence[PlannedCase], tuple[str, ...]]:
+    if task.only_cases:
+        wanted = dict.fromkeys(task.only_cases)
+        found = [case for case in collected if case.case_id in wanted]
+        for case in found:
+            wanted.pop(case.case_id, None)
+        return found, tuple(wanted)
+    if task.last_failed:
+        failed = [case for case in collected if case.case_id in history and history[case.case_id].outcome.bad]
+        return failed or collected, ()  # with no failure known, pytest's --lf runs everything
+    return collected, ()
+
+
+def _predictions(cases: Sequence[PlannedCase], history: Mapping[str, CaseHistory]) -> list[float]:
+    known = [history[case.case_id].duration.total_seconds() for case in cases if case.case_id in history]
+    median = statistics.median(known) if known else 1.0
+    return [history[case.case_id].duration.total_seconds() if case.case_id in history else median for case in cases]
+
+
+def _units(split: Split, cases: Sequence[PlannedCase], seconds: Sequence[float]) -> list[_Unit]:
+    """What must stay together, in the order of each unit's first case. An `xdist_group` always stays together."""
+    leader: dict[str, str] = {}
+
+    def find(key: str) -> str:
+        while leader.setdefault(key, key) != key:
+            leader[key] = key = leader[leader[key]]
+        return key
+
+    def keys(index: int, case: PlannedCase) -> Iterable[str]:
+        if case.group:
+            yield f"group:{case.group}"
+        if split is Split.FILE:
+            yield f"file:{case.file}"
+        yield f"case:{index}"
+
+    for index, case in enumerate(cases):
+        first, *others = keys(index, case)
+        for other in others:
+            leader[find(other)] = find(first)
+    members: dict[str, list[int]] = {}
+    for index in range(len(cases)):
+        members.setdefault(find(f"case:{index}"), []).append(index)
+    return [_Unit(indexes, sum(seconds[index] for index in indexes)) for indexes in members.values()]
+
+
+def _target(units: Sequence[_Unit], slots: int, *, known: bool) -> float:
+    total = _total(units)
+    if not known:  # every case counts as one second here
+        return max(total / (slots * SHARDS_PER_SLOT), 1.0)
+    return min(max(total / (slots * ROUNDS_PER_SLOT), SHORTEST_TARGET_SECONDS), LONGEST_TARGET_SECONDS)
+
+
+def _packed(units: Sequence[_Unit], target: float) -> list[list[_Unit]]:
+    parts: list[list[_Unit]] = []
+    part: list[_Unit] = []
+    filled = 0.0
+    for unit in units:
+        if part and filled + unit.seconds / 2 > target:
+            parts.append(part)
+            part, filled = [], 0.0
+        part.append(unit)
+        filled += unit.seconds
+    parts.append(part)
+    long = [each for each in parts if _total(each) > LONG_FACTOR * target]
+    short = [each for each in parts if _total(each) <= LONG_FACTOR * target]
+    return sorted(long, key=_total, reverse=True) + short
+
+
+def _balanced(units: Sequence[_Unit], count: int) -> list[list[_Unit]]:
+    parts: list[list[_Unit]] = [[] for _ in range(count)]
+    loads = [0.0] * count
+    for unit in sorted(units, key=lambda unit: unit.seconds, reverse=True):
+        lightest = min(range(count), key=lambda each: (loads[each], len(parts[each])))
+        parts[lightest].append(unit)
+        loads[lightest] += unit.seconds
+    return sorted(parts, key=_total, reverse=True)
+
+
+def _total(units: Sequence[_Unit]) -> float:
+    return sum(unit.seconds for unit in units)

@@ -1,0 +1,233 @@
+"""Puts a master together from its parts, and serves until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from typing import Final
+
+import grpc
+import structlog
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as grpc_health
+from grpc_reflection.v1alpha import reflection
+
+from fleetest.common.backoff import Backoff
+from fleetest.common.clock import SystemClock
+from fleetest.common.directory_blob_store import DirectoryBlobStore
+from fleetest.common.errors import DependencyUnavailable
+from fleetest.common.limits import MAX_MESSAGE_BYTES
+from fleetest.master.activity import Activity
+from fleetest.master.dispatcher import Dispatcher
+from fleetest.master.leases import Leases
+from fleetest.master.queue.connection import connect
+from fleetest.master.queue.redis_feed import RedisCommitFeed
+from fleetest.master.queue.redis_queue import RedisShardQueue
+from fleetest.master.queue.redis_registry import RedisWorkerRegistry
+from fleetest.master.queue.redis_secrets import RedisSecretStore
+from fleetest.master.reconciler import Reconciler
+from fleetest.master.reports import Inbox
+from fleetest.master.runs.book import RunBook
+from fleetest.master.runs.hub import Hub
+from fleetest.master.runs.projector import Projector
+from fleetest.master.servicers.blobs import BlobServicer
+from fleetest.master.servicers.fleet import FleetServicer
+from fleetest.master.servicers.interceptors import Audience, Gatekeeper, ServerInterceptor
+from fleetest.master.servicers.runs import RunServicer
+from fleetest.master.servicers.workers import WorkerServicer
+from fleetest.master.sessions import Sessions
+from fleetest.master.settings import MasterSettings
+from fleetest.master.store.sqlite import SqliteStore
+from fleetest.master.submission import Desk
+from fleetest.master.workspaces import BlobWorkspaces
+from fleetest.v1 import blob_pb2_grpc, fleet_pb2, fleet_pb2_grpc, run_pb2, run_pb2_grpc, worker_pb2, worker_pb2_grpc
+
+__all__ = ["Master"]
+
+_log = structlog.get_logger()
+
+STOP_GRACE: Final = timedelta(seconds=2)
+
+_OPTIONS: Final = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.so_reuseport", 0),  # a second master on the same port is a mistake, and should fail as one
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+)
+
+
+class Master:
+    """
+    Use as an asynchronous context manager: entering starts it, leaving stops it.
+
+    Attributes:
+        port: where it listens.
+    """
+
+    def __init__(self, settings: MasterSettings) -> None:
+        settings.check()
+        self._settings = settings
+        self._stack = AsyncExitStack()
+        self._loops: list[asyncio.Task[None]] = []
+        self.port = 0
+
+    async def __aenter__(self) -> Master:
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def run(self) -> None:
+        """
+        Serve. Returns when nobody needs it any more, if the settings say so.
+
+        Raises:
+            Exception: one of its loops failed, which is a defect.
+        """
+        idle = asyncio.create_task(self._idle(), name="idle")
+        try:
+            done, _ = await asyncio.wait([*self._loops, idle], return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            idle.cancel()
+
+    async def _idle(self) -> None:
+        if self._settings.idle_exit:
+            await self._activity.idle(self._store, self._settings.idle_exit)
+            _log.info("idle_exit", after_seconds=self._settings.idle_exit.total_seconds())
+        else:
+            await asyncio.Event().wait()
+
+    async def _start(self) -> None:
+        settings, clock = self._settings, SystemClock()
+        directory = settings.data_directory
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        redis = connect(settings.redis_url)
+        self._stack.push_async_callback(redis.aclose)
+        store = self._store = await self._stack.enter_async_context(
+            await SqliteStore.open(directory / "fleetest.sqlite")
+        )
+        blobs = DirectoryBlobStore(directory / "blobs")
+        queue = RedisShardQueue(redis, claim_ttl=settings.claim_ttl, reserve_after=settings.reserve_after, clock=clock)
+        registry, feed, secrets = RedisWorkerRegistry(redis), RedisCommitFeed(redis), RedisSecretStore(redis)
+        hub, sessions, activity = Hub(), Sessions(), Activity(clock)
+        self._activity = activity
+        projector = await self._stack.enter_async_context(Projector(store))
+        book = RunBook(
+            store=store,
+            queue=queue,
+            feed=feed,
+            projector=projector,
+            hub=hub,
+            sessions=sessions,
+            clock=clock,
+            backoff=Backoff(),
+        )
+        dispatcher = Dispatcher(sessions, queue, book, secrets)
+        reconciler = Reconciler(
+            store=store,
+            queue=queue,
+            registry=registry,
+            secrets=secrets,
+            book=book,
+            projector=projector,
+            dispatcher=dispatcher,
+            sessions=sessions,
+            clock=clock,
+            interval=settings.reconcile_interval,
+            lease_ttl=settings.lease_ttl,
+        )
+        desk = Desk(
+            store=store,
+            book=book,
+            projector=projector,
+            secrets=secrets,
+            workspaces=BlobWorkspaces(blobs),
+            clock=clock,
+        )
+        server = grpc.aio.server(interceptors=[ServerInterceptor(_gatekeeper(settings), activity)], options=_OPTIONS)
+        run_pb2_grpc.add_RunServiceServicer_to_server(
+            RunServicer(
+                desk=desk,
+                store=store,
+                book=book,
+                projector=projector,
+                hub=hub,
+                registry=registry,
+                queue=queue,
+            ),
+            server,
+        )
+        worker_pb2_grpc.add_WorkerServiceServicer_to_server(
+            WorkerServicer(
+                registry=registry,
+                sessions=sessions,
+                inbox=Inbox(store, book, registry, hub),
+                leases=Leases(store, book),
+                clock=clock,
+                lease_ttl=settings.lease_ttl,
+                on_change=dispatcher.wake,
+                on_replaced=reconciler.look_soon,
+            ),
+            server,
+        )
+        fleet_pb2_grpc.add_FleetServiceServicer_to_server(
+            FleetServicer(registry, sessions, store, dispatcher.wake), server
+        )
+        blob_pb2_grpc.add_BlobServiceServicer_to_server(BlobServicer(blobs), server)
+        await self._listen(server)
+        self._loops = [
+            asyncio.create_task(dispatcher.run(), name="dispatcher"),
+            asyncio.create_task(reconciler.run(), name="reconciler"),
+            asyncio.create_task(_hear(feed, book), name="feed"),
+        ]
+        self._stack.push_async_callback(self._stop_loops)
+
+    async def _listen(self, server: grpc.aio.Server) -> None:
+        health = grpc_health.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(health, server)
+        services = [
+            module.DESCRIPTOR.services_by_name[name].full_name
+            for module, name in (
+                (run_pb2, "RunService"),
+                (worker_pb2, "WorkerService"),
+                (fleet_pb2, "FleetService"),
+            )
+        ]
+        reflection.enable_server_reflection([*services, reflection.SERVICE_NAME], server)
+        try:
+            self.port = server.add_insecure_port(self._settings.address)
+        except RuntimeError:
+            self.port = 0
+        if not self.port:
+            raise DependencyUnavailable(
+                f"cannot listen on {self._settings.address}",
+                hint="another program may have the port: choose one with FLEETEST_LISTEN_ADDRESS",
+            )
+        await server.start()
+        self._stack.push_async_callback(server.stop, STOP_GRACE.total_seconds())
+        await health.set("", health_pb2.HealthCheckResponse.SERVING)
+        _log.info("master_started", address=self._settings.address, port=self.port)
+
+    async def _stop_loops(self) -> None:
+        for task in self._loops:
+            task.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+
+
+async def _hear(feed: RedisCommitFeed, book: RunBook) -> None:
+    async for notices in feed.notices():
+        book.hear(notices)
+
+
+def _gatekeeper(settings: MasterSettings) -> Gatekeeper:
+    tokens = {Audience.CLIENT: settings.client_token, Audience.WORKER: settings.join_token}
+    return Gatekeeper({audience: token.reveal() for audience, token in tokens.items() if token})

@@ -1,0 +1,249 @@
+"""The master's values on their way to and from the wire: pure functions."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from fleetest.common.convert import (
+    artifact_to_proto,
+    duration_to_proto,
+    resource_sample_to_proto,
+    resource_usage_to_proto,
+    resources_from_proto,
+    resources_to_proto,
+    run_state_to_proto,
+    shard_kind_to_proto,
+    task_state_to_proto,
+    time_to_proto,
+    version_control_to_proto,
+    worker_state_to_proto,
+)
+from fleetest.common.results import Counts
+from fleetest.common.states import WorkerState
+from fleetest.common.tasks import TaskType
+from fleetest.master.explain import TaskExplanation
+from fleetest.master.queue.ports import Presence
+from fleetest.master.runs.summary import RunSummary, TaskSummary
+from fleetest.master.sessions import (
+    Acknowledge,
+    Assign,
+    Assigned,
+    AttemptRef,
+    Drain,
+    Instruction,
+    Stop,
+    Want,
+)
+from fleetest.v1 import fleet_pb2, run_pb2, types_pb2, worker_pb2
+
+__all__ = [
+    "attempt_ref_from_proto",
+    "attempt_ref_to_proto",
+    "counts_to_proto",
+    "explanation_to_proto",
+    "instruction_to_proto",
+    "presence_to_proto",
+    "run_to_proto",
+    "spec_id",
+    "want_from_proto",
+]
+
+
+def optional_time(value: datetime | None) -> Timestamp | None:
+    """For a field that may be unset."""
+    return None if value is None else time_to_proto(value)
+
+
+def optional_duration(value: timedelta | None) -> Duration | None:
+    """For a field that may be unset."""
+    return None if value is None else duration_to_proto(value)
+
+
+def counts_to_proto(counts: Counts) -> run_pb2.Counts:
+    return run_pb2.Counts(**{name: getattr(counts, name) for name in Counts.__slots__})
+
+
+def run_to_proto(run: RunSummary) -> run_pb2.Run:
+    return run_pb2.Run(
+        run_id=run.run_id,
+        project=run.project,
+        suite_name=run.suite_name,
+        state=run_state_to_proto(run.state),
+        reason=run.reason,
+        tasks=[_task_to_proto(task) for task in run.tasks],
+        counts=counts_to_proto(run.counts),
+        version_control=version_control_to_proto(run.version_control),
+        workspace_digest=run.workspace_digest,
+        user=run.user,
+        labels=run.labels,
+        submitted_at=time_to_proto(run.submitted_at),
+        ended_at=optional_time(run.ended_at),
+        retry_of=run.retry_of,
+        position=run.position,
+        suite=run.suite,
+    )
+
+
+def _task_to_proto(task: TaskSummary) -> run_pb2.Task:
+    return run_pb2.Task(
+        task_id=task.task_id,
+        type=task.type,
+        state=task_state_to_proto(task.state),
+        reason=task.reason,
+        needs=task.needs,
+        priority=task.priority,
+        counts=counts_to_proto(task.counts),
+        shards=task.shards,
+        shards_done=task.shards_done,
+        attempts=task.attempts,
+        queued_at=optional_time(task.queued_at),
+        started_at=optional_time(task.started_at),
+        ended_at=optional_time(task.ended_at),
+        predicted=optional_duration(task.predicted),
+        artifacts=[artifact_to_proto(each.artifact) for each in task.artifacts],
+        usage=resource_usage_to_proto(task.usage),
+    )
+
+
+def explanation_to_proto(explanation: TaskExplanation) -> run_pb2.TaskExplanation:
+    return run_pb2.TaskExplanation(
+        task_id=explanation.task_id,
+        state=task_state_to_proto(explanation.state),
+        reasons=[
+            run_pb2.Reason(
+                kind=run_pb2.ReasonKind.Value(f"REASON_KIND_{reason.kind.name}"),
+                message=reason.message,
+                workers=reason.workers,
+                workers_total=reason.workers_total,
+                constraint=reason.constraint,
+                queue_position=reason.queue_position,
+            )
+            for reason in explanation.reasons
+        ],
+    )
+
+
+def presence_to_proto(worker: Presence) -> fleet_pb2.Worker:
+    return fleet_pb2.Worker(
+        worker_id=worker.worker_id,
+        version=worker.version,
+        state=worker_state_to_proto(worker_state(worker)),
+        capabilities=worker.capabilities,
+        capacity=resources_to_proto(worker.capacity),
+        free=resources_to_proto(worker.free),
+        slots=worker.slots,
+        slots_used=worker.slots_used,
+        hostname=worker.hostname,
+        host=resource_sample_to_proto(worker.host) if worker.host else None,
+        registered_at=time_to_proto(worker.registered_at),
+        last_seen_at=time_to_proto(worker.last_seen_at),
+        ready=worker.ready,
+        not_ready_reason=worker.not_ready_reason,
+    )
+
+
+def worker_state(worker: Presence) -> WorkerState:
+    """In one word."""
+    if worker.offline:
+        return WorkerState.OFFLINE
+    if worker.draining:
+        return WorkerState.DRAINING
+    return WorkerState.BUSY if worker.slots_used else WorkerState.IDLE
+
+
+def attempt_ref_from_proto(message: types_pb2.AttemptRef) -> AttemptRef:
+    return AttemptRef(run_id=message.run_id, shard_id=message.shard_id, token=message.token)
+
+
+def attempt_ref_to_proto(ref: AttemptRef) -> types_pb2.AttemptRef:
+    return types_pb2.AttemptRef(run_id=ref.run_id, shard_id=ref.shard_id, token=ref.token)
+
+
+def want_from_proto(message: worker_pb2.Want) -> Want:
+    return Want(
+        number=message.number,
+        shards=message.shards,
+        free=resources_from_proto(message.free),
+        warm_environment_keys=frozenset(message.warm_environment_keys),
+    )
+
+
+def spec_id(assigned: Assigned) -> str:
+    """Names a task's spec on a stream."""
+    return f"{assigned.ref.run_id}/{assigned.task.name}"
+
+
+def instruction_to_proto(instruction: Instruction, known_specs: set[str]) -> worker_pb2.MasterMessage:
+    """
+    Args:
+        known_specs: ids that the stream has carried; new ones are added.
+    """
+    match instruction:
+        case Assign():
+            return worker_pb2.MasterMessage(assign=_assign_to_proto(instruction, known_specs))
+        case Stop():
+            stop = worker_pb2.Stop(
+                attempts=[attempt_ref_to_proto(ref) for ref in instruction.refs],
+                reason=instruction.reason,
+                grace=duration_to_proto(instruction.grace),
+                finish_running_case=instruction.finish_running_case,
+            )
+            return worker_pb2.MasterMessage(stop=stop)
+        case Acknowledge():
+            return worker_pb2.MasterMessage(acknowledged=worker_pb2.Acknowledged(sequence=instruction.sequence))
+        case Drain():
+            return worker_pb2.MasterMessage(drain=worker_pb2.Drain(reason=instruction.reason))
+
+
+def _assign_to_proto(assign: Assign, known_specs: set[str]) -> worker_pb2.Assign:
+    message = worker_pb2.Assign(want_number=assign.want_number)
+    for assigned in assign.assigned:
+        name = spec_id(assigned)
+        if name not in known_specs:
+            known_specs.add(name)
+            message.specs.append(_spec_to_proto(assigned))
+        message.assignments.add(
+            attempt=attempt_ref_to_proto(assigned.ref),
+            task_id=assigned.task.name,
+            spec_id=name,
+            kind=shard_kind_to_proto(assigned.kind),
+            number=assigned.number,
+            case_ids=assigned.case_ids,
+            shard_index=assigned.shard_index,
+            shard_count=assigned.shard_count,
+            secrets=assigned.secrets,
+        )
+    return message
+
+
+def _spec_to_proto(assigned: Assigned) -> worker_pb2.TaskSpec:
+    task, request = assigned.task, assigned.request
+    return worker_pb2.TaskSpec(
+        spec_id=spec_id(assigned),
+        environment_key=assigned.environment_key,
+        task_id=task.name,
+        type=task.type.value,
+        project=request.project,
+        workspace_digest=request.workspace_digest,
+        command=task.args if task.type is TaskType.PYTEST else task.command,
+        shell=task.shell,
+        setup=task.setup,
+        setup_digest=task.setup_digest,
+        env=task.env,
+        working_directory=task.working_directory,
+        python=task.python,
+        image=task.image,
+        executor=task.executor,
+        limits=resources_to_proto(task.resources),
+        start_timeout=optional_duration(task.timeouts.start),
+        silence_timeout=optional_duration(task.timeouts.silence),
+        total_timeout=optional_duration(task.timeouts.total),
+        artifacts=task.artifacts,
+        reports=task.reports,
+        secret_names=task.secrets,
+        version_control=version_control_to_proto(request.version_control),
+        random_seed=int(assigned.ref.run_id.replace("-", ""), 16) & 0x7FFFFFFF,
+    )

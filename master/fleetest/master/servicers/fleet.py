@@ -1,0 +1,64 @@
+"""`FleetService`: what operators ask of workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+
+from fleetest.common.protocol import OLDEST_PROTOCOL, PROTOCOL
+from fleetest.common.states import RunState
+from fleetest.common.version import version
+from fleetest.master.queue.ports import WorkerRegistry
+from fleetest.master.servicers.convert import presence_to_proto
+from fleetest.master.sessions import Drain, Sessions
+from fleetest.master.store.ports import RunQuery, Store
+from fleetest.v1 import fleet_pb2, fleet_pb2_grpc
+
+__all__ = ["FleetServicer"]
+
+_MOST_ACTIVE_RUNS = 500
+
+
+class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
+    """A thin layer over the registry."""
+
+    def __init__(
+        self, registry: WorkerRegistry, sessions: Sessions, store: Store, on_change: Callable[[], None]
+    ) -> None:
+        self._registry = registry
+        self._sessions = sessions
+        self._store = store
+        self._on_change = on_change
+
+    async def ListWorkers(
+        self, request: fleet_pb2.ListWorkersRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> fleet_pb2.ListWorkersResponse:
+        workers = sorted(await self._registry.list(), key=lambda worker: worker.worker_id)
+        return fleet_pb2.ListWorkersResponse(
+            workers=[presence_to_proto(worker) for worker in workers if request.include_offline or not worker.offline]
+        )
+
+    async def DrainWorker(
+        self, request: fleet_pb2.DrainWorkerRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> fleet_pb2.DrainWorkerResponse:
+        await self._registry.drain(request.worker_id)
+        session = self._sessions.get(request.worker_id)
+        if session is not None:  # else its own master sees the mark at the next heartbeat
+            session.drain(Drain(reason=request.reason or "drained by an operator"))
+            self._on_change()
+        return fleet_pb2.DrainWorkerResponse()
+
+    async def GetServerInfo(
+        self, request: fleet_pb2.GetServerInfoRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> fleet_pb2.ServerInfo:
+        active = await self._store.list_runs(RunQuery(state=RunState.RUNNING, limit=_MOST_ACTIVE_RUNS))
+        workers = [worker for worker in await self._registry.list() if not worker.offline]
+        return fleet_pb2.ServerInfo(
+            version=version(),
+            protocol=PROTOCOL,
+            oldest_protocol=OLDEST_PROTOCOL,
+            active_runs=len(active),
+            workers=len(workers),
+        )

@@ -1,0 +1,314 @@
+"""`RunService`: what clients ask of runs."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any, Final
+
+import grpc
+import msgspec
+
+from fleetest.common.convert import (
+    artifact_to_proto,
+    case_result_to_proto,
+    duration_from_proto,
+    outcome_from_proto,
+    run_state_from_proto,
+    version_control_from_proto,
+)
+from fleetest.common.errors import InvalidRequest, NotFound
+from fleetest.common.results import CaseResult
+from fleetest.master.explain import explain
+from fleetest.master.queue.ports import ShardQueue, WorkerRegistry
+from fleetest.master.runs.book import RunBook
+from fleetest.master.runs.hub import Hub
+from fleetest.master.runs.projector import Projector
+from fleetest.master.runs.summary import RunSummary, summary_of_row
+from fleetest.master.servicers.convert import explanation_to_proto, run_to_proto
+from fleetest.master.servicers.convert_events import commit_to_proto
+from fleetest.master.store.ports import CaseRow, LogPiece, RunQuery, Store
+from fleetest.master.submission import Desk, Submission, Submitted
+from fleetest.v1 import run_pb2, run_pb2_grpc
+
+__all__ = ["RunServicer"]
+
+SAFETY_NET: Final = timedelta(seconds=2)
+"""A follower looks again after so long without a bell: the commit's master may have died before it rang."""
+
+_DEFAULT_RUNS: Final = 50
+_MOST_RUNS: Final = 500
+_DEFAULT_CASES: Final = 1000
+_MOST_CASES: Final = 5000
+_FULL_ID: Final = 36
+
+
+class RunServicer(run_pb2_grpc.RunServiceServicer):
+    """A thin layer: from the wire to the desk, the book and the store, and back."""
+
+    def __init__(
+        self,
+        *,
+        desk: Desk,
+        store: Store,
+        book: RunBook,
+        projector: Projector,
+        hub: Hub,
+        registry: WorkerRegistry,
+        queue: ShardQueue,
+    ) -> None:
+        self._desk = desk
+        self._store = store
+        self._book = book
+        self._projector = projector
+        self._hub = hub
+        self._registry = registry
+        self._queue = queue
+
+    async def SubmitRun(
+        self, request: run_pb2.SubmitRunRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> run_pb2.SubmitRunResponse:
+        submission = Submission(
+            suite_text=request.suite,
+            suite_source=request.suite_source or "fleetest.yaml",
+            workspace_digest=request.workspace_digest,
+            project=request.project,
+            idempotency_key=request.idempotency_key,
+            version_control=version_control_from_proto(request.version_control),
+            secrets=dict(request.secrets),
+            supersede=request.supersede,
+            fail_fast=request.fail_fast,
+            user=request.user,
+            labels=dict(request.labels),
+            executor=request.executor,
+        )
+        return _submitted_to_proto(await self._desk.submit(submission))
+
+    async def RetryRun(
+        self, request: run_pb2.RetryRunRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> run_pb2.SubmitRunResponse:
+        submitted = await self._desk.retry(
+            await self._resolve(request.run_id),
+            everything=request.all,
+            user=request.user,
+            secrets=dict(request.secrets),
+            key=request.idempotency_key,
+        )
+        return _submitted_to_proto(submitted)
+
+    async def GetRun(self, request: run_pb2.GetRunRequest, context: grpc.aio.ServicerContext[Any, Any]) -> run_pb2.Run:
+        return run_to_proto(await self._summary(await self._resolve(request.run_id, request.project)))
+
+    async def ListRuns(
+        self, request: run_pb2.ListRunsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> run_pb2.ListRunsResponse:
+        limit = min(request.page_size or _DEFAULT_RUNS, _MOST_RUNS)
+        rows = await self._store.list_runs(
+            RunQuery(
+                project=request.project,
+                branch=request.branch,
+                state=run_state_from_proto(request.state) if request.state else None,
+                before_run_id=request.page_token,
+                limit=limit,
+            )
+        )
+        runs = []
+        for row in rows:
+            run = run_to_proto(summary_of_row(row))
+            run.ClearField("suite")
+            for task in run.tasks:
+                task.ClearField("artifacts")
+            runs.append(run)
+        token = rows[-1].run_id if len(rows) == limit else ""
+        return run_pb2.ListRunsResponse(runs=runs, next_page_token=token)
+
+    async def ListCases(
+        self, request: run_pb2.ListCasesRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> run_pb2.ListCasesResponse:
+        run_id = await self._resolve(request.run_id)
+        await self._projector.flush(run_id)
+        limit = min(request.page_size or _DEFAULT_CASES, _MOST_CASES)
+        rows = await self._store.list_cases(
+            run_id,
+            task_id=request.task_id,
+            outcomes=frozenset(outcome_from_proto(outcome) for outcome in request.outcomes),
+            after=_read_page_token(request.page_token),
+            limit=limit,
+        )
+        token = _page_token(rows[-1].task_id, rows[-1].index) if len(rows) == limit else ""
+        return run_pb2.ListCasesResponse(cases=[_case_to_proto(row) for row in rows], next_page_token=token)
+
+    async def WatchRun(
+        self, request: run_pb2.WatchRunRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[run_pb2.WatchRunResponse]:
+        run_id = await self._resolve(request.run_id)
+        position = request.after_position
+        with self._hub.follow(run_id) as bell:
+            while True:
+                bell.clear()
+                for commit in await self._store.read(run_id, after=position):
+                    position = commit.position
+                    response = commit_to_proto(commit)
+                    yield response
+                    if response.events and response.events[-1].HasField("run_ended"):
+                        return
+                if not await self._goes_on(run_id, position):
+                    return
+                await _rung(bell)
+
+    async def ReadLogs(
+        self, request: run_pb2.ReadLogsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[run_pb2.LogChunk]:
+        run_id = await self._resolve(request.run_id)
+        status = await self._summary(run_id)
+        if request.task_id not in {task.task_id for task in status.tasks}:
+            raise NotFound(
+                f"run {run_id} has no task {request.task_id!r}",
+                hint="its tasks: " + ", ".join(task.task_id for task in status.tasks),
+            )
+        after = 0
+        with self._hub.follow(run_id) as bell:
+            while True:
+                bell.clear()
+                ended = await self._task_ended(run_id, request.task_id)
+                while pieces := await self._store.read_output(
+                    run_id, request.task_id, shard_id=request.shard_id, after_id=after
+                ):
+                    after = pieces[-1][0]
+                    for _, piece in pieces:
+                        yield _piece_to_proto(piece)
+                if ended or not request.follow:
+                    return
+                await _rung(bell)
+
+    async def CancelRun(
+        self, request: run_pb2.CancelRunRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> run_pb2.CancelRunResponse:
+        run_id = await self._resolve(request.run_id)
+        keeper = self._book.keeper(run_id)
+        status = await keeper.status()
+        if request.task_id and request.task_id not in status.tasks:
+            raise NotFound(f"run {run_id} has no task {request.task_id!r}")
+        grace = duration_from_proto(request.grace) if request.HasField("grace") else timedelta(seconds=10)
+        by = request.user or "a client"
+        reason = request.reason or f"cancelled by {by}"
+        found = await keeper.ask(
+            lambda decider: decider.cancel(request.task_id, by=f"user:{by}", reason=reason, grace=grace)
+        )
+        return run_pb2.CancelRunResponse(already_ended=not found)
+
+    async def ExplainRun(
+        self, request: run_pb2.ExplainRunRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> run_pb2.ExplainRunResponse:
+        run_id = await self._resolve(request.run_id)
+        status = await self._book.keeper(run_id).status()
+        if request.task_id and request.task_id not in status.tasks:
+            raise NotFound(f"run {run_id} has no task {request.task_id!r}")
+        wanted = (
+            [request.task_id]
+            if request.task_id
+            else [task_id for task_id, task in status.tasks.items() if not task.state.ended]
+        )
+        explanations = [await explain(status, task_id, self._registry, self._queue) for task_id in wanted]
+        return run_pb2.ExplainRunResponse(tasks=[explanation_to_proto(each) for each in explanations])
+
+    async def ListArtifacts(
+        self, request: run_pb2.ListArtifactsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> run_pb2.ListArtifactsResponse:
+        summary = await self._summary(await self._resolve(request.run_id))
+        return run_pb2.ListArtifactsResponse(
+            artifacts=[
+                run_pb2.TaskArtifact(
+                    task_id=task.task_id, shard_id=each.shard_id, artifact=artifact_to_proto(each.artifact)
+                )
+                for task in summary.tasks
+                if not request.task_id or request.task_id == task.task_id
+                for each in task.artifacts
+            ]
+        )
+
+    async def _resolve(self, wanted: str, project: str = "") -> str:
+        """A full id is taken at its word; a prefix must be unique; "latest" is the newest run."""
+        if wanted == "latest":
+            newest = await self._store.list_runs(RunQuery(project=project, limit=1))
+            if not newest:
+                raise NotFound("there is no run yet", hint="submit one: fleetest run")
+            return newest[0].run_id
+        if len(wanted) == _FULL_ID:
+            return wanted
+        found = await self._store.find_runs(wanted) if wanted else ()
+        if not found:
+            raise NotFound(f"there is no run {wanted!r}", hint="list runs: fleetest ls")
+        if len(found) > 1:
+            ids = "\n".join(f"  {row.run_id}  {row.suite_name}" for row in found)
+            raise InvalidRequest(f"{wanted!r} is the beginning of several runs:\n{ids}", hint="give more of the id")
+        return found[0].run_id
+
+    async def _summary(self, run_id: str) -> RunSummary:
+        await self._projector.flush(run_id)
+        row = await self._store.get_run(run_id)
+        if row is None:
+            raise NotFound(f"there is no run {run_id}", hint="list runs: fleetest ls")
+        return summary_of_row(row)
+
+    async def _goes_on(self, run_id: str, position: int) -> bool:
+        """Whether more commits can follow `position`."""
+        status = await self._book.keeper(run_id).status()
+        return not status.state.ended or status.position > position
+
+    async def _task_ended(self, run_id: str, task_id: str) -> bool:
+        summary = await self._summary(run_id)
+        return all(task.state.ended for task in summary.tasks if task.task_id == task_id)
+
+
+async def _rung(bell: asyncio.Event) -> None:
+    try:
+        async with asyncio.timeout(SAFETY_NET.total_seconds()):
+            await bell.wait()
+    except TimeoutError:
+        return
+
+
+def _submitted_to_proto(submitted: Submitted) -> run_pb2.SubmitRunResponse:
+    return run_pb2.SubmitRunResponse(
+        run_id=submitted.run_id,
+        already_submitted=submitted.already,
+        superseded_run_ids=submitted.superseded,
+    )
+
+
+def _case_to_proto(row: CaseRow) -> run_pb2.CaseRecord:
+    return run_pb2.CaseRecord(
+        task_id=row.task_id,
+        result=case_result_to_proto(msgspec.convert(row.body["result"], CaseResult)),
+        flaky=row.flaky,
+        attempts=msgspec.convert(row.body["attempts"], int),
+        worker_id=str(row.body["worker_id"]),
+        shard_id=str(row.body["shard_id"]),
+    )
+
+
+def _piece_to_proto(piece: LogPiece) -> run_pb2.LogChunk:
+    return run_pb2.LogChunk(
+        shard_id=piece.shard_id,
+        token=piece.token,
+        offset_bytes=piece.offset_bytes,
+        content=piece.content,
+        truncated=piece.truncated,
+    )
+
+
+def _page_token(task_id: str, index: int) -> str:
+    return base64.urlsafe_b64encode(json.dumps([task_id, index]).encode()).decode()
+
+
+def _read_page_token(token: str) -> tuple[str, int] | None:
+    if not token:
+        return None
+    try:
+        return msgspec.json.decode(base64.urlsafe_b64decode(token), type=tuple[str, int])
+    except (ValueError, msgspec.MsgspecError):
+        raise InvalidRequest(f"{token!r} is not a page token of this list") from None

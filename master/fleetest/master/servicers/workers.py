@@ -1,0 +1,297 @@
+"""`WorkerService`: registration, and each worker's session stream."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import grpc
+import structlog
+
+from fleetest.common.clock import Clock
+from fleetest.common.convert import (
+    artifact_from_proto,
+    case_result_from_proto,
+    duration_to_proto,
+    planned_case_from_proto,
+    resource_sample_from_proto,
+    resource_usage_from_proto,
+    resources_from_proto,
+    verdict_from_proto,
+)
+from fleetest.common.errors import InvalidRequest, LeaseLost
+from fleetest.master.leases import Leases
+from fleetest.master.queue.ports import Presence, WorkerRegistry
+from fleetest.master.reports import (
+    Artifacts,
+    Content,
+    Ended,
+    Inbox,
+    Output,
+    Planned,
+    Report,
+    Results,
+    Running,
+)
+from fleetest.master.servicers.convert import (
+    attempt_ref_from_proto,
+    attempt_ref_to_proto,
+    instruction_to_proto,
+    want_from_proto,
+)
+from fleetest.master.sessions import Acknowledge, Drain, Session, Sessions, Stop
+from fleetest.v1 import worker_pb2, worker_pb2_grpc
+
+__all__ = ["WorkerServicer"]
+
+_log = structlog.get_logger()
+
+_MOST_SLOTS = 1024
+
+
+class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
+    """
+    Args:
+        on_change: called when a worker came, went, or wants work.
+        on_replaced: called when a worker came back as another instance.
+    """
+
+    def __init__(
+        self,
+        *,
+        registry: WorkerRegistry,
+        sessions: Sessions,
+        inbox: Inbox,
+        leases: Leases,
+        clock: Clock,
+        lease_ttl: timedelta,
+        on_change: Callable[[], None],
+        on_replaced: Callable[[], None],
+    ) -> None:
+        self._registry = registry
+        self._sessions = sessions
+        self._inbox = inbox
+        self._leases = leases
+        self._clock = clock
+        self._lease_ttl = lease_ttl
+        self._on_change = on_change
+        self._on_replaced = on_replaced
+
+    async def Register(
+        self, request: worker_pb2.RegisterRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> worker_pb2.RegisterResponse:
+        presence = self._presence(request)
+        replaced = await self._registry.register(presence, lease_ttl=self._lease_ttl)
+        if replaced is not None and replaced.instance != presence.instance:
+            self._on_replaced()
+        _log.info("worker_registered", worker_id=presence.worker_id, slots=presence.slots)
+        return worker_pb2.RegisterResponse(
+            session_id=presence.session_id,
+            lease_ttl=duration_to_proto(self._lease_ttl),
+            heartbeat_interval=duration_to_proto(self._lease_ttl / 3),
+            sample_interval=duration_to_proto(self._lease_ttl / 3),
+        )
+
+    async def Session(
+        self, request_iterator: AsyncIterator[worker_pb2.WorkerMessage], context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[worker_pb2.MasterMessage]:
+        hello = await anext(request_iterator, None)
+        if hello is None or hello.WhichOneof("message") != "hello":
+            raise InvalidRequest("a session begins with a Hello")
+        presence = await self._find(hello.hello.session_id)
+        held = {attempt_ref_from_proto(ref) for ref in hello.hello.attempts}
+        forget = await self._leases.settle(presence, held)
+        yield worker_pb2.MasterMessage(welcome=worker_pb2.Welcome(forget=[attempt_ref_to_proto(ref) for ref in forget]))
+        session = Session(presence)
+        self._sessions.add(session)
+        stream = _Stream(session, self._registry, self._inbox, self._clock, self._lease_ttl, self._on_change)
+        listener = asyncio.create_task(stream.listen(request_iterator), name=f"worker {presence.worker_id}")
+        listener.add_done_callback(lambda _: session.instructions.put_nowait(None))
+        known_specs: set[str] = set()
+        try:
+            while (instruction := await session.instructions.get()) is not None:
+                yield instruction_to_proto(instruction, known_specs)
+            if not listener.done():
+                raise LeaseLost(f"worker {presence.worker_id} opened another session")
+            await listener  # raises what went wrong
+        finally:
+            listener.cancel()
+            self._sessions.remove(session)
+            self._on_change()
+
+    def _presence(self, request: worker_pb2.RegisterRequest) -> Presence:
+        if not request.worker_id or not request.instance:
+            raise InvalidRequest("a worker needs an id and an instance")
+        if not 1 <= request.slots <= _MOST_SLOTS:
+            raise InvalidRequest(f"a worker has between 1 and {_MOST_SLOTS} slots, not {request.slots}")
+        now = self._clock.now()
+        capacity = resources_from_proto(request.capacity)
+        return Presence(
+            worker_id=request.worker_id,
+            session_id=secrets.token_hex(12),
+            instance=request.instance,
+            version=request.version,
+            hostname=request.hostname,
+            capabilities=dict(request.capabilities),
+            capacity=capacity,
+            free=capacity,
+            slots=request.slots,
+            registered_at=now,
+            last_seen_at=now,
+        )
+
+    async def _find(self, session_id: str) -> Presence:
+        for worker in await self._registry.list():
+            if worker.session_id == session_id and not worker.offline:
+                return worker
+        raise LeaseLost("the session is not known (any more)", hint="register again")
+
+
+class _Stream:
+    """What one worker says, taken in."""
+
+    def __init__(
+        self,
+        session: Session,
+        registry: WorkerRegistry,
+        inbox: Inbox,
+        clock: Clock,
+        lease_ttl: timedelta,
+        on_change: Callable[[], None],
+    ) -> None:
+        self._session = session
+        self._registry = registry
+        self._inbox = inbox
+        self._clock = clock
+        self._lease_ttl = lease_ttl
+        self._on_change = on_change
+        self._batches: asyncio.Queue[worker_pb2.ReportBatch] = asyncio.Queue(maxsize=64)
+
+    async def listen(self, messages: AsyncIterator[worker_pb2.WorkerMessage]) -> None:
+        """
+        Until the worker says goodbye or its stream ends. Reports are made durable while the next ones arrive.
+
+        Raises:
+            LeaseLost, DependencyUnavailable, InvalidRequest: the stream is to be ended with it.
+        """
+        reporter = asyncio.create_task(self._report(), name="reports")
+        try:
+            async for message in messages:
+                if reporter.done():
+                    break
+                if not await self._hear(message):
+                    break
+        finally:
+            reporter.cancel()
+        if reporter.done() and not reporter.cancelled():
+            reporter.result()
+
+    async def _hear(self, message: worker_pb2.WorkerMessage) -> bool:
+        """Answers whether to go on listening."""
+        match message.WhichOneof("message"):
+            case "want":
+                self._session.ask(want_from_proto(message.want))
+                self._on_change()
+            case "heartbeat":
+                await self._heartbeat(message.heartbeat)
+            case "reports":
+                await self._batches.put(message.reports)
+            case "declined":
+                await self._decline(message.declined)
+            case "goodbye":
+                presence = self._session.presence
+                await self._registry.end(presence.worker_id, presence.session_id)
+                _log.info("worker_left", worker_id=presence.worker_id, reason=message.goodbye.reason)
+                return False
+            case _:
+                raise InvalidRequest("a message of a kind that this master does not know")
+        return True
+
+    async def _heartbeat(self, heartbeat: worker_pb2.Heartbeat) -> None:
+        before = self._session.presence
+        want = self._session.want
+        presence = replace(
+            before,
+            last_seen_at=self._clock.now(),
+            host=resource_sample_from_proto(heartbeat.host) if heartbeat.HasField("host") else before.host,
+            free=want.free if want is not None else before.free,
+            slots_used=len(heartbeat.attempts),
+            draining=before.draining or heartbeat.draining,
+            ready=heartbeat.ready,
+            not_ready_reason=heartbeat.not_ready_reason,
+        )
+        try:
+            await self._registry.renew(presence, lease_ttl=self._lease_ttl)
+        except LeaseLost:
+            # The registry forgot the worker, though its stream is right here: Redis was emptied.
+            await self._registry.register(presence, lease_ttl=self._lease_ttl)
+        self._session.presence = presence
+        known = await self._registry.get(presence.worker_id)
+        if known is not None and known.draining:
+            self._session.drain(Drain(reason="drained by an operator"))
+        if presence.ready and not before.ready:
+            self._on_change()
+
+    async def _decline(self, declined: worker_pb2.Declined) -> None:
+        await self._inbox.decline(attempt_ref_from_proto(declined.attempt), declined.reason)
+
+    async def _report(self) -> None:
+        while True:
+            batches = [await self._batches.get()]
+            while not self._batches.empty():
+                batches.append(self._batches.get_nowait())
+            reports = [_report_from_proto(report) for batch in batches for report in batch.reports]
+            refused = await self._inbox.take(reports)
+            if refused:
+                stop = Stop(
+                    refs=tuple(refused),
+                    reason="the attempt is no longer this worker's",
+                    grace=timedelta(seconds=5),
+                    finish_running_case=False,
+                )
+                self._session.instructions.put_nowait(stop)
+            self._session.instructions.put_nowait(Acknowledge(sequence=batches[-1].sequence))
+
+
+def _report_from_proto(message: worker_pb2.Report) -> Report:
+    return Report(ref=attempt_ref_from_proto(message.attempt), content=_content(message))
+
+
+def _content(message: worker_pb2.Report) -> Content:
+    match message.WhichOneof("report"):
+        case "running":
+            return Running()
+        case "planned":
+            return Planned(
+                cases=tuple(planned_case_from_proto(case) for case in message.planned.cases),
+                deselected=message.planned.deselected,
+                collection_errors=tuple(case_result_from_proto(error) for error in message.planned.collection_errors),
+            )
+        case "results":
+            return Results(results=tuple(case_result_from_proto(result) for result in message.results.results))
+        case "output":
+            return Output(
+                offset_bytes=message.output.offset_bytes,
+                content=message.output.content,
+                truncated=message.output.truncated,
+            )
+        case "artifacts":
+            return Artifacts(
+                artifacts=tuple(artifact_from_proto(each) for each in message.artifacts.artifacts),
+                problems=tuple(message.artifacts.problems),
+            )
+        case "ended":
+            ended = message.ended
+            return Ended(
+                verdict=verdict_from_proto(ended.verdict),
+                reason=ended.reason,
+                usage=resource_usage_from_proto(ended.usage),
+                missing=tuple(ended.missing_case_ids),
+                extra=tuple(ended.extra_case_ids),
+            )
+        case _:
+            raise InvalidRequest("a report of a kind that this master does not know")

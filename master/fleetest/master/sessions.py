@@ -1,0 +1,172 @@
+"""The workers whose streams this master holds, and what it has to say to each."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+
+from fleetest.common.states import ShardKind
+from fleetest.common.tasks import Resources, Task
+from fleetest.master.queue.ports import Bid, Presence
+from fleetest.master.runs.events import RunSubmitted
+
+__all__ = [
+    "Acknowledge",
+    "Assign",
+    "Assigned",
+    "AttemptRef",
+    "Drain",
+    "Instruction",
+    "Session",
+    "Sessions",
+    "Stop",
+    "Want",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptRef:
+    """One try at a shard."""
+
+    run_id: str
+    shard_id: str
+    token: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Want:
+    """How much work a worker would take now."""
+
+    number: int
+    shards: int
+    free: Resources
+    warm_environment_keys: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assigned:
+    """An attempt, with all that a worker must know to make it."""
+
+    ref: AttemptRef
+    request: RunSubmitted
+    task: Task
+    kind: ShardKind
+    number: int
+    case_ids: tuple[str, ...]
+    shard_index: int
+    shard_count: int
+    environment_key: str
+    secrets: Mapping[str, str] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assign:
+    """Answers a want; perhaps with nothing."""
+
+    want_number: int
+    assigned: tuple[Assigned, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """End these attempts."""
+
+    refs: tuple[AttemptRef, ...]
+    reason: str
+    grace: timedelta
+    finish_running_case: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acknowledge:
+    """Every report up to this sequence number is safe."""
+
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drain:
+    """Finish what runs, take no more."""
+
+    reason: str
+
+
+Instruction = Assign | Stop | Acknowledge | Drain
+
+
+class Session:
+    """
+    One worker's stream.
+
+    Attributes:
+        instructions: what is to be sent, in order; `None` ends the stream.
+        answered: whether the open want has had an answer.
+    """
+
+    def __init__(self, presence: Presence) -> None:
+        self.presence = presence
+        self.instructions: asyncio.Queue[Instruction | None] = asyncio.Queue()
+        self.want: Want | None = None
+        self.answered = True
+
+    def ask(self, want: Want) -> None:
+        self.want, self.answered = want, False
+
+    def drain(self, instruction: Drain) -> None:
+        """Give the worker no more work, and tell it why."""
+        if not self.presence.draining:
+            self.presence = replace(self.presence, draining=True)
+            self.instructions.put_nowait(instruction)
+
+    def bid(self) -> Bid | None:
+        """What the worker would take now; `None` when it takes nothing."""
+        want, presence = self.want, self.presence
+        if want is None or want.shards <= 0 or presence.draining or not presence.ready:
+            return None
+        return Bid(
+            worker_id=presence.worker_id,
+            capabilities=presence.capabilities,
+            shards=want.shards,
+            free=want.free,
+            capacity=presence.capacity,
+            warm_environment_keys=want.warm_environment_keys,
+        )
+
+    def assign(self, assigned: Sequence[Assigned]) -> None:
+        """Answer the want; what is left of it stays open."""
+        want = self.want
+        if want is None or (self.answered and not assigned):
+            return
+        used = sum((each.task.resources for each in assigned), Resources())
+        self.want = replace(want, shards=want.shards - len(assigned), free=want.free - used)
+        self.answered = True
+        self.instructions.put_nowait(Assign(want_number=want.number, assigned=tuple(assigned)))
+
+
+class Sessions:
+    """By worker id; a worker has one stream."""
+
+    def __init__(self) -> None:
+        self._by_worker: dict[str, Session] = {}
+
+    def add(self, session: Session) -> None:
+        """A new stream of a worker ends the one before."""
+        before = self._by_worker.get(session.presence.worker_id)
+        if before is not None:
+            before.instructions.put_nowait(None)
+        self._by_worker[session.presence.worker_id] = session
+
+    def remove(self, session: Session) -> None:
+        if self._by_worker.get(session.presence.worker_id) is session:
+            del self._by_worker[session.presence.worker_id]
+
+    def get(self, worker_id: str) -> Session | None:
+        return self._by_worker.get(worker_id)
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(list(self._by_worker.values()))
+
+    def __len__(self) -> int:
+        return len(self._by_worker)

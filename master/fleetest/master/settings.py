@@ -1,0 +1,62 @@
+"""The master's settings, and how they may not be combined."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from fleetest.common.errors import InvalidRequest
+from fleetest.common.settings import Secret, path, seconds, secret, setting, text
+
+__all__ = ["MasterSettings"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MasterSettings:
+    """
+    Args:
+        address: for clients and workers, `host:port`; loopback unless told otherwise.
+        data_directory: SQLite and blobs.
+        redis_url: `redis://` or `unix://`.
+        client_token: what clients must show; required off loopback.
+        join_token: what workers must show; required off loopback.
+        idle_exit: end when nobody used the master for so long; zero means never.
+        lease_ttl: a worker that says nothing for so long has lost its work.
+    """
+
+    address: str = setting("FLEETEST_LISTEN_ADDRESS", text, default="127.0.0.1:50051")
+    data_directory: Path = setting("FLEETEST_DATA_DIR", path)
+    redis_url: str = setting("FLEETEST_REDIS_URL", text)
+    client_token: Secret = setting("FLEETEST_TOKEN", secret, default=Secret())
+    join_token: Secret = setting("FLEETEST_JOIN_TOKEN", secret, default=Secret())
+    lease_ttl: timedelta = setting("FLEETEST_LEASE_TTL_SECONDS", seconds, default=timedelta(seconds=15))
+    claim_ttl: timedelta = setting("FLEETEST_CLAIM_TTL_SECONDS", seconds, default=timedelta(seconds=10))
+    reserve_after: timedelta = setting("FLEETEST_RESERVE_AFTER_SECONDS", seconds, default=timedelta(seconds=30))
+    reconcile_interval: timedelta = setting(
+        "FLEETEST_RECONCILE_INTERVAL_SECONDS", seconds, default=timedelta(seconds=2)
+    )
+    idle_exit: timedelta = setting("FLEETEST_IDLE_EXIT_SECONDS", seconds, default=timedelta())
+    log_level: str = setting("FLEETEST_LOG_LEVEL", text, default="info")
+
+    def check(self) -> None:
+        """
+        Raises:
+            InvalidRequest: it would serve the network without asking who calls.
+        """
+        host = self.address.rpartition(":")[0].strip("[]")
+        if not _is_loopback(host) and not (self.client_token and self.join_token):
+            raise InvalidRequest(
+                f"refusing to listen on {self.address} without tokens: anybody could run programs here",
+                hint="set FLEETEST_TOKEN (for clients) and FLEETEST_JOIN_TOKEN (for workers), or listen on 127.0.0.1",
+            )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,252 @@
+"""Takes in new runs: checks all that can be checked, makes the first commit, and lets older runs go."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Final, Protocol
+
+from fleetest.common.clock import Clock
+from fleetest.common.errors import InvalidRequest, NotFound, WrongState
+from fleetest.common.ids import new_run_id
+from fleetest.common.limits import MAX_SUITE_BYTES
+from fleetest.common.results import VersionControl
+from fleetest.common.states import RunState, TaskState
+from fleetest.common.suite import load_suite
+from fleetest.common.tasks import Need, Task
+from fleetest.common.workspace import Workspace
+from fleetest.master.queue.ports import SecretStore
+from fleetest.master.runs.book import RunBook
+from fleetest.master.runs.environment import setup_digest
+from fleetest.master.runs.events import RunSubmitted
+from fleetest.master.runs.projector import Projector
+from fleetest.master.runs.state import RunStatus, TaskStatus
+from fleetest.master.store.ports import RunQuery, Store
+
+__all__ = ["Desk", "Submission", "Submitted", "WorkspaceSource"]
+
+SECRETS_TTL: Final = timedelta(hours=24)
+"""How long the secrets of a run are held at most."""
+
+_EXECUTORS: Final = frozenset({"", "process", "docker"})
+
+
+class WorkspaceSource(Protocol):
+    """Reads uploaded workspaces."""
+
+    async def load(self, workspace_digest: str) -> Workspace:
+        """
+        Raises:
+            WrongState: the manifest, or a file of it, has not been uploaded.
+            InvalidRequest: the blob is no manifest.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """What somebody wants to be run; see `SubmitRunRequest` in `run.proto`."""
+
+    suite_text: str
+    suite_source: str = "fleetest.yaml"
+    workspace_digest: str = ""
+    project: str = ""
+    idempotency_key: str = ""
+    version_control: VersionControl = VersionControl()
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    supersede: bool = False
+    fail_fast: bool = False
+    user: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    executor: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submitted:
+    """The answer to a submission."""
+
+    run_id: str
+    already: bool = False
+    superseded: tuple[str, ...] = ()
+
+
+class Desk:
+    """Where runs are handed in."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        book: RunBook,
+        projector: Projector,
+        secrets: SecretStore,
+        workspaces: WorkspaceSource,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._book = book
+        self._projector = projector
+        self._secrets = secrets
+        self._workspaces = workspaces
+        self._clock = clock
+
+    async def submit(self, submission: Submission) -> Submitted:
+        """
+        Idempotent by project and `idempotency_key`.
+
+        Raises:
+            SuiteInvalid: with every problem of the suite.
+            InvalidRequest: something else about the submission is wrong.
+            WrongState: the workspace has not been uploaded whole.
+        """
+        if len(submission.suite_text.encode()) > MAX_SUITE_BYTES:
+            raise InvalidRequest(f"{submission.suite_source} is larger than {MAX_SUITE_BYTES} bytes")
+        suite = load_suite(submission.suite_text, source=submission.suite_source)
+        if submission.executor not in _EXECUTORS:
+            raise InvalidRequest(f"there is no executor {submission.executor!r}; choose process or docker")
+        workspace = None
+        if submission.workspace_digest:
+            workspace = await self._workspaces.load(submission.workspace_digest)
+        tasks = tuple(_ready(task, submission.executor, workspace) for task in suite.tasks)
+        _check_secrets(tasks, submission.secrets)
+        event = RunSubmitted(
+            at=self._clock.now(),
+            project=submission.project or suite.project or suite.name,
+            suite_name=suite.name,
+            tasks=tasks,
+            suite_text=submission.suite_text,
+            workspace_digest=submission.workspace_digest,
+            version_control=submission.version_control,
+            user=submission.user,
+            labels=submission.labels,
+            fail_fast=submission.fail_fast or suite.fail_fast,
+        )
+        return await self._begin(
+            event,
+            key=submission.idempotency_key,
+            secrets=submission.secrets,
+            supersede=submission.supersede or bool(suite.supersede),
+        )
+
+    async def retry(
+        self, run_id: str, *, everything: bool, user: str, secrets: Mapping[str, str], key: str
+    ) -> Submitted:
+        """
+        Submit a run again: all of it, or only the cases that did not pass.
+
+        Raises:
+            NotFound: there is no such run, or its log was dropped.
+            WrongState: it has not ended, or there is nothing to repeat.
+        """
+        status = await self._book.keeper(run_id).status()
+        if not status.state.ended:
+            raise WrongState(f"run {run_id} has not ended yet", hint=f"wait for it: fleetest watch {run_id}")
+        tasks = status.request.tasks if everything else _tasks_to_repeat(status)
+        if not tasks:
+            raise WrongState(
+                f"every task of run {run_id} passed; there is nothing to repeat",
+                hint=f"to run all of it again: fleetest retry --all {run_id}",
+            )
+        _check_secrets(tasks, secrets)
+        event = RunSubmitted(
+            at=self._clock.now(),
+            project=status.request.project,
+            suite_name=status.request.suite_name,
+            tasks=tasks,
+            suite_text=status.request.suite_text,
+            workspace_digest=status.request.workspace_digest,
+            version_control=status.request.version_control,
+            user=user,
+            labels=status.request.labels,
+            fail_fast=status.request.fail_fast,
+            retry_of=run_id,
+        )
+        return await self._begin(event, key=key, secrets=secrets, supersede=False)
+
+    async def _begin(self, event: RunSubmitted, *, key: str, secrets: Mapping[str, str], supersede: bool) -> Submitted:
+        run_id = new_run_id()
+        if key:
+            run_id = await self._store.put_if_absent("idempotency", f"{event.project}/{key}", run_id)
+            if await self._exists(run_id):
+                return Submitted(run_id=run_id, already=True)
+        await self._secrets.put(run_id, secrets, ttl=SECRETS_TTL)
+        await self._book.keeper(run_id).ask(lambda decider: decider.submit(event))
+        await self._projector.flush(run_id)
+        superseded = await self._supersede(run_id, event) if supersede else ()
+        return Submitted(run_id=run_id, superseded=superseded)
+
+    async def _exists(self, run_id: str) -> bool:
+        """Whether the holder of an idempotency key got as far as its first commit."""
+        try:
+            await self._book.keeper(run_id).status()
+        except NotFound:
+            return False
+        return True
+
+    async def _supersede(self, run_id: str, event: RunSubmitted) -> tuple[str, ...]:
+        branch = event.version_control.branch
+        if not branch:
+            return ()
+        query = RunQuery(
+            project=event.project,
+            branch=branch,
+            suite_name=event.suite_name,
+            state=RunState.RUNNING,
+            before_run_id=run_id,
+            limit=500,
+        )
+        older = await self._store.list_runs(query)
+        for row in older:
+            await self._book.keeper(row.run_id).ask(
+                lambda decider: decider.cancel(by="superseded", reason=f"superseded by run {run_id}")
+            )
+        return tuple(row.run_id for row in older)
+
+
+def _ready(task: Task, executor: str, workspace: Workspace | None) -> Task:
+    task = replace(task, executor=executor or task.executor)
+    if executor == "process":
+        task = replace(task, image="")
+    if not task.setup:
+        return task
+    files = workspace.files if workspace is not None else ()
+    inputs = [
+        (file.path, file.digest or file.symlink_target)
+        for file in files
+        if not task.setup_inputs or any(fnmatch.fnmatch(file.path, glob) for glob in task.setup_inputs)
+    ]
+    return replace(task, setup_digest=setup_digest(task, inputs))
+
+
+def _check_secrets(tasks: Sequence[Task], secrets: Mapping[str, str]) -> None:
+    missing = sorted({name for task in tasks for name in task.secrets if name not in secrets})
+    if missing:
+        options = " ".join(f"--secret {name}" for name in missing)
+        raise InvalidRequest(
+            f"the suite needs secrets that were not given: {', '.join(missing)}", hint=f"add {options}"
+        )
+
+
+def _tasks_to_repeat(status: RunStatus) -> tuple[Task, ...]:
+    """Those that did not pass; what they needed and what passed is not repeated."""
+    repeated = {task_id for task_id, task in status.tasks.items() if task.state is not TaskState.PASSED}
+    return tuple(
+        replace(
+            task.task,
+            needs=tuple(Need(task=need.task, when=need.when) for need in task.task.needs if need.task in repeated),
+            only_cases=_cases_to_repeat(task),
+        )
+        for task_id, task in status.tasks.items()
+        if task_id in repeated
+    )
+
+
+def _cases_to_repeat(task: TaskStatus) -> tuple[str, ...]:
+    """Those without a good outcome; all, when there is none of which we know."""
+    if not task.task.type.planned or task.collection_errors:
+        return task.task.only_cases
+    return (
+        tuple(case_id for case_id, case in task.cases.items() if case.outcome is None or case.outcome.bad)
+        or task.task.only_cases
+    )
