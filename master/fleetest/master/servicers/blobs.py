@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from fleetest.common.blobs import BlobStore, BlobUpload
 from fleetest.common.convert_blobs import MAX_DIGESTS, BlobPiece, Packer, unpack
@@ -17,6 +17,8 @@ from fleetest.v1 import blob_pb2, blob_pb2_grpc
 if TYPE_CHECKING:
     from grpc.aio import ServicerContext
 
+    Context: TypeAlias = ServicerContext[Any, Any]
+
 __all__ = ["BlobServicer"]
 
 
@@ -27,13 +29,17 @@ class BlobServicer(blob_pb2_grpc.BlobServiceServicer):
         self._store = store
 
     async def FindMissingBlobs(
-        self, request: blob_pb2.FindMissingBlobsRequest, context: ServicerContext
+        self,
+        request: blob_pb2.FindMissingBlobsRequest,
+        context: Context,
     ) -> blob_pb2.FindMissingBlobsResponse:
         missing = await self._store.missing(_checked(request.digests))
         return blob_pb2.FindMissingBlobsResponse(digests=missing)
 
     async def GetUploadOffset(
-        self, request: blob_pb2.GetUploadOffsetRequest, context: ServicerContext
+        self,
+        request: blob_pb2.GetUploadOffsetRequest,
+        context: Context,
     ) -> blob_pb2.GetUploadOffsetResponse:
         digest = check_digest(request.digest)
         if not await self._store.missing([digest]):
@@ -41,7 +47,9 @@ class BlobServicer(blob_pb2_grpc.BlobServiceServicer):
         return blob_pb2.GetUploadOffsetResponse(offset_bytes=await self._store.resumable_bytes(digest))
 
     async def UploadBlobs(
-        self, request_iterator: AsyncIterator[blob_pb2.BlobChunk], context: ServicerContext
+        self,
+        request_iterator: AsyncIterator[blob_pb2.BlobChunk],
+        context: Context,
     ) -> blob_pb2.UploadBlobsResponse:
         async with _Intake(self._store) as intake:
             async for message in request_iterator:
@@ -49,7 +57,9 @@ class BlobServicer(blob_pb2_grpc.BlobServiceServicer):
         return blob_pb2.UploadBlobsResponse(blobs_stored=intake.blobs_stored)
 
     async def DownloadBlobs(
-        self, request: blob_pb2.DownloadBlobsRequest, context: ServicerContext
+        self,
+        request: blob_pb2.DownloadBlobsRequest,
+        context: Context,
     ) -> AsyncIterator[blob_pb2.BlobChunk]:
         packer = Packer()
         for digest in _checked(request.digests):
