@@ -38,6 +38,8 @@ _log = structlog.get_logger()
 DEFAULT_PORT: Final = 50051
 START_LIMIT: Final = timedelta(seconds=30)
 STOP_LIMIT: Final = timedelta(seconds=10)
+_EAGER: Final = (("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 100))
+
 HEALTHY_AFTER: Final = timedelta(seconds=30)
 """A child that lived so long died of something new: its back-off begins anew."""
 
@@ -220,7 +222,7 @@ def _free_port(wanted: int) -> int:
 
 async def _serving(address: str) -> None:
     """Wait for the health service; say where the log is when it does not come."""
-    async with grpc.aio.insecure_channel(address) as channel:
+    async with grpc.aio.insecure_channel(address, options=_EAGER) as channel:
         probe = health_pb2_grpc.HealthStub(channel).Check(
             health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=START_LIMIT.total_seconds()
         )

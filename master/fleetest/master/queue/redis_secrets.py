@@ -30,11 +30,16 @@ class RedisSecretStore:
     async def get(self, run_id: str) -> Mapping[str, str]:
         with redis_errors():
             found = await self._redis.hgetall(_key(run_id))
-        return {bytes(name).decode(): bytes(value).decode() for name, value in found.items()}
+        return {_text(name): _text(value) for name, value in found.items()}
 
     async def drop(self, run_id: str) -> None:
         with redis_errors():
             await self._redis.delete(_key(run_id))
+
+
+def _text(reply: bytes | str) -> str:
+    """Replies are bytes, as `connect` asks; the client's types allow both."""
+    return reply if isinstance(reply, str) else reply.decode()
 
 
 def _key(run_id: str) -> str:

@@ -45,10 +45,13 @@ __all__ = [
     "counts_to_proto",
     "explanation_to_proto",
     "instruction_to_proto",
+    "optional_duration",
+    "optional_time",
     "presence_to_proto",
     "run_to_proto",
     "spec_id",
     "want_from_proto",
+    "worker_state",
 ]
 
 

@@ -1,0 +1,1 @@
+"""A bookshop, just large enough to be worth testing."""

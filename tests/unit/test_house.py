@@ -1,0 +1,80 @@
+"""What keeps the layout working: see "The house" in the contributor's guide."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+COMPONENTS = ("common", "client", "master", "worker")
+MODULES = sorted(
+    path
+    for component in COMPONENTS
+    for path in (ROOT / component / "fleetest" / component).rglob("*.py")
+    if "resident" not in path.parts  # runs under the user's interpreter, and is imported by nobody
+)
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_namespace_has_no_init(component):
+    """One would hide the other components' packages (PEP 420)."""
+    assert not (ROOT / component / "__init__.py").exists()
+    assert not (ROOT / component / "fleetest" / "__init__.py").exists()
+
+
+def test_docker_folder_does_not_shadow_the_sdk():
+    assert not (ROOT / "docker" / "__init__.py").exists()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_public_names_are_declared(path):
+    """`__all__` names every public class, function and constant that the module defines, and nothing else."""
+    tree = ast.parse(path.read_text())
+    defined, declared, imported = set(), None, set()
+    for node in tree.body:
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            defined.add(node.name)
+        elif isinstance(node, ast.Assign) and any(getattr(target, "id", "") == "__all__" for target in node.targets):
+            declared = set(ast.literal_eval(node.value))
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            imported |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            defined |= {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
+    if declared is None:
+        assert not any(name for name in defined if not name.startswith("_")), "public names, but no __all__"
+        return
+
+    assert declared <= defined | imported
+    assert {
+        node.name
+        for node in tree.body
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and not node.name.startswith("_")
+    } <= declared
+
+
+def test_wheel_holds_all_parts_and_nothing_else(tmp_path):
+    """Built by way of the sdist, as a release is."""
+    subprocess.run(
+        [Path(sys.executable).with_name("uv"), "build", "--quiet", "--out-dir", tmp_path, "--python", sys.executable],
+        cwd=ROOT,
+        check=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+
+    packages = {name for name in names if not name.startswith("fleetest-")}
+    assert {name.split("/")[1] for name in packages} == {*COMPONENTS, "v1"}
+    assert not [name for name in packages if not name.startswith("fleetest/")]
+    tracked = {
+        str(path.relative_to(ROOT / component))
+        for component in COMPONENTS
+        for path in (ROOT / component / "fleetest").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert packages == tracked
