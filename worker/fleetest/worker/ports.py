@@ -52,9 +52,17 @@ class Workspaces(Protocol):
 
 
 class Process(Protocol):
-    """A process (and all it started) in an environment."""
+    """
+    A process (and all it started) in an environment.
+
+    Args:
+        pid: of the main process.
+        end_reason: why it ended, when the executor knows a cause outside of itself: its memory limit, a killed
+            parent. Empty otherwise, and while it runs.
+    """
 
     pid: int
+    end_reason: str
 
     async def wait(self) -> int:
         """Its exit code; minus the signal's number when a signal ended it. Its whole tree is gone by then."""

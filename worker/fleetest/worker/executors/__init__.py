@@ -1,0 +1,1 @@
+"""Ways to run things: one module per executor."""

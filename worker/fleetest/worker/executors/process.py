@@ -1,0 +1,208 @@
+"""
+The process executor: tests run as plain processes of the worker's own user.
+
+It isolates little: a test sees the machine, its network and its user's files. What it does give: nothing that a test
+started stays behind, sources and temporary files are the test's own, and setup happens in a virtual environment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+from fleetest.common.errors import CapacityExceeded, InvalidRequest
+from fleetest.worker.assignments import TaskSpec
+from fleetest.worker.executors.base_environment import base_environment, with_interpreter, with_venv
+from fleetest.worker.executors.child import ChildProcess
+from fleetest.worker.executors.places import Place, Places
+from fleetest.worker.executors.scratch import Scratch, remove_abandoned
+from fleetest.worker.executors.setup import run_setup
+from fleetest.worker.executors.setup_products import SetupProducts
+from fleetest.worker.ports import Environment, Workspaces
+
+__all__ = ["ProcessEnvironment", "ProcessExecutor"]
+
+ISOLATION_NOTE: Final = "isolation is weak: tests run as processes of this worker's user, with its files and network"
+_LEAST_FREE_BYTES: Final = 64 << 20
+
+
+class ProcessEnvironment:
+    """Fulfils `Environment`; see there. `ProcessExecutor.prepare` makes and fills it."""
+
+    def __init__(
+        self, spec: TaskSpec, *, place: Place, places: Places, workspaces: Workspaces, python: str, scratch: Scratch
+    ) -> None:
+        self.source = self.host_source = place.source
+        self.python = python
+        self.notes: tuple[str, ...] = (ISOLATION_NOTE,)
+        self.channel_directory = scratch.channel
+        self.variables: Mapping[str, str] = {}
+        self._spec = spec
+        self._place = place
+        self._places = places
+        self._workspaces = workspaces
+        self._scratch = scratch
+        self._processes: list[ChildProcess] = []
+
+    async def start(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: Path,
+        output: Callable[[bytes], None],
+    ) -> ChildProcess:
+        variables = {**self.variables, **env}
+        self._check_startable(argv, variables.get("PATH", os.defpath), cwd)
+        process = await ChildProcess.start(
+            argv, env=variables, cwd=cwd, memory_limit_bytes=self._spec.limits.memory_bytes, output=output
+        )
+        self._processes = [other for other in self._processes if not other.ended]
+        self._processes.append(process)
+        return process
+
+    async def refresh(self, spec: TaskSpec) -> None:
+        self._spec = spec
+        async with _disk_full_named(self.source):
+            if spec.workspace_digest:
+                await self._workspaces.synchronise(spec.workspace_digest, self.source)
+            else:
+                await asyncio.to_thread(_empty, self.source)
+            if self._place.is_set_up:
+                await asyncio.to_thread(SetupProducts(self._place.setup_products).restore, self.source)
+
+    async def close(self) -> None:
+        for process in self._processes:
+            await process.stop(timedelta())
+        await asyncio.to_thread(self._scratch.remove)
+        self._places.close(self._place)
+
+    def _check_startable(self, argv: Sequence[str], path: str, cwd: Path) -> None:
+        if not cwd.is_dir():
+            raise InvalidRequest(
+                f"the working directory {_relative(cwd, self.source)} does not exist in the workspace",
+                hint="Paths of working_directory are relative to the workspace.",
+            )
+        name = argv[0]
+        found = shutil.which(cwd / name if os.sep in name else name, path=path)
+        if found is None:
+            raise InvalidRequest(
+                f"command not found: {name}",
+                hint="It is neither in the workspace nor on the worker's PATH, or it is not executable.",
+            )
+
+
+class ProcessExecutor:
+    """
+    Fulfils `Executor`.
+
+    Args:
+        root: a directory of this worker alone; sources and virtual environments live below it.
+        python: the interpreter for tasks that name none.
+        pass_environment: the variables that tests inherit, filtered; absent means this process's own.
+    """
+
+    name = "process"
+
+    def __init__(
+        self,
+        root: Path,
+        workspaces: Workspaces,
+        *,
+        python: str,
+        pass_environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._root = root
+        self._workspaces = workspaces
+        self._python = python
+        self._inherited = dict(os.environ if pass_environment is None else pass_environment)
+        self._places = Places(root)
+        remove_abandoned()
+
+    async def prepare(
+        self, spec: TaskSpec, *, slot: int, secrets: Mapping[str, str], output: Callable[[bytes], None]
+    ) -> Environment:
+        python = self._find_python(spec.python or self._python)
+        async with _disk_full_named(self._root):
+            place = self._places.open(spec, slot=slot, python=python)
+            self._check_free_space(spec)
+            scratch = Scratch.create()
+        environment = ProcessEnvironment(
+            spec, place=place, places=self._places, workspaces=self._workspaces, python=python, scratch=scratch
+        )
+        try:
+            async with _disk_full_named(self._root):
+                await self._fill(environment, spec, place, scratch, secrets, output)
+        except BaseException:
+            await environment.close()
+            raise
+        return environment
+
+    async def close(self) -> None:
+        """Nothing to give back: environments are closed by who has them."""
+
+    async def _fill(
+        self,
+        environment: ProcessEnvironment,
+        spec: TaskSpec,
+        place: Place,
+        scratch: Scratch,
+        secrets: Mapping[str, str],
+        output: Callable[[bytes], None],
+    ) -> None:
+        await environment.refresh(spec)
+        interpreter = environment.python
+        if spec.setup:
+            environment.python = str(place.python)
+        base = base_environment(self._inherited, temporary=scratch.temporary)
+        activated = with_venv(base, place.venv) if spec.setup else with_interpreter(base, interpreter)
+        environment.variables = {**activated, **spec.env, **secrets}
+        if place.is_set_up:
+            environment.notes += ("setup reused",)
+        elif spec.setup:
+            await run_setup(environment, spec, place, interpreter=interpreter, output=output)
+
+    def _find_python(self, python: str) -> str:
+        found = shutil.which(python, path=self._inherited.get("PATH", os.defpath))
+        if found is None:
+            raise InvalidRequest(
+                f"there is no interpreter {python} on this worker",
+                hint="Name one that exists, or require the capability of a worker that has it.",
+            )
+        # Not resolved: the link is what makes an interpreter one of its virtual environment.
+        return str(Path.cwd() / found)
+
+    def _check_free_space(self, spec: TaskSpec) -> None:
+        free = shutil.disk_usage(self._root).free
+        needed = max(spec.limits.disk_bytes, _LEAST_FREE_BYTES)
+        if free < needed:
+            raise CapacityExceeded(
+                f"the disk of {self._root} has {free >> 20} MiB free, the task needs {needed >> 20} MiB"
+            )
+
+
+@contextlib.asynccontextmanager
+async def _disk_full_named(root: Path) -> AsyncIterator[None]:
+    """Say of a full disk that it is one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        raise CapacityExceeded(f"the disk of {root} is full") from error
+
+
+def _empty(directory: Path) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True, exist_ok=True)
+
+
+def _relative(path: Path, root: Path) -> Path:
+    return path.relative_to(root) if path.is_relative_to(root) else path

@@ -1,0 +1,162 @@
+"""What a tree of processes uses, as `psutil` sees it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import psutil
+
+from fleetest.common.results import ResourceSample, ResourceUsage
+
+__all__ = ["TreeMeter", "add_usage", "subtract_usage"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Reading:
+    at: datetime
+    cpu_seconds: float = 0.0
+    memory_bytes: int = 0
+    disk_read_bytes: int = 0
+    disk_written_bytes: int = 0
+
+
+class TreeMeter:
+    """
+    Measures all descendants of one process.
+
+    What ended and was waited for counts with the process that waited (`getrusage(2)`, `task_io_accounting`), so the
+    totals lose nothing as long as the root lives.
+
+    Args:
+        root: the process whose descendants are measured; its own use is not counted.
+    """
+
+    def __init__(self, root: int) -> None:
+        with contextlib.suppress(psutil.Error):
+            self._root = psutil.Process(root)
+        self._last = _Reading(at=datetime.now(UTC))
+        self._peak_memory_bytes = 0
+        self._sampled = self._last
+
+    def sample(self) -> ResourceSample:
+        """What was used since the sample before; the mean for cpu, the present for memory."""
+        before, now = self._sampled, self._read()
+        self._sampled = now
+        seconds = (now.at - before.at).total_seconds()
+        cpu_cores = max(0.0, now.cpu_seconds - before.cpu_seconds) / seconds if seconds > 0 else 0.0
+        return ResourceSample(
+            at=now.at,
+            cpu_cores=cpu_cores,
+            memory_bytes=now.memory_bytes,
+            disk_read_bytes=max(0, now.disk_read_bytes - before.disk_read_bytes),
+            disk_written_bytes=max(0, now.disk_written_bytes - before.disk_written_bytes),
+        )
+
+    def usage(self) -> ResourceUsage:
+        """Totals so far."""
+        return self._usage(self._read())
+
+    def final(self, *, cpu_seconds: float, disk_read_bytes: int, disk_written_bytes: int) -> ResourceUsage:
+        """Totals of a tree that is gone, as its reaper counted them."""
+        self._last = _Reading(
+            at=datetime.now(UTC),
+            cpu_seconds=max(cpu_seconds, self._last.cpu_seconds),
+            disk_read_bytes=max(disk_read_bytes, self._last.disk_read_bytes),
+            disk_written_bytes=max(disk_written_bytes, self._last.disk_written_bytes),
+        )
+        return self._usage(self._last)
+
+    def memory_bytes(self, *, more_than: int) -> int:
+        """
+        Memory of the tree: resident, or, when that would be more than `more_than`, proportional.
+
+        Resident memory counts what forked processes share once for each; the proportional set size does not, but
+        costs the kernel a walk over all pages.
+        """
+        resident = self._read().memory_bytes
+        if resident <= more_than:
+            return resident
+        return sum(_proportional_bytes(process) for process in self._processes())
+
+    def _usage(self, reading: _Reading) -> ResourceUsage:
+        return ResourceUsage(
+            cpu_time=timedelta(seconds=reading.cpu_seconds),
+            peak_memory_bytes=self._peak_memory_bytes,
+            disk_read_bytes=reading.disk_read_bytes,
+            disk_written_bytes=reading.disk_written_bytes,
+        )
+
+    def _processes(self) -> list[psutil.Process]:
+        try:
+            return self._root.children(recursive=True)
+        except (psutil.Error, AttributeError):
+            return []
+
+    def _read(self) -> _Reading:
+        cpu_seconds, memory, read, written = self._reaped_cpu_seconds(), 0, 0, 0
+        for cpu, resident, read_bytes, written_bytes in _readings(self._processes()):
+            cpu_seconds += cpu
+            memory += resident
+            read += read_bytes
+            written += written_bytes
+        self._peak_memory_bytes = max(self._peak_memory_bytes, memory)
+        last = self._last
+        self._last = _Reading(
+            at=datetime.now(UTC),
+            cpu_seconds=max(cpu_seconds, last.cpu_seconds),
+            memory_bytes=memory,
+            disk_read_bytes=max(read, last.disk_read_bytes),
+            disk_written_bytes=max(written, last.disk_written_bytes),
+        )
+        return self._last
+
+    def _reaped_cpu_seconds(self) -> float:
+        try:
+            times = self._root.cpu_times()
+        except (psutil.Error, AttributeError):
+            return 0.0
+        return times.children_user + times.children_system
+
+
+def add_usage(first: ResourceUsage, second: ResourceUsage) -> ResourceUsage:
+    """What two trees used, the one after the other."""
+    return ResourceUsage(
+        cpu_time=first.cpu_time + second.cpu_time,
+        peak_memory_bytes=max(first.peak_memory_bytes, second.peak_memory_bytes),
+        disk_read_bytes=first.disk_read_bytes + second.disk_read_bytes,
+        disk_written_bytes=first.disk_written_bytes + second.disk_written_bytes,
+    )
+
+
+def subtract_usage(later: ResourceUsage, earlier: ResourceUsage) -> ResourceUsage:
+    """What was used between two totals of one tree. The peak of memory is the later one's."""
+    return ResourceUsage(
+        cpu_time=max(timedelta(), later.cpu_time - earlier.cpu_time),
+        peak_memory_bytes=later.peak_memory_bytes,
+        disk_read_bytes=max(0, later.disk_read_bytes - earlier.disk_read_bytes),
+        disk_written_bytes=max(0, later.disk_written_bytes - earlier.disk_written_bytes),
+    )
+
+
+def _readings(processes: list[psutil.Process]) -> Iterator[tuple[float, int, int, int]]:
+    for process in processes:
+        with contextlib.suppress(psutil.Error), process.oneshot():
+            times = process.cpu_times()
+            cpu = times.user + times.system + times.children_user + times.children_system
+            read = written = 0
+            if hasattr(process, "io_counters"):
+                with contextlib.suppress(psutil.Error):
+                    counters = process.io_counters()
+                    read, written = counters.read_bytes, counters.write_bytes
+            yield cpu, process.memory_info().rss, read, written
+
+
+def _proportional_bytes(process: psutil.Process) -> int:
+    try:
+        full = process.memory_full_info()
+    except psutil.Error:
+        return 0
+    return int(getattr(full, "pss", full.rss))

@@ -1,0 +1,62 @@
+"""
+Runs pytest as the `pytest` command would, with the resident plugin added.
+
+Started as ``python launch.py CONFIG`` inside the user's interpreter; CONFIG is the JSON file that `Config` in
+`channel.py` describes. The exit code is pytest's own, or `CANNOT_START` when there is no usable pytest.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+from typing import Any, List
+
+__all__ = ["main"]
+
+CANNOT_START = 96
+OLDEST_PYTEST = 7
+
+
+def _load(name: str) -> Any:
+    # Not in sys.modules, so that what searches all modules (pyfakefs, freezegun) leaves the session alone.
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), name + ".py")
+    spec = importlib.util.spec_from_file_location("_fleetest_" + name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _become_the_pytest_command(arguments: List[str], own_hash_seed: Any) -> None:
+    scripts = os.path.dirname(sys.executable)
+    sys.path[0] = scripts
+    sys.argv = [os.path.join(scripts, "pytest"), *arguments]
+    # Fixed so that sessions agree on the order of sets; what the tests start decides for itself.
+    if not own_hash_seed:
+        os.environ.pop("PYTHONHASHSEED", None)
+
+
+def main() -> int:
+    """Run pytest with the plugin; answers the exit code."""
+    with open(sys.argv[1], encoding="utf-8") as file:
+        config = json.load(file)
+    channel = _load("channel").Channel(config["socket"], config["token"])
+    _become_the_pytest_command(config["arguments"], config["own_hash_seed"])
+    try:
+        import pytest
+    except ImportError as error:
+        channel.send({"event": "stopped", "kind": "usage", "reason": f"pytest cannot be imported: {error}"})
+        return CANNOT_START
+    if int(pytest.__version__.split(".")[0]) < OLDEST_PYTEST:
+        reason = f"pytest {pytest.__version__} is too old; {OLDEST_PYTEST} is the oldest that works"
+        channel.send({"event": "stopped", "kind": "usage", "reason": reason})
+        return CANNOT_START
+    plugin = _load("plugin").ResidentPlugin(channel, _load("outcome"), config)
+    return int(pytest.main(config["arguments"], plugins=[plugin]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

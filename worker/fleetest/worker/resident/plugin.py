@@ -1,0 +1,210 @@
+"""
+The pytest plugin that makes a session resident: it collects once, then runs the cases that the agent names.
+
+pytest keeps the fixtures of a module or a session alive as long as the next case needs them, so a case runs only when
+the next one is known, or when the agent says that there is none for now.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import traceback
+from collections import deque
+from typing import Any, Deque, Dict, List, Set, Tuple
+
+import pytest
+
+__all__ = ["ResidentPlugin"]
+
+_BATCH = 500
+
+
+class ResidentPlugin:
+    """See `channel.py` for what is said to the agent, and when."""
+
+    def __init__(self, channel: Any, outcome: Any, config: Dict[str, Any]) -> None:
+        self._channel, self._outcome = channel, outcome
+        self._limit = config["text_limit_bytes"]
+        self._seed = config["seed"]
+        self._workspace = os.path.realpath(config["workspace"])
+        self._deselected = 0
+        self._items: Dict[str, Any] = {}
+        self._seen: Dict[str, int] = {}
+        self._places: Dict[str, str] = {}
+        self._waiting: Deque[str] = deque()
+        self._have_run: Set[str] = set()
+        self._reports: List[Any] = []
+        self._flush = self._end = False
+        descriptor = os.open(config["dump_file"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._dump = os.fdopen(channel.move_high(descriptor), "w")
+        faulthandler.register(config["dump_signal"], file=self._dump, all_threads=True, chain=False)
+
+    # -- options of other plugins that cannot hold here
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_cmdline_main(self, config: Any) -> None:
+        option = config.option
+        option.usepdb = option.trace = False
+        if hasattr(option, "numprocesses"):  # xdist: the cluster distributes, a session runs in itself
+            option.numprocesses, option.tx, option.dist = 0, [], "no"
+        if getattr(option, "randomly_seed", None) == "default":
+            option.randomly_seed = self._seed
+        if str(getattr(option, "random_order_seed", "")).startswith("default"):
+            option.random_order_seed = str(self._seed)
+
+    # -- collection
+
+    def pytest_deselected(self, items: Any) -> None:
+        self._deselected += len(items)
+
+    def pytest_collectreport(self, report: Any) -> None:
+        if report.outcome == "passed":
+            return
+        result = self._outcome.collected_result(
+            self._unique(report.nodeid or "collection"), report.nodeid.split("::")[0], report, self._limit
+        )
+        self._channel.send(dict(result, event="collect_error" if report.outcome == "failed" else "collect_skip"))
+
+    def _unique(self, node_id: str) -> str:
+        clean = self._outcome.bounded(node_id, self._limit)[0]
+        count = self._seen[clean] = self._seen.get(clean, 0) + 1
+        return clean if count == 1 else f"{clean} #{count}"
+
+    def _place(self, item: Any) -> Tuple[str, int]:
+        path, line, _ = item.location
+        absolute = str(getattr(item, "path", None) or item.fspath)
+        if absolute not in self._places:
+            inside = absolute.startswith(self._workspace + os.sep)
+            relative = absolute[len(self._workspace) + 1 :] if inside else path
+            self._places[absolute] = self._outcome.bounded(relative, self._limit)[0]
+        return self._places[absolute], (line + 1 if line is not None else 0)
+
+    @staticmethod
+    def _group(item: Any) -> str:
+        names = set()
+        for mark in item.iter_markers("xdist_group"):
+            names.add(str(mark.args[0] if mark.args else mark.kwargs.get("name", "default")))
+        return "_".join(sorted(names))
+
+    def _send_collection(self, session: Any) -> None:
+        cases = []
+        for item in session.items:
+            case_id = self._unique(item.nodeid)
+            self._items[case_id] = item
+            cases.append([case_id, *self._place(item), self._group(item)])
+        for start in range(0, len(cases), _BATCH):
+            self._channel.send({"event": "collected", "cases": cases[start : start + _BATCH]})
+        keep_going = bool(session.config.option.continue_on_collection_errors)
+        self._channel.send({"event": "ready", "deselected": self._deselected, "keep_going": keep_going})
+
+    # -- the loop
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: Any) -> bool:
+        self._send_collection(session)
+        while True:
+            self._take_messages(session)
+            if self._waiting:
+                case_id = self._waiting.popleft()
+                following = self._items[self._waiting[0]] if self._waiting else None
+                self._run(session, case_id, following)
+            elif self._end:
+                return True
+
+    def _take_messages(self, session: Any) -> None:
+        """Take what has come, and wait for more until there is something to do."""
+        self._apply(session, self._channel.receive(wait=False))
+        while not (self._end or len(self._waiting) > 1 or (self._waiting and self._flush)):
+            self._apply(session, self._channel.receive(wait=True))
+
+    def _apply(self, session: Any, messages: List[Dict[str, Any]]) -> None:
+        for message in messages:
+            if "run" in message:
+                self._waiting.extend(message["run"])
+                self._flush = False
+            elif "flush" in message:
+                self._flush = True
+            elif "clear" in message:
+                self._clear(session)
+            elif "end" in message:
+                self._end = True
+
+    def _clear(self, session: Any) -> None:
+        problem = ""
+        if self._waiting:
+            self._waiting.clear()
+            try:
+                session._setupstate.teardown_exact(None)  # noqa: SLF001 - pytest offers no other way
+            except BaseException:  # noqa: BLE001 - a fixture's teardown may raise anything; no case is left to blame
+                problem = traceback.format_exc()
+        self._channel.send({"event": "cleared", "problem": self._outcome.bounded(problem, self._limit)[0]})
+
+    def _run(self, session: Any, case_id: str, following: Any) -> None:
+        item = self._items[case_id]
+        self._make_fresh(case_id, item)
+        self._reports = []
+        self._channel.send({"event": "start", "id": case_id})
+        try:
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+        except (KeyboardInterrupt, pytest.exit.Exception) as stop:
+            self._leave_forked_child(1)
+            name = "KeyboardInterrupt" if isinstance(stop, KeyboardInterrupt) else "pytest.exit"
+            self._stop_in_case(case_id, item, name, stop)
+            raise
+        self._leave_forked_child(0)
+        result = self._outcome.result(case_id, self._place(item), self._reports, self._limit)
+        self._reports = []
+        self._channel.send(dict(result, event="done"))
+        if session.shouldfail:
+            self._send_stopped("limit", str(session.shouldfail))
+            raise session.Failed(session.shouldfail)
+        if session.shouldstop:
+            self._send_stopped("limit", str(session.shouldstop))
+            raise session.Interrupted(session.shouldstop)
+
+    def _make_fresh(self, case_id: str, item: Any) -> None:
+        """A case that runs again gets a new instance of its class, as the first time."""
+        if case_id in self._have_run and isinstance(item, pytest.Function) and isinstance(item.parent, pytest.Class):
+            for name in ("_instance", "_obj"):
+                item.__dict__.pop(name, None)
+        self._have_run.add(case_id)
+
+    def _stop_in_case(self, case_id: str, item: Any, name: str, stop: BaseException) -> None:
+        reason = f"{name}: {stop}".rstrip(": ")
+        result = self._outcome.result(case_id, self._place(item), self._reports, self._limit)
+        if result["outcome"] in ("passed", "error"):  # its call was cut short: only the setup has a report
+            result["outcome"] = "failed"
+            result["message"] = self._outcome.bounded(reason, self._limit)[0].partition("\n")[0]
+        self._channel.send(dict(result, event="done"))
+        self._send_stopped("exit", reason)
+
+    def _send_stopped(self, kind: str, reason: str) -> None:
+        text = self._outcome.bounded(reason, self._limit)[0]
+        self._channel.send({"event": "stopped", "kind": kind, "reason": text})
+
+    def _leave_forked_child(self, code: int) -> None:
+        if self._channel.in_forked_child():
+            self._channel.leave(code)
+
+    # -- what pytest says of the case that runs
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logstart(self) -> None:
+        self._reports = []  # a plugin that runs a case again starts it again
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        self._leave_forked_child(0 if report.outcome == "passed" else 1)
+        if report.outcome == "rerun":
+            self._reports = []
+        else:
+            # Judged when the case is over: other plugins may still change it.
+            self._reports.append(report)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_internalerror(self, excrepr: Any, excinfo: Any) -> None:
+        self._leave_forked_child(1)
+        crash = getattr(excrepr, "reprcrash", None)
+        text = str(crash.message) if crash is not None else str(excinfo.value)
+        self._send_stopped("internal", "pytest's internal error: " + text.partition("\n")[0])

@@ -1,0 +1,1 @@
+"""Kinds of tests: one runner each."""

@@ -1,0 +1,22 @@
+"""Runs pytest suites, in resident sessions."""
+
+from __future__ import annotations
+
+from fleetest.common.tasks import TaskType
+from fleetest.worker.assignments import TaskSpec
+from fleetest.worker.ports import Blobs, Environment, Session
+from fleetest.worker.runners.pytest_session import PytestSession
+
+__all__ = ["PytestRunner"]
+
+
+class PytestRunner:
+    """Fulfils `Runner` for tasks of type `pytest`."""
+
+    type: str = TaskType.PYTEST.value
+
+    def __init__(self, blobs: Blobs) -> None:
+        self._blobs = blobs
+
+    async def open(self, spec: TaskSpec, environment: Environment) -> Session:
+        return PytestSession(spec, environment, self._blobs)

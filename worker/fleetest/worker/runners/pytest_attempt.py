@@ -1,0 +1,102 @@
+"""One attempt inside a pytest session: what it still has to do, and what it says."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from fleetest.common.results import CaseResult, PlannedCase, ResourceUsage
+from fleetest.common.states import Outcome, ShardKind, Verdict
+from fleetest.worker.assignments import Assignment, Ended, Reporter
+from fleetest.worker.runners.pytest_resident import Collection, Key, resident_key
+
+__all__ = ["Attempt", "RunningCase"]
+
+_NAMED = 3
+
+
+@dataclass(slots=True, kw_only=True)
+class Attempt:
+    """
+    Args:
+        todo: the cases without a result, in order.
+        missing: those that this session did not collect.
+        fed: whether the present process has been told of them.
+        active_since: the loop's time when it became the first in line; its total limit counts from there.
+        decided: how it will have ended, once the case that runs has.
+    """
+
+    assignment: Assignment
+    reporter: Reporter
+    future: asyncio.Future[Ended]
+    todo: dict[str, None] = field(init=False)
+    missing: tuple[str, ...] = ()
+    fed: bool = False
+    announced: bool = False
+    active_since: float | None = None
+    used_before: ResourceUsage = ResourceUsage()
+    decided: tuple[Verdict, str] | None = None
+
+    def __post_init__(self) -> None:
+        self.todo = dict.fromkeys(self.assignment.case_ids)
+
+    @property
+    def key(self) -> Key:
+        return resident_key(self.assignment.ref.run_id, self.assignment.spec)
+
+    @property
+    def is_plan(self) -> bool:
+        return self.assignment.kind is ShardKind.PLAN
+
+    def announce(self, notes: Sequence[str]) -> None:
+        """Say, once, that tests start."""
+        if not self.announced:
+            self.announced = True
+            self.reporter.running(notes)
+
+    def match(self, collection: Collection) -> None:
+        """Sort out what is not to be run: what was not collected, and what skipped itself when it was collected."""
+        for case_id in list(self.todo):
+            if case_id in collection.skipped:
+                del self.todo[case_id]
+                self.reporter.result(collection.skipped[case_id])
+            elif case_id not in collection.cases:
+                del self.todo[case_id]
+                self.missing += (case_id,)
+
+    def missing_reason(self, collection: Collection) -> str:
+        """Why cases are missing, in one line; empty when none is."""
+        if not self.missing:
+            return ""
+        named = ", ".join(self.missing[:_NAMED]) + (", ..." if len(self.missing) > _NAMED else "")
+        reason = f"{len(self.missing)} planned cases are not in this session's collection: {named}"
+        if collection.errors:
+            reason += f"; {collection.errors[0].case_id} could not be collected: {collection.errors[0].message}"
+        return reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningCase:
+    """
+    Args:
+        attempt: `None` for a case that nobody waits for any more.
+    """
+
+    case: PlannedCase
+    attempt: Attempt | None
+    started_at: datetime
+
+    def ended(self, outcome: Outcome, *, message: str, details: str) -> CaseResult:
+        """The result of a case that could not say it itself."""
+        return CaseResult(
+            case_id=self.case.case_id,
+            outcome=outcome,
+            duration=max(timedelta(), datetime.now(UTC) - self.started_at),
+            started_at=self.started_at,
+            message=message,
+            details=details,
+            file=self.case.file,
+            line=self.case.line,
+        )

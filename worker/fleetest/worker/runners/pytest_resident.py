@@ -1,0 +1,280 @@
+"""One resident pytest process: started, spoken with and ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import secrets
+import shutil
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from fleetest.common.limits import MAX_RESULT_TEXT_BYTES
+from fleetest.common.results import CaseResult, PlannedCase
+from fleetest.worker.assignments import TaskSpec
+from fleetest.worker.ports import Environment, Process
+from fleetest.worker.runners.pytest_channel import Channel, case_result, planned_cases
+from fleetest.worker.runners.pytest_endings import ending_of
+from fleetest.worker.tail import Tail
+
+__all__ = ["Collection", "Resident", "resident_key"]
+
+_FILES: Final = Path(__file__).parent.parent / "resident"
+_DRAIN: Final = timedelta(seconds=2)
+_END_GRACE: Final = timedelta(seconds=10)
+_STACKS_WAIT_SECONDS: Final = 2.0
+_STACKS_POLL_SECONDS: Final = 0.05
+_TAIL_BYTES: Final = 16 << 10
+# A real-time signal, because tests use the others themselves.
+_DUMP_SIGNAL: Final = (signal.SIGRTMAX - 4) if hasattr(signal, "SIGRTMAX") else signal.SIGUSR2
+_HASH_SEEDS: Final = (1 << 32) - 1
+
+Key = tuple[str, TaskSpec]
+
+
+@dataclass(slots=True, kw_only=True)
+class Collection:
+    """
+    What the process collected.
+
+    Args:
+        skipped: modules that skip themselves, by id.
+        keep_going: whether cases run in spite of errors (`--continue-on-collection-errors`).
+    """
+
+    cases: dict[str, PlannedCase] = field(default_factory=dict)
+    skipped: dict[str, CaseResult] = field(default_factory=dict)
+    errors: list[CaseResult] = field(default_factory=list)
+    deselected: int = 0
+    keep_going: bool = False
+    complete: bool = False
+
+    def take(self, message: Mapping[str, Any]) -> None:
+        """
+        Add what a message of the collection says.
+
+        Raises:
+            ValueError: the message is malformed.
+        """
+        match message["event"]:
+            case "collected":
+                self.cases.update((case.case_id, case) for case in planned_cases(message))
+            case "collect_error":
+                self.errors.append(case_result(message))
+            case "collect_skip":
+                result = case_result(message)
+                self.skipped[result.case_id] = result
+            case "ready":
+                self.deselected = int(message.get("deselected", 0))
+                self.keep_going = bool(message.get("keep_going"))
+                self.complete = True
+
+    def planned(self) -> list[PlannedCase]:
+        """What would run: pytest runs nothing when something could not be collected, unless it is told to."""
+        if self.errors and not self.keep_going:
+            return []
+        skipped = [PlannedCase(case_id=id_, file=result.file) for id_, result in self.skipped.items()]
+        return [*self.cases.values(), *skipped]
+
+
+def resident_key(run_id: str, spec: TaskSpec) -> Key:
+    """Attempts of equal keys may share a process: a run never sees what another run's tests left in memory."""
+    return run_id, spec
+
+
+class Resident:
+    """
+    A pytest process that collects once and then runs what it is told.
+
+    Args:
+        on_message: gets what the process says of cases.
+        on_gone: called once, when the process has ended and all that it said has been delivered.
+
+    Attributes:
+        stopped: kind and reason, once pytest has said that it will run nothing more.
+        finished: how many cases it has finished.
+        flushed: whether it knows that nothing comes after what it has.
+    """
+
+    def __init__(
+        self,
+        key: Key,
+        *,
+        on_message: Callable[[Resident, Mapping[str, Any]], None],
+        on_gone: Callable[[Resident, int], None],
+    ) -> None:
+        self.key = key
+        self.collection = Collection()
+        self.stopped: tuple[str, str] | None = None
+        self.finished = 0
+        self.flushed = False
+        self._on_message = on_message
+        self._on_gone = on_gone
+        self._garbage = ""
+        self._tail = Tail(_TAIL_BYTES)
+        self._process: Process | None = None
+        self._channel: Channel | None = None
+        self._directory = Path()
+        self._watch: asyncio.Task[None] | None = None
+
+    async def start(self, environment: Environment, output: Callable[[bytes], None]) -> None:
+        """
+        Start the process.
+
+        Raises:
+            InvalidRequest, CapacityExceeded, DependencyUnavailable: as `Environment.start` does.
+        """
+        run_id, spec = self.key
+        self._directory = await asyncio.to_thread(_install, environment.channel_directory)
+        token = secrets.token_hex(16)
+        self._channel = Channel(
+            self._directory / "s",
+            token=token,
+            on_message=lambda message: self._on_message(self, message),
+            on_garbage=self.hang_up,
+        )
+        await self._channel.listen()
+        config = self._directory / "config.json"
+        config.write_text(json.dumps(self._config(environment, spec, token)), encoding="utf-8")
+
+        def write(content: bytes) -> None:
+            self._tail.write(content)
+            output(content)
+
+        try:
+            self._process = await environment.start(
+                [environment.python, str(self._directory / "launch.py"), str(config)],
+                env=_variables(run_id, spec),
+                cwd=environment.source / spec.working_directory,
+                output=write,
+            )
+        except BaseException:
+            await self._channel.close()
+            raise
+        self._watch = asyncio.create_task(self._wait())
+
+    @property
+    def process(self) -> Process | None:
+        return self._process
+
+    def run(self, case_ids: Sequence[str]) -> None:
+        self._send({"run": list(case_ids)})
+        self.flushed = False
+
+    def flush(self) -> None:
+        self._send({"flush": True})
+        self.flushed = True
+
+    def clear(self) -> None:
+        self._send({"clear": True})
+
+    def explain(self, exit_code: int) -> str:
+        """Why the process ended, in one line."""
+        reason = self._process.end_reason if self._process is not None else ""
+        if self.stopped is not None:
+            reason = reason or self.stopped[1]
+        return reason or self._garbage or ending_of(exit_code, self._tail.text(), collected=self.collection.complete)
+
+    def tail(self) -> str:
+        """The end of its output."""
+        return self._tail.text()
+
+    async def stacks(self) -> str:
+        """The stacks of its threads, as faulthandler writes them; empty when it cannot say."""
+        if self._process is None:
+            return ""
+        dump = self._directory / "stacks"
+        self._process.interrupt(_DUMP_SIGNAL)
+        deadline = asyncio.get_running_loop().time() + _STACKS_WAIT_SECONDS
+        seen = ""
+        while asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(_STACKS_POLL_SECONDS)
+            before, seen = seen, _read(dump)
+            if seen and seen == before:
+                break
+        return seen[-MAX_RESULT_TEXT_BYTES // 2 :]
+
+    async def end(self) -> None:
+        """Let it tear down its fixtures and end, after the case that runs; end it when that takes too long."""
+        self._send({"clear": True})
+        self._send({"end": True})
+        if self._watch is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(self._watch), _END_GRACE.total_seconds())
+        await self.stop(timedelta())
+
+    async def stop(self, grace: timedelta) -> None:
+        """End it and all it started."""
+        if self._process is not None:
+            await self._process.stop(grace)
+        if self._watch is not None:
+            await self._watch
+
+    def _send(self, message: Mapping[str, Any]) -> None:
+        if self._channel is not None:
+            self._channel.send(message)
+
+    def hang_up(self, problem: str) -> None:
+        """End it, because it said what makes no sense."""
+        self._garbage = f"something wrote into the session's own channel: {problem}"
+        if self._process is not None:
+            self._process.interrupt(signal.SIGKILL)
+
+    async def _wait(self) -> None:
+        assert self._process is not None
+        assert self._channel is not None
+        exit_code = await self._process.wait()
+        await self._channel.drain(_DRAIN)
+        await self._channel.close()
+        await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
+        self._on_gone(self, exit_code)
+
+    def _config(self, environment: Environment, spec: TaskSpec, token: str) -> Mapping[str, Any]:
+        # A cache of its own, so that `--lf` and its like select the same in every session of a run.
+        cache = ["-o", f"cache_dir={self._directory / 'cache'}"]
+        return {
+            "socket": str(self._directory / "s"),
+            "token": token,
+            "dump_file": str(self._directory / "stacks"),
+            "dump_signal": int(_DUMP_SIGNAL),
+            "workspace": str(environment.source),
+            "seed": spec.random_seed,
+            "own_hash_seed": "PYTHONHASHSEED" in spec.env,
+            "text_limit_bytes": MAX_RESULT_TEXT_BYTES,
+            "arguments": [*cache, *spec.command],
+        }
+
+
+def _install(channel_directory: Path) -> Path:
+    """Put the session's files where its interpreter sees them, in a directory of this process alone."""
+    number = 0
+    while True:
+        directory = channel_directory / str(number)
+        try:
+            directory.mkdir()
+            break
+        except FileExistsError:
+            number += 1
+    for path in _FILES.glob("*.py"):
+        shutil.copyfile(path, directory / path.name)
+    return directory
+
+
+def _variables(run_id: str, spec: TaskSpec) -> Mapping[str, str]:
+    variables = {"FLEETEST_RUN_ID": run_id, "FLEETEST_TASK": spec.task_id}
+    if "PYTHONHASHSEED" not in spec.env:
+        # Ids and order of cases that come from sets must be the same in every session.
+        variables["PYTHONHASHSEED"] = str(spec.random_seed % _HASH_SEEDS + 1)
+    return variables
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="backslashreplace")
+    except OSError:
+        return ""

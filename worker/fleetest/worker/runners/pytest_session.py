@@ -1,0 +1,479 @@
+"""
+A pytest session that outlives attempts, and the process in it.
+
+Everything that happens (an attempt comes, pytest says something, its process ends, a limit passes) is put in one line
+and dealt with one after the other by one task, so no two of them ever interleave. After each, `_advance` does what the
+state then asks for: start a process, end one that belongs to another run, feed cases, flush.
+
+Progress is certain: a process that ends before it has run any case ends the attempt; otherwise the case that ran has a
+result, or one was finished before, and the rest goes on in a new process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import structlog
+
+from fleetest.common.errors import FleetestError, InvalidRequest
+from fleetest.common.results import CaseResult, ResourceSample, ResourceUsage
+from fleetest.common.states import Outcome, Verdict
+from fleetest.worker.artifacts import collect_artifacts
+from fleetest.worker.assignments import Assignment, AttemptRef, Ended, Reporter, TaskSpec
+from fleetest.worker.measure import add_usage, subtract_usage
+from fleetest.worker.ports import Blobs, Environment
+from fleetest.worker.runners.pytest_attempt import Attempt, RunningCase
+from fleetest.worker.runners.pytest_channel import case_result
+from fleetest.worker.runners.pytest_resident import Key, Resident
+
+__all__ = ["PytestSession"]
+
+_CLOSED: Final = "the session is closed"
+_ORDERLY: Final = frozenset({"exit", "limit"})  # kinds of stop after which pytest ends by itself, as it was asked
+_log = structlog.get_logger(__name__)
+
+Event = Callable[[], Awaitable[None] | None]
+
+
+class PytestSession:
+    """Fulfils `Session`; see there."""
+
+    def __init__(self, spec: TaskSpec, environment: Environment, blobs: Blobs) -> None:
+        self.environment_key = spec.environment_key
+        self._environment = environment
+        self._blobs = blobs
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._attempts: list[Attempt] = []
+        self._resident: Resident | None = None
+        self._last_key: Key | None = None
+        self._spent = ResourceUsage()
+        self._started_at = 0.0
+        self._running: RunningCase | None = None
+        self._last_owner: Attempt | None = None
+        self._last_word = 0.0
+        self._clearing = False
+        self._flush_wanted = False
+        self._closing = False
+        self._hungry: list[Callable[[], None]] = []
+        self._backlog = 0
+        self._finishing: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+        self._server = asyncio.create_task(self._serve())
+
+    # -- the port
+
+    def submit(self, assignment: Assignment, reporter: Reporter) -> asyncio.Future[Ended]:
+        attempt = Attempt(assignment=assignment, reporter=reporter, future=self._loop.create_future())
+        if self._server.done():
+            attempt.future.set_result(Ended(verdict=Verdict.CANCELLED, reason=_CLOSED))
+        else:
+            self._events.put_nowait(lambda: self._take(attempt))
+        return attempt.future
+
+    def flush(self) -> None:
+        self._events.put_nowait(self._want_flush)
+
+    @property
+    def backlog(self) -> int:
+        running = 1 if self._running is not None and self._running.attempt is not None else 0
+        return sum(len(attempt.todo) for attempt in self._attempts) - running
+
+    def on_hungry(self, callback: Callable[[], None]) -> None:
+        self._hungry.append(callback)
+
+    async def stop(self, ref: AttemptRef, *, reason: str, grace: timedelta, finish_running_case: bool) -> None:
+        stopping: asyncio.Future[Attempt | None] = self._loop.create_future()
+        how = self._cancel_gently if finish_running_case else self._cancel_now
+
+        async def cancel() -> None:
+            attempt = next((other for other in self._attempts if other.assignment.ref == ref), None)
+            if attempt is not None:
+                await how(attempt, reason, grace)
+            stopping.set_result(attempt)
+
+        if self._server.done():
+            return
+        self._events.put_nowait(cancel)
+        attempt = await stopping
+        if attempt is not None:
+            await asyncio.wait([attempt.future])
+
+    def sample(self) -> ResourceSample | None:
+        process = self._resident.process if self._resident is not None else None
+        return process.sample() if process is not None else None
+
+    async def close(self) -> None:
+        self._events.put_nowait(self._end_all)
+        await self._server
+        if self._finishing:
+            await asyncio.wait(self._finishing)
+
+    # -- the one task
+
+    async def _serve(self) -> None:
+        while not (self._closing and self._events.empty()):
+            try:
+                await self._deal_with_next()
+                await self._advance()
+            except Exception as error:  # noqa: BLE001 - a defect of ours must not leave attempts without an end
+                _log.exception("pytest_session_broke")
+                for attempt in list(self._attempts):
+                    self._end(attempt, Verdict.ERRORED, f"internal error: {error!r}")
+                await self._kill_resident(timedelta())
+            self._tell_hungry()
+
+    async def _deal_with_next(self) -> None:
+        try:
+            async with asyncio.timeout_at(self._deadline()):
+                event = await self._events.get()
+        except TimeoutError:
+            await self._on_deadline()
+        else:
+            done = event()
+            if done is not None:
+                await done
+
+    def _take(self, attempt: Attempt) -> None:
+        self._attempts.append(attempt)
+        self._flush_wanted = False
+        if self._closing:
+            self._end(attempt, Verdict.CANCELLED, _CLOSED)
+
+    def _want_flush(self) -> None:
+        self._flush_wanted = True
+
+    async def _end_all(self) -> None:
+        self._closing = True
+        for attempt in list(self._attempts):
+            self._end(attempt, Verdict.CANCELLED, _CLOSED)
+        await self._end_resident()
+
+    async def _advance(self) -> None:
+        while self._attempts and not self._closing:
+            head = self._attempts[0]
+            if head.active_since is None:
+                head.active_since = self._loop.time()
+                head.used_before = self._usage()
+            if self._resident is not None and (self._resident.key != head.key or self._is_leaving()):
+                await self._end_resident()
+            if self._resident is None and not await self._start(head):
+                continue
+            assert self._resident is not None
+            if not self._resident.collection.complete or self._clearing:
+                return
+            self._feed(self._resident)
+            if self._attempts and self._attempts[0] is head:
+                self._pass_on_flush(self._resident)
+                return
+
+    def _is_leaving(self) -> bool:
+        stopped = self._resident.stopped if self._resident is not None else None
+        return stopped is not None and stopped[0] in _ORDERLY
+
+    async def _start(self, head: Attempt) -> bool:
+        """Start a process for `head`; false when it could not be, and `head` has ended."""
+        resident = Resident(head.key, on_message=self._post_message, on_gone=self._post_gone)
+        try:
+            if self._last_key is not None and self._last_key != head.key:
+                await self._make_pristine(head.assignment.spec)
+            await resident.start(self._environment, self._write)
+        except InvalidRequest as error:
+            self._end(head, Verdict.FAILED, str(error))
+            return False
+        except (FleetestError, OSError) as error:
+            self._end(head, Verdict.ERRORED, str(error))
+            return False
+        self._resident = resident
+        self._last_key = head.key
+        self._started_at = self._last_word = self._loop.time()
+        return True
+
+    async def _make_pristine(self, spec: TaskSpec) -> None:
+        """For another run, after the process of the one before has ended and may have written its last."""
+        if self._finishing:
+            await asyncio.wait(self._finishing)
+        await self._environment.refresh(spec)
+
+    def _feed(self, resident: Resident) -> None:
+        """Tell the process of every attempt in line that it may run."""
+        for attempt in list(self._attempts):
+            if attempt.key != resident.key:
+                self._flush_wanted = True
+                return
+            if attempt.fed:
+                continue
+            attempt.fed = True
+            if attempt is self._attempts[0]:
+                attempt.announce(self._environment.notes)
+            if attempt.is_plan:
+                self._answer_plan(attempt, resident)
+                continue
+            attempt.match(resident.collection)
+            if attempt.todo:
+                self._last_word = self._loop.time()
+                resident.run(list(attempt.todo))
+            else:
+                self._complete(attempt)
+
+    def _pass_on_flush(self, resident: Resident) -> None:
+        self._attempts[0].announce(self._environment.notes)
+        if self._flush_wanted and not resident.flushed:
+            self._last_word = self._loop.time()
+            resident.flush()
+
+    def _answer_plan(self, attempt: Attempt, resident: Resident) -> None:
+        collection = resident.collection
+        attempt.announce(self._environment.notes)
+        planned = collection.planned()
+        attempt.reporter.planned(planned, deselected=collection.deselected, collection_errors=collection.errors)
+        if planned or collection.errors:
+            self._end(attempt, Verdict.COMPLETED, "")
+        else:
+            deselected = f", {collection.deselected} deselected" if collection.deselected else ""
+            self._end(attempt, Verdict.FAILED, f"no tests ran: pytest collected nothing{deselected}")
+
+    # -- what pytest says
+
+    def _post_message(self, resident: Resident, message: Mapping[str, Any]) -> None:
+        self._events.put_nowait(lambda: self._on_message(resident, message))
+
+    def _post_gone(self, resident: Resident, exit_code: int) -> None:
+        self._events.put_nowait(lambda: self._on_gone(resident, exit_code))
+
+    async def _on_message(self, resident: Resident, message: Mapping[str, Any]) -> None:
+        if resident is not self._resident:
+            return
+        self._last_word = self._loop.time()
+        try:
+            match message["event"]:
+                case "start":
+                    self._on_start(resident, message["id"])
+                case "done":
+                    self._on_done(resident, message)
+                case "stopped":
+                    self._on_stopped(resident, str(message["kind"]), str(message["reason"]))
+                case "cleared":
+                    self._on_cleared(str(message["problem"]))
+                case _:
+                    resident.collection.take(message)
+        except (KeyError, ValueError) as error:
+            resident.hang_up(str(error))
+
+    def _on_start(self, resident: Resident, case_id: str) -> None:
+        case = resident.collection.cases[case_id]
+        owner = next((attempt for attempt in self._attempts if attempt.fed and case_id in attempt.todo), None)
+        self._running = RunningCase(case=case, attempt=owner, started_at=datetime.now(UTC))
+        self._last_owner = owner
+
+    def _on_done(self, resident: Resident, message: Mapping[str, Any]) -> None:
+        running, self._running = self._running, None
+        resident.finished += 1
+        if running is None or running.case.case_id != message["id"]:
+            raise ValueError(f"a result for {message['id']!r}, which does not run")
+        self._report(running, case_result(message, started_at=running.started_at))
+
+    def _report(self, running: RunningCase, result: CaseResult) -> None:
+        attempt = running.attempt
+        if attempt is None or result.case_id not in attempt.todo:
+            return
+        del attempt.todo[result.case_id]
+        attempt.reporter.result(result)
+        if not attempt.todo:
+            self._complete(attempt)
+
+    def _on_stopped(self, resident: Resident, kind: str, reason: str) -> None:
+        resident.stopped = (kind, reason)
+        owner = self._last_owner
+        if kind in _ORDERLY and owner in self._attempts:
+            assert owner is not None
+            self._end(owner, Verdict.FAILED, reason)
+
+    def _on_cleared(self, problem: str) -> None:
+        self._clearing = False
+        for attempt in self._attempts:
+            attempt.fed = False
+        if problem:
+            self._write(f"\nfixtures that were no longer needed could not be torn down:\n{problem}\n".encode())
+
+    def _write(self, content: bytes) -> None:
+        self._last_word = self._loop.time()
+        running = self._running
+        if running is not None and running.attempt is not None:
+            running.attempt.reporter.output(content)
+        elif self._attempts:
+            self._attempts[0].reporter.output(content)
+
+    # -- ends
+
+    async def _on_gone(self, resident: Resident, exit_code: int) -> None:
+        if resident is not self._resident:
+            return
+        running = self._running
+        self._lose_resident()
+        reason = resident.explain(exit_code)
+        if running is not None:
+            self._report(running, running.ended(Outcome.FAILED, message=reason, details=resident.tail()))
+        elif self._attempts and resident.finished == 0:
+            self._end_unstarted(self._attempts[0], resident, reason)
+
+    def _end_unstarted(self, head: Attempt, resident: Resident, reason: str) -> None:
+        collection = resident.collection
+        if head.is_plan and collection.errors and not collection.complete:
+            # With --maxfail pytest stops at the first file that it cannot collect.
+            head.announce(self._environment.notes)
+            head.reporter.planned([], deselected=collection.deselected, collection_errors=collection.errors)
+            self._end(head, Verdict.COMPLETED, "")
+        else:
+            self._end(head, Verdict.FAILED, reason)
+
+    def _lose_resident(self) -> None:
+        """The process is gone, or will not be listened to any more."""
+        self._spent = self._usage()
+        self._resident = self._running = None
+        self._clearing = False
+        for attempt in self._attempts:
+            attempt.fed = False
+
+    async def _end_resident(self) -> None:
+        resident = self._resident
+        self._lose_resident()
+        self._last_owner = None
+        if resident is not None:
+            await resident.end()
+
+    async def _kill_resident(self, grace: timedelta) -> None:
+        resident = self._resident
+        self._lose_resident()
+        if resident is not None:
+            await resident.stop(grace)
+
+    def _complete(self, attempt: Attempt) -> None:
+        if attempt.decided is not None:
+            self._end(attempt, *attempt.decided)
+        elif attempt.missing:
+            assert self._resident is not None
+            self._end(attempt, Verdict.FAILED, attempt.missing_reason(self._resident.collection))
+        else:
+            self._end(attempt, Verdict.COMPLETED, "")
+
+    def _end(self, attempt: Attempt, verdict: Verdict, reason: str) -> None:
+        self._attempts.remove(attempt)
+        ended = Ended(verdict=verdict, reason=reason, usage=self._used(attempt), missing=attempt.missing)
+        task = asyncio.create_task(self._finish(attempt, ended))
+        self._finishing.add(task)
+        task.add_done_callback(self._finishing.discard)
+
+    async def _finish(self, attempt: Attempt, ended: Ended) -> None:
+        spec = attempt.assignment.spec
+        if spec.artifacts and not attempt.is_plan:
+            await collect_artifacts(self._blobs, self._environment.host_source, spec.artifacts, attempt.reporter)
+        if not attempt.future.done():
+            attempt.future.set_result(ended)
+
+    def _usage(self) -> ResourceUsage:
+        process = self._resident.process if self._resident is not None else None
+        return add_usage(self._spent, process.usage()) if process is not None else self._spent
+
+    def _used(self, attempt: Attempt) -> ResourceUsage:
+        return subtract_usage(self._usage(), attempt.used_before)
+
+    # -- cancelling
+
+    async def _cancel_gently(self, attempt: Attempt, reason: str, _grace: timedelta) -> None:
+        running = self._running
+        if running is not None and running.attempt is attempt:
+            attempt.decided = (Verdict.CANCELLED, reason)
+            attempt.todo = {running.case.case_id: None}
+        else:
+            self._end(attempt, Verdict.CANCELLED, reason)
+        if attempt.fed and self._resident is not None:
+            self._clearing = True
+            self._resident.clear()
+
+    async def _cancel_now(self, attempt: Attempt, reason: str, grace: timedelta) -> None:
+        running = self._running
+        if running is not None and running.attempt is attempt:
+            self._end(attempt, Verdict.CANCELLED, reason)
+            await self._kill_resident(grace)
+        else:
+            await self._cancel_gently(attempt, reason, grace)
+
+    # -- limits
+
+    def _deadline(self) -> float | None:
+        return min((when for when, _ in self._limits()), default=None)
+
+    async def _on_deadline(self) -> None:
+        now = self._loop.time()
+        for when, act in list(self._limits()):
+            if when <= now:
+                await act()
+                return
+
+    def _limits(self) -> list[tuple[float, Callable[[], Awaitable[None]]]]:
+        """The limits that hold now, as the loop's time, with what to do when they pass."""
+        if not self._attempts or self._resident is None:
+            return []
+        head, resident = self._attempts[0], self._resident
+        spec = head.assignment.spec
+        found: list[tuple[float, Callable[[], Awaitable[None]]]] = []
+        if spec.total_timeout is not None and head.active_since is not None:
+            found.append((head.active_since + spec.total_timeout.total_seconds(), self._total_passed))
+        if not resident.collection.complete:
+            if spec.start_timeout is not None:
+                found.append((self._started_at + spec.start_timeout.total_seconds(), self._start_passed))
+        elif spec.silence_timeout is not None and self._is_busy(resident):
+            found.append((self._last_word + spec.silence_timeout.total_seconds(), self._silence_passed))
+        return found
+
+    def _is_busy(self, resident: Resident) -> bool:
+        """Whether pytest has something to do, other than to wait for what follows the case that it holds back."""
+        if self._running is not None or self._clearing:
+            return True
+        fed = sum(len(attempt.todo) for attempt in self._attempts if attempt.fed)
+        return fed > 1 or (fed == 1 and resident.flushed)
+
+    async def _total_passed(self) -> None:
+        head = self._attempts[0]
+        limit = head.assignment.spec.total_timeout
+        left = len(head.todo)
+        head.decided = (Verdict.TIMED_OUT, f"the total limit of {limit} has passed; {left} cases had not ended")
+        await self._time_out(f"the attempt's total limit of {limit} has passed")
+        if head in self._attempts:
+            self._end(head, *head.decided)
+
+    async def _start_passed(self) -> None:
+        head = self._attempts[0]
+        limit = head.assignment.spec.start_timeout
+        stacks = await self._time_out("")
+        self._write(stacks.encode())
+        self._end(head, Verdict.TIMED_OUT, f"pytest had not collected its cases when the limit of {limit} had passed")
+
+    async def _silence_passed(self) -> None:
+        head = self._attempts[0]
+        limit = head.assignment.spec.silence_timeout
+        stuck_before_any = self._running is None and self._resident is not None and self._resident.finished == 0
+        stacks = await self._time_out(f"no word for {limit}")
+        if stuck_before_any:
+            self._write(stacks.encode())
+            self._end(head, Verdict.TIMED_OUT, f"pytest said nothing for {limit} and ran no case")
+
+    async def _time_out(self, message: str) -> str:
+        """End the process, and the case that runs as timed out; answers the stacks of its threads."""
+        resident, running = self._resident, self._running
+        if resident is None:
+            return ""
+        stacks = await resident.stacks()
+        await self._kill_resident(timedelta())
+        if running is not None:
+            self._report(running, running.ended(Outcome.TIMED_OUT, message=message, details=stacks))
+        return stacks
+
+    def _tell_hungry(self) -> None:
+        before, self._backlog = self._backlog, self.backlog
+        if self._attempts and self._backlog <= 1 and self._backlog != before:
+            for callback in self._hungry:
+                self._loop.call_soon(callback)
