@@ -26,7 +26,7 @@ from typing import Final, Self
 
 from fleetest.common.digest import check_digest
 from fleetest.common.errors import InvalidRequest, NotFound, WrongState
-from fleetest.common.regular_files import open_regular, read_chunks
+from fleetest.common.regular_files import open_regular, read_chunks, write_all
 
 __all__ = ["BlobDirectory", "BlobWriter"]
 
@@ -69,9 +69,7 @@ class BlobWriter:
         """Add to the end. Raises OSError."""
         self._sha256.update(content)
         self.size_bytes += len(content)
-        rest = memoryview(content)
-        while rest:
-            rest = rest[os.write(self._descriptor, rest) :]
+        write_all(self._descriptor, content)
 
     def sync(self) -> None:
         """Return when the content is on the disk."""

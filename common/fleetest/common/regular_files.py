@@ -8,8 +8,11 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Final
+
+from fleetest.common.limits import MAX_FILE_BYTES
 
 __all__ = [
     "CHUNK_BYTES",
@@ -19,6 +22,7 @@ __all__ = [
     "open_beneath",
     "open_regular",
     "read_chunks",
+    "write_all",
 ]
 
 CHUNK_BYTES: Final = 1 << 20
@@ -118,11 +122,22 @@ def _read_full(descriptor: int) -> bytes:
     return chunk
 
 
+def write_all(descriptor: int, content: bytes) -> None:
+    """Write all of it, where `os.write` may stop short. Raises OSError."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
 def hash_file(descriptor: int) -> tuple[str, int]:
-    """The digest of what follows in the file, and how many bytes that was; reads it piece by piece."""
+    """
+    The digest of what follows in the file, and how many bytes that was; reads it piece by piece.
+
+    Stops beyond `MAX_FILE_BYTES`, so that a file which grows for ever does not keep the reader.
+    """
     sha256 = hashlib.sha256()
     size_bytes = 0
-    for chunk in read_chunks(descriptor):
+    for chunk in islice(read_chunks(descriptor), MAX_FILE_BYTES // CHUNK_BYTES + 1):
         sha256.update(chunk)
         size_bytes += len(chunk)
     return sha256.hexdigest(), size_bytes
