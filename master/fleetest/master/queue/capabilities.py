@@ -1,0 +1,52 @@
+"""
+Ambient queues: a set of required capabilities is a queue, and its hash is the queue's name.
+
+Nobody declares one. The idea is LUCI Swarming's (`task_queues.py` in luci-py): the claimer works out once which of
+the known queues a worker satisfies, and from then on reads only those.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import msgspec
+
+__all__ = ["KnownQueues", "canonical", "queue_name"]
+
+
+def canonical(requirements: Mapping[str, str]) -> str:
+    """The one spelling of a set of requirements."""
+    return msgspec.json.encode(dict(requirements), order="sorted").decode()
+
+
+def queue_name(requirements: Mapping[str, str]) -> str:
+    """80 bits of the hash of the requirements: a collision is not to be expected among 10⁹ sets."""
+    return hashlib.sha256(canonical(requirements).encode()).hexdigest()[:20]
+
+
+class KnownQueues:
+    """
+    The queues that existed at one moment, and which of them a worker satisfies.
+
+    Args:
+        version: changes whenever a queue comes or goes.
+        queues: name to required capabilities.
+    """
+
+    def __init__(self, version: str = "", queues: Mapping[str, Mapping[str, str]] | None = None) -> None:
+        self.version = version
+        self._queues = queues or {}
+        self._satisfied: dict[frozenset[tuple[str, str]], tuple[str, ...]] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._queues)
+
+    def satisfied_by(self, capabilities: Mapping[str, str]) -> tuple[str, ...]:
+        """The sorted names of the queues whose every requirement the worker has; remembered for its like."""
+        key = frozenset(capabilities.items())
+        if (known := self._satisfied.get(key)) is None:
+            known = tuple(sorted(name for name, wanted in self._queues.items() if wanted.items() <= key))
+            self._satisfied[key] = known
+        return known

@@ -1,0 +1,322 @@
+-- Hands out entries to workers.
+--
+-- request: version, now (the master's clock), look_ahead, due_limit, claim_ttl, reserve_after, reservation_ttl (all in
+-- microseconds), classes = {{name, queues}, ...}, bids = {{worker, class, shards, free, capacity, warm}, ...}
+-- Answers {number of the bid, record, number of the bid, record, ...}; false: read the list of queues again.
+--
+-- Start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996, section 2): the server is a class of workers, all that
+-- satisfy the same queues; a flow is a project within a priority band. A flow's next entry has the start tag
+-- S = max(v, F), where v is the start tag of the entry served last and F the flow's last finish tag; the least start tag is
+-- served first, and leaves F = S + cost / weight. Tags are made when an entry is served, not when it arrives (the order
+-- is the same), so that entries removed from the queue cost their project nothing.
+if version_is_stale() then return false end
+move_due(request.due_limit)
+
+local now = microseconds()
+local window_size = request.look_ahead + 1
+local taken = {}  -- members claimed by this call
+local answer = {}
+
+-- Tags ---------------------------------------------------------------------------------------------------------------
+
+local tags, changed_tags = {}, {}
+
+local function tag(field)
+  if not tags[field] then tags[field] = tonumber(redis.call('HGET', key.fair, field) or 0) end
+  return tags[field]
+end
+
+local function set_tag(field, value)
+  tags[field] = value
+  changed_tags[field] = true
+end
+
+local function start_tag(class, band, project)
+  local clock = class.name .. ':' .. band
+  return math.max(tag(clock), tag(clock .. ':' .. project))
+end
+
+-- Answers the field that was charged.
+local function charge(class, entry)
+  local clock = class.name .. ':' .. entry.band
+  local flow = clock .. ':' .. entry.project
+  local start = math.max(tag(clock), tag(flow))
+  set_tag(clock, start)
+  set_tag(flow, start + entry.charge)
+  return flow
+end
+
+local function save_tags()
+  -- Tags of classes that are no more pile up. To forget all debts now and then is cheaper than to track them.
+  if redis.call('HLEN', key.fair) > 50000 then redis.call('DEL', key.fair) end
+  for field in pairs(changed_tags) do redis.call('HSET', key.fair, field, tags[field]) end
+end
+
+-- A view is what one class of workers would be given, in order: its first entries are read as they are needed. ---------
+
+-- The next member of a project in one queue that nobody has taken.
+local function head(flow)
+  while true do
+    local member = flow.ahead[flow.at]
+    if not member then
+      flow.ahead = redis.call('ZRANGEBYLEX', queue_key[flow.queue], '(' .. flow.last, flow.stop, 'LIMIT', 0, window_size)
+      flow.at = 1
+      if #flow.ahead == 0 then return nil end
+    elseif taken[member] then
+      flow.last, flow.at = member, flow.at + 1
+    else
+      return member
+    end
+  end
+end
+
+local function add_flow(view, queue, first)
+  local prefix = first:match('^%d+:[^:]*:')
+  local name = prefix:sub(5, -2)
+  local project = view.by_name[name]
+  if not project then
+    project = {name = name, flows = {}, tag = start_tag(view.class, view.band, name)}
+    view.by_name[name] = project
+    table.insert(view.projects, project)
+  end
+  local past = prefix:sub(1, -2) .. ';'  -- ';' follows ':'
+  table.insert(project.flows, {queue = queue, prefix = #prefix, stop = '(' .. past, ahead = {first}, at = 1, last = first})
+  return past
+end
+
+-- Open the next lower priority that has entries.
+local function open_band(view)
+  local firsts, band = {}, nil
+  for _, queue in ipairs(view.class.queues) do
+    local first = redis.call('ZRANGEBYLEX', queue_key[queue], view.from, '+', 'LIMIT', 0, 1)[1]
+    firsts[queue] = first
+    if first and (not band or first:sub(1, 3) < band) then band = first:sub(1, 3) end
+  end
+  if not band then return false end
+  view.band, view.from, view.projects, view.by_name = band, '[' .. band .. ';', {}, {}
+  for _, queue in ipairs(view.class.queues) do
+    local first = firsts[queue]
+    while first and first:sub(1, 3) == band do
+      local past = add_flow(view, queue, first)
+      first = redis.call('ZRANGEBYLEX', queue_key[queue], '[' .. past, '(' .. band .. ';', 'LIMIT', 0, 1)[1]
+    end
+  end
+  return true
+end
+
+-- The project's oldest entry, over all queues.
+local function oldest(project)
+  local best, best_age
+  for _, flow in ipairs(project.flows) do
+    local member = head(flow)
+    local age = member and member:sub(flow.prefix + 1)
+    if age and (not best or age < best_age) then best, best_age = flow, age end
+  end
+  return best, best_age
+end
+
+local function fairest(view)
+  local project, flow, age
+  for i = #view.projects, 1, -1 do
+    local other = view.projects[i]
+    local its_flow, its_age = oldest(other)
+    if not its_flow then
+      table.remove(view.projects, i)
+    elseif not project or other.tag < project.tag or (other.tag == project.tag and its_age < age) then
+      project, flow, age = other, its_flow, its_age
+    end
+  end
+  return project, flow
+end
+
+local function entry_of(id, record, raw)
+  return {
+    id = id, raw = raw, member = record[MEMBER], queue = record[QUEUE], project = record[PROJECT],
+    band = record[MEMBER]:sub(1, 3), enqueued = record[ENQUEUED], charge = record[CHARGE],
+    need = {record[CPU], record[MEMORY], record[DISK]}, environment = record[ENVIRONMENT],
+  }
+end
+
+local function following(view)
+  while true do
+    local project, flow = fairest(view)
+    if project then
+      local member = flow.ahead[flow.at]
+      flow.last, flow.at = member, flow.at + 1
+      local id = member:match('^%d+:[^:]*:%d+:%d+:(.*)$')
+      local record, raw = read(id)
+      if record then
+        project.tag = project.tag + record[CHARGE]
+        return entry_of(id, record, raw)
+      end
+      redis.call('ZREM', queue_key[flow.queue], member)
+    elseif not open_band(view) then
+      return nil
+    end
+  end
+end
+
+-- The i-th entry that the class would be given.
+local function candidate(view, i)
+  while view.window[i] and taken[view.window[i].member] do table.remove(view.window, i) end
+  if not view.window[i] then view.window[i] = following(view) end
+  return view.window[i]
+end
+
+-- Room and reservations --------------------------------------------------------------------------------------------------
+
+local reservation_of = {}  -- worker to {id, need}
+local reserved_worker = {}  -- id to worker
+
+local function fits(need, room)
+  for i = 1, 3 do
+    if need[i] > 0 and need[i] > room[i] then return false end
+  end
+  return true
+end
+
+-- What others than the holder of its reservation may use.
+local function room(bid)
+  local held = reservation_of[bid.worker]
+  if not held then return bid.free end
+  return {bid.free[1] - held.need[1], bid.free[2] - held.need[2], bid.free[3] - held.need[3]}
+end
+
+local function reserve(bid, entry)
+  reservation_of[bid.worker], reserved_worker[entry.id] = entry, bid.worker
+  local expires = now + request.reservation_ttl
+  redis.call('HSET', key.reservations, entry.id,
+    cmsgpack.pack({bid.worker, expires, entry.need[1], entry.need[2], entry.need[3]}))
+end
+
+local function cancel_reservation(id)
+  redis.call('HDEL', key.reservations, id)
+  if reserved_worker[id] then
+    reservation_of[reserved_worker[id]] = nil
+    reserved_worker[id] = nil
+  end
+end
+
+local function read_reservations()
+  local all = redis.call('HGETALL', key.reservations)
+  for i = 1, #all, 2 do
+    local worker, expires, cpu, memory, disk = unpack(cmsgpack.unpack(all[i + 1]))
+    if expires < now then
+      cancel_reservation(all[i])
+    else
+      reservation_of[worker], reserved_worker[all[i]] = {id = all[i], need = {cpu, memory, disk}}, worker
+    end
+  end
+end
+
+-- How far the worker is from having room, as a part of its capacity.
+local function shortage(bid, need)
+  local worst = 0
+  for i = 1, 3 do
+    if need[i] > 0 then worst = math.max(worst, (need[i] - bid.free[i]) / bid.capacity[i]) end
+  end
+  return worst
+end
+
+-- An aged entry that has room nowhere reserves the worker that will soonest have it.
+local function reserve_for(entry)
+  local best, least
+  for _, bid in ipairs(request.bids) do
+    if bid.class.satisfies[entry.queue] then
+      if fits(entry.need, room(bid)) then return end
+      if fits(entry.need, bid.capacity) and not reservation_of[bid.worker] then
+        local missing = shortage(bid, entry.need)
+        if not best or missing < least then best, least = bid, missing end
+      end
+    end
+  end
+  if best then reserve(best, entry) end
+end
+
+-- Claims -----------------------------------------------------------------------------------------------------------------
+
+local used = {}
+
+local function give(number, bid, entry)
+  taken[entry.member] = true
+  cancel_reservation(entry.id)
+  redis.call('ZREM', queue_key[entry.queue], entry.member)
+  redis.call('ZADD', key.claims, now + request.claim_ttl, entry.id)
+  redis.call('HSET', key.holders, entry.id, cmsgpack.pack({bid.worker, charge(bid.class, entry)}))
+  used[entry.queue] = true
+  for i = 1, 3 do bid.free[i] = bid.free[i] - entry.need[i] end
+  bid.shards = bid.shards - 1
+  table.insert(answer, number)
+  table.insert(answer, entry.raw)
+end
+
+-- The entry for which the worker is reserved goes first, or keeps its reservation.
+local function serve_reservation(number, bid)
+  local held = reservation_of[bid.worker]
+  if not held then return end
+  local record, raw = read(held.id)
+  local waits = record and bid.class.satisfies[record[QUEUE]]
+    and redis.call('ZSCORE', queue_key[record[QUEUE]], record[MEMBER])
+  if not waits or not fits(held.need, bid.capacity) then
+    cancel_reservation(held.id)
+  elseif bid.shards > 0 and fits(held.need, bid.free) then
+    give(number, bid, entry_of(held.id, record, raw))
+  else
+    reserve(bid, held)
+  end
+end
+
+-- The first that fits; among those of its priority within the window, one whose environment is warm.
+local function choose(bid)
+  local view, space, first = bid.class.view, room(bid), nil
+  for i = 1, window_size do
+    local entry = candidate(view, i)
+    if not entry or (first and entry.band ~= first.band) then break end
+    if fits(entry.need, space) then
+      if bid.warm[entry.environment] then return entry end
+      first = first or entry
+      if not bid.warm_any then break end
+    end
+  end
+  return first
+end
+
+for _, class in ipairs(request.classes) do
+  class.satisfies = {}
+  for _, queue in ipairs(class.queues) do class.satisfies[queue] = true end
+  class.view = {class = class, from = '-', projects = {}, by_name = {}, window = {}}
+end
+for _, bid in ipairs(request.bids) do
+  bid.class = request.classes[bid.class]
+  bid.warm_any = next(bid.warm) ~= nil
+end
+
+read_reservations()
+for number, bid in ipairs(request.bids) do serve_reservation(number, bid) end
+for _, class in ipairs(request.classes) do
+  for i = 1, window_size do
+    local entry = candidate(class.view, i)
+    if not entry then break end
+    local aged = request.now - entry.enqueued > request.reserve_after
+    if aged and not reserved_worker[entry.id] then reserve_for(entry) end
+  end
+end
+
+-- In rounds, so that every worker gets one before any gets two.
+local progress = true
+while progress do
+  progress = false
+  for number, bid in ipairs(request.bids) do
+    local entry = bid.shards > 0 and choose(bid)
+    if entry then
+      give(number, bid, entry)
+      progress = true
+    else
+      bid.shards = 0
+    end
+  end
+end
+
+for queue in pairs(used) do redis.call('ZADD', key.used, 'GT', math.floor(now / 1000000), queue) end
+save_tags()
+return answer

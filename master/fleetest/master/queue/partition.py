@@ -1,0 +1,77 @@
+"""One partition of the queue: its keys, and the scripts that work on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any, Final
+
+import msgspec
+from redis.asyncio import Redis
+
+from fleetest.master.queue.connection import redis_errors
+from fleetest.master.queue.sources import lua
+
+__all__ = ["Partition", "Script"]
+
+_FIXED: Final = (
+    "entries",
+    "index",
+    "claims",
+    "holders",
+    "delayed",
+    "reservations",
+    "fair",
+    "queues",
+    "used",
+    "version",
+)
+"""In the order in which `prelude.lua` names them."""
+
+
+class Script(StrEnum):
+    """The scripts: each is a file of that name, and the prelude goes before it."""
+
+    ENQUEUE = "enqueue"
+    CLAIM = "claim"
+    CONFIRM = "confirm"
+    RELEASE = "release"
+    REMOVE = "remove"
+    RETURN_DUE = "return_due"
+    PLACE = "place"
+
+
+class Partition:
+    """
+    Args:
+        name: goes into every key as its hash tag: all keys of a partition share a slot of Redis Cluster.
+    """
+
+    def __init__(self, redis: Redis, name: str) -> None:
+        self._prefix = f"fleetest:{{{name}}}:"
+        self.channel = self._prefix + "wakeups"
+        self._keys = [self._prefix + each for each in _FIXED]
+        prelude = lua("prelude")
+        self._scripts = {each: redis.register_script(f"{prelude}\n{lua(each)}") for each in Script}
+
+    def key(self, name: str) -> str:
+        """The full name of one of the fixed keys."""
+        return self._prefix + name
+
+    async def call(
+        self, script: Script, request: dict[str, Any], queues: Sequence[str] = (), records: Sequence[bytes] = ()
+    ) -> Any:
+        """
+        Run a script, which may touch these queues and no others.
+
+        Args:
+            request: without bytes: `cmsgpack` in Redis 6.2 knows no msgpack `bin`.
+            records: handed over as they are.
+
+        Raises:
+            DependencyUnavailable: Redis does not answer.
+        """
+        keys = [*self._keys, *(f"{self._prefix}queue:{name}" for name in queues)]
+        packed = msgspec.msgpack.encode({**request, "queues": queues})
+        with redis_errors():
+            return await self._scripts[script](keys=keys, args=[packed, self.channel, *records])

@@ -1,0 +1,171 @@
+"""
+How an entry is written in Redis.
+
+Within a queue, entries are members of a sorted set whose scores are all 0, so that Redis keeps them in the order of
+their bytes: `PPP:project:age:index:id`, with 100 - priority, microseconds since 1970, and the place in the batch.
+Thus the entries of one project within a priority lie together, oldest first, and ZRANGEBYLEX finds each's head.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from urllib.parse import quote, unquote
+
+import msgspec
+
+from fleetest.common.errors import InvalidRequest
+from fleetest.common.tasks import Resources
+from fleetest.master.queue.capabilities import queue_name
+from fleetest.master.queue.ports import QueueEntry
+
+__all__ = [
+    "decode_entry",
+    "encode_entry",
+    "entry_id",
+    "first_id_after_run",
+    "first_id_of_run",
+    "microseconds",
+    "queue_of",
+    "shard_of",
+    "time_of",
+]
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_HIGHEST_PRIORITY: Final = 100
+
+
+class _Record(msgspec.Struct, frozen=True, array_like=True):
+    """The first nine are read by the scripts, by position: see `prelude.lua`."""
+
+    member: str
+    queue: str
+    project_key: str
+    enqueued_at: int
+    charge: float
+    cpu_millis: int
+    memory_bytes: int
+    disk_bytes: int
+    environment_key: str
+    run_id: str
+    shard_id: str
+    project: str
+    priority: int
+    not_before: int | None
+    requirements: dict[str, str]
+    cost: float
+    weight: float
+
+
+_encoder: Final = msgspec.msgpack.Encoder()
+_decoder: Final = msgspec.msgpack.Decoder(_Record)
+
+
+def microseconds(moment: datetime) -> int:
+    """Since 1970; `moment` is aware."""
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def time_of(count: int) -> datetime:
+    """The opposite of `microseconds`."""
+    return _EPOCH + count * _MICROSECOND
+
+
+def entry_id(run_id: str, shard_id: str) -> str:
+    """Ids of a run follow one another in the order of bytes; a slash in an id cannot be taken for ours."""
+    return f"{_quoted(run_id)}/{_quoted(shard_id)}"
+
+
+def first_id_of_run(run_id: str) -> str:
+    """Not greater than any id of the run's entries."""
+    return f"{_quoted(run_id)}/"
+
+
+def first_id_after_run(run_id: str) -> str:
+    """Greater than any id of the run's entries: `0` follows the slash."""
+    return f"{_quoted(run_id)}0"
+
+
+def shard_of(identifier: bytes) -> str:
+    """The shard id in an entry's id."""
+    return unquote(identifier.decode().partition("/")[2])
+
+
+def encode_entry(entry: QueueEntry, index: int) -> bytes:
+    """
+    The entry's record.
+
+    Args:
+        index: its place in the batch, which decides between entries of the same age.
+
+    Raises:
+        InvalidRequest: its priority, cost or weight is out of range.
+    """
+    _check(entry)
+    age = max(0, microseconds(entry.enqueued_at))
+    project_key = _quoted(entry.project)
+    place = f"{_HIGHEST_PRIORITY - entry.priority:03d}:{project_key}:{age:017d}:{index:07d}"
+    return _encoder.encode(
+        _Record(
+            member=f"{place}:{entry_id(entry.run_id, entry.shard_id)}",
+            queue=queue_name(entry.requirements),
+            project_key=project_key,
+            enqueued_at=age,
+            charge=entry.cost / entry.weight,
+            cpu_millis=entry.resources.cpu_millis,
+            memory_bytes=entry.resources.memory_bytes,
+            disk_bytes=entry.resources.disk_bytes,
+            environment_key=entry.environment_key,
+            run_id=entry.run_id,
+            shard_id=entry.shard_id,
+            project=entry.project,
+            priority=entry.priority,
+            not_before=None if entry.not_before is None else microseconds(entry.not_before),
+            requirements=dict(entry.requirements),
+            cost=entry.cost,
+            weight=entry.weight,
+        )
+    )
+
+
+def decode_entry(raw: bytes) -> QueueEntry:
+    """The entry that was encoded."""
+    record = _decoder.decode(raw)
+    return QueueEntry(
+        run_id=record.run_id,
+        shard_id=record.shard_id,
+        project=record.project,
+        priority=record.priority,
+        enqueued_at=time_of(record.enqueued_at),
+        requirements=record.requirements,
+        resources=Resources(
+            cpu_millis=record.cpu_millis, memory_bytes=record.memory_bytes, disk_bytes=record.disk_bytes
+        ),
+        environment_key=record.environment_key,
+        not_before=None if record.not_before is None else time_of(record.not_before),
+        cost=record.cost,
+        weight=record.weight,
+    )
+
+
+def queue_of(raw: bytes) -> str:
+    """The name of the queue to which a recorded entry belongs."""
+    return _decoder.decode(raw).queue
+
+
+def _quoted(text: str) -> str:
+    """Free of the signs that part an id or a member."""
+    return quote(text, safe="")
+
+
+def _check(entry: QueueEntry) -> None:
+    if not 0 <= entry.priority <= _HIGHEST_PRIORITY:
+        raise InvalidRequest(
+            f"shard {entry.shard_id!r} has priority {entry.priority}", hint="A priority is a number from 0 to 100."
+        )
+    if not (entry.cost >= 0 and entry.weight > 0):
+        raise InvalidRequest(
+            f"shard {entry.shard_id!r} has cost {entry.cost} and weight {entry.weight}",
+            hint="A cost is at least 0, a weight more than 0.",
+        )

@@ -1,0 +1,105 @@
+"""The feed of commits: one capped Redis Stream."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from datetime import timedelta
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.typing import EncodableT
+
+from fleetest.common.backoff import Backoff
+from fleetest.common.errors import DependencyUnavailable
+from fleetest.master.queue.connection import redis_errors
+from fleetest.master.queue.ports import CommitNotice
+
+__all__ = ["MAX_EVENTS_BYTES", "RedisCommitFeed"]
+
+MAX_EVENTS_BYTES: Final = 256 << 10
+"""Larger commits are announced without their content."""
+
+_STREAM: Final = "fleetest:{commits}:stream"
+_KEPT: Final = 4096
+"""About so many notices stay readable for one who is behind: at most 1 GiB, usually some megabytes."""
+
+_READ_AT_ONCE: Final = 500
+_BLOCK: Final = timedelta(seconds=5)
+
+
+class RedisCommitFeed:
+    """Fulfils `CommitFeed`."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    async def publish(self, notices: Sequence[CommitNotice]) -> None:
+        """
+        In one round trip.
+
+        Raises:
+            DependencyUnavailable: Redis does not answer; some may have been published.
+        """
+        if not notices:
+            return
+        with redis_errors():
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for notice in notices:
+                    pipeline.xadd(_STREAM, _fields(notice), maxlen=_KEPT, approximate=True)
+                await pipeline.execute()
+
+    async def notices(self) -> AsyncGenerator[Sequence[CommitNotice], None]:
+        """
+        From now on, in the order of publication.
+
+        The first answer is an empty one: every notice published from then on is told. Redis may lose the last
+        second's when it dies, so another empty one is told after it did not answer: look into the log then.
+        """
+        backoff = Backoff(first=timedelta(milliseconds=50), longest=timedelta(seconds=2))
+        failures = 0
+        told_of_start = False
+        position = b""
+        while True:
+            try:
+                position = position or await self._end()
+                if not told_of_start:
+                    told_of_start = True
+                    yield ()
+                position, notices = await self._read(position)
+            except DependencyUnavailable:
+                failures += 1
+                told_of_start = False
+                await asyncio.sleep(backoff.delay(failures).total_seconds())
+                continue
+            failures = 0
+            if notices:
+                yield notices
+
+    async def _end(self) -> bytes:
+        """Where the stream ends now; reading after `$` anew each time would miss what comes between two reads."""
+        with redis_errors():
+            last: Any = await self._redis.xrevrange(_STREAM, count=1)
+        end: bytes = last[0][0] if last else b"0-0"
+        return end
+
+    async def _read(self, position: bytes) -> tuple[bytes, list[CommitNotice]]:
+        with redis_errors():
+            answer: Any = await self._redis.xread(
+                {_STREAM: position}, count=_READ_AT_ONCE, block=_BLOCK // timedelta(milliseconds=1)
+            )
+        if not answer:
+            return position, []
+        [(_, entries)] = answer
+        return entries[-1][0], [_notice(fields) for _, fields in entries]
+
+
+def _fields(notice: CommitNotice) -> dict[EncodableT, EncodableT]:
+    fields: dict[EncodableT, EncodableT] = {"run": notice.run_id, "at": notice.position}
+    if notice.events is not None and len(notice.events) <= MAX_EVENTS_BYTES:
+        fields["events"] = notice.events
+    return fields
+
+
+def _notice(fields: dict[bytes, bytes]) -> CommitNotice:
+    return CommitNotice(run_id=fields[b"run"].decode(), position=int(fields[b"at"]), events=fields.get(b"events"))

@@ -1,0 +1,278 @@
+"""
+The shard queue in Redis.
+
+One partition is one hash slot, so that Redis Cluster works. Its keys begin with `fleetest:{partition}:` and hold
+
+==============  ==========  ==============================================================================
+entries         hash        id to record (`records.py`) of whatever waits or is claimed
+index           sorted set  the same ids, in the order of their bytes: finds a run's entries
+queue:NAME      sorted set  what waits for a worker, in the order of `records.py`
+delayed         sorted set  id to microseconds, by the masters' clock, at which it joins its queue
+claims          sorted set  id to microseconds, by Redis's clock, until which the claim must be confirmed
+holders         hash        id to the worker that claimed it, and the field of `fair` that was charged
+reservations    hash        id to the worker that keeps room for it, until when, and how much
+fair            hash        virtual times and finish tags (`claim.lua`)
+queues          hash        NAME to required capabilities
+used            sorted set  NAME to seconds at which something was last put in or taken out
+version         string      changes whenever a queue comes or goes
+==============  ==========  ==============================================================================
+
+Redis must not evict keys: `maxmemory-policy noeviction`, which is its default.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
+from datetime import timedelta
+from typing import Any, Final, TypeVar
+
+import msgspec
+from redis.asyncio import Redis
+
+from fleetest.common.backoff import Backoff
+from fleetest.common.clock import Clock
+from fleetest.common.errors import DependencyUnavailable
+from fleetest.common.tasks import Resources
+from fleetest.master.queue.capabilities import KnownQueues, canonical, queue_name
+from fleetest.master.queue.connection import redis_errors
+from fleetest.master.queue.partition import Partition, Script
+from fleetest.master.queue.ports import Bid, Claim, QueueEntry, QueuePlace
+from fleetest.master.queue.records import (
+    decode_entry,
+    encode_entry,
+    entry_id,
+    first_id_after_run,
+    first_id_of_run,
+    microseconds,
+    queue_of,
+    shard_of,
+    time_of,
+)
+
+__all__ = ["LOOK_AHEAD", "RedisShardQueue"]
+
+LOOK_AHEAD: Final = 16
+"""How many entries that do not fit a claim looks past."""
+
+_BATCH: Final = 500
+"""Entries that one script call moves at most, so that it keeps others waiting for milliseconds only."""
+
+_FORGET_QUEUE_AFTER: Final = timedelta(days=1)
+
+_T = TypeVar("_T")
+
+
+class RedisShardQueue:
+    """
+    Fulfils `ShardQueue`. Any number of masters may share a partition.
+
+    Args:
+        partition: one until a single Redis is too slow; each is a queue of its own.
+        claim_ttl: how long a claim waits for its confirmation.
+        reserve_after: how long an entry waits before a worker is kept free for it.
+        reservation_ttl: how long a worker that does not bid keeps its reservation.
+        clock: tells when delays are over and how old entries are; claims expire by Redis's own clock.
+    """
+
+    def __init__(
+        self,
+        redis: Redis,
+        *,
+        partition: str = "0",
+        claim_ttl: timedelta,
+        reserve_after: timedelta,
+        clock: Clock,
+        reservation_ttl: timedelta = timedelta(minutes=5),
+    ) -> None:
+        self._redis = redis
+        self._partition = Partition(redis, partition)
+        self._claim_ttl = claim_ttl
+        self._reserve_after = reserve_after
+        self._reservation_ttl = reservation_ttl
+        self._clock = clock
+        self._known = KnownQueues()
+
+    async def enqueue(self, entries: Sequence[QueueEntry]) -> None:
+        """
+        Each batch of 500 is atomic; a failure in between leaves whole batches, and the call may be repeated.
+
+        Raises:
+            InvalidRequest: a priority, cost or weight is out of range; nothing was enqueued.
+            DependencyUnavailable: Redis does not answer.
+        """
+        records = [encode_entry(entry, index) for index, entry in enumerate(entries)]
+        for some, their_records in zip(_batches(entries), _batches(records), strict=True):
+            requirements = {queue_name(entry.requirements): canonical(entry.requirements) for entry in some}
+            items = [(entry_id(entry.run_id, entry.shard_id), _due(entry)) for entry in some]
+            request = {"now": self._now(), "entries": items, "requirements": requirements}
+            await self._partition.call(Script.ENQUEUE, request, list(requirements), their_records)
+
+    async def claim(self, bids: Sequence[Bid]) -> Sequence[Claim]:
+        if not bids:
+            return ()
+        while (answer := await self._claim_from(self._known, bids)) is None:
+            self._known = await self._read_known()
+        pairs = zip(answer[::2], answer[1::2], strict=True)
+        return [Claim(entry=decode_entry(raw), worker_id=bids[number - 1].worker_id) for number, raw in pairs]
+
+    async def confirm(self, claims: Sequence[Claim]) -> None:
+        for some in _batches(claims):
+            await self._partition.call(Script.CONFIRM, {"claims": _held(some)})
+
+    async def release(self, claims: Sequence[Claim]) -> None:
+        for some in _batches(claims):
+            queues = {queue_name(claim.entry.requirements) for claim in some}
+            await self._partition.call(Script.RELEASE, {"claims": _held(some)}, list(queues))
+
+    async def remove(self, run_id: str, shard_ids: Sequence[str] | None = None) -> None:
+        shards = await self.waiting(run_id) if shard_ids is None else shard_ids
+        for some in _batches([entry_id(run_id, shard_id) for shard_id in shards]):
+            queues = await self._queues_of(some)
+            await self._partition.call(Script.REMOVE, {"ids": some}, list(queues))
+
+    async def return_expired(self) -> int:
+        returned = 0
+        while True:
+            request = {
+                "version": self._known.version,
+                "now": self._now(),
+                "limit": _BATCH,
+                "forget_queue_after": _in_microseconds(_FORGET_QUEUE_AFTER),
+            }
+            moved: int | None = await self._partition.call(Script.RETURN_DUE, request, self._known.names)
+            if moved is None:
+                self._known = await self._read_known()
+                continue
+            returned += moved
+            if moved < _BATCH:
+                return returned
+
+    async def place(self, run_id: str, shard_id: str) -> QueuePlace | None:
+        """As if every project had an equal weight, and had just been served."""
+        identifier = entry_id(run_id, shard_id)
+        queues = await self._queues_of([identifier])
+        found = await self._partition.call(Script.PLACE, {"id": identifier}, list(queues))
+        if found is None:
+            return None
+        position, length, due = found
+        ready_at = None if due is None else time_of(int(float(due)))
+        return QueuePlace(position=position, queue_length=length, ready_at=ready_at)
+
+    async def waiting(self, run_id: str) -> frozenset[str]:
+        low, high = f"[{first_id_of_run(run_id)}", f"({first_id_after_run(run_id)}"
+        with redis_errors():
+            ids: Any = await self._redis.zrangebylex(self._partition.key("index"), low, high)
+        return frozenset(map(shard_of, ids))
+
+    async def depth(self) -> int:
+        """Entries that wait, delayed ones included; claimed ones are not."""
+        with redis_errors():
+            async with self._redis.pipeline(transaction=True) as pipeline:
+                pipeline.hlen(self._partition.key("entries"))
+                pipeline.zcard(self._partition.key("claims"))
+                entries, claims = await pipeline.execute()
+        return int(entries - claims)
+
+    async def wakeups(self) -> AsyncGenerator[None, None]:
+        """
+        The first is told as soon as we listen, and another whenever we had to connect again: what came before then
+        is found by claiming.
+        """
+        backoff = Backoff(first=timedelta(milliseconds=50), longest=timedelta(seconds=2))
+        failures = 0
+        while True:
+            try:
+                async with aclosing(self._messages()) as messages:
+                    async for _ in messages:
+                        failures = 0
+                        yield
+            except DependencyUnavailable:
+                failures += 1
+                await asyncio.sleep(backoff.delay(failures).total_seconds())
+
+    async def _messages(self) -> AsyncGenerator[None, None]:
+        """
+        Every message, among them the answer to our subscription, which the client repeats by itself when it
+        connects again: from that answer on nothing is missed.
+        """
+        with redis_errors():
+            async with self._redis.pubsub() as subscription:
+                await subscription.subscribe(self._partition.channel)
+                while True:
+                    if await subscription.get_message(timeout=None) is not None:  # None: a health check
+                        yield
+
+    async def _claim_from(self, known: KnownQueues, bids: Sequence[Bid]) -> list[Any] | None:
+        satisfied = [known.satisfied_by(bid.capabilities) for bid in bids]
+        classes = {queues: number for number, queues in enumerate(dict.fromkeys(satisfied), start=1)}
+        request = {
+            "version": known.version,
+            "now": self._now(),
+            "look_ahead": LOOK_AHEAD,
+            "due_limit": _BATCH,
+            "claim_ttl": _in_microseconds(self._claim_ttl),
+            "reserve_after": _in_microseconds(self._reserve_after),
+            "reservation_ttl": _in_microseconds(self._reservation_ttl),
+            "classes": [{"name": _class_name(queues), "queues": queues} for queues in classes],
+            "bids": [_bid(bid, classes[queues]) for bid, queues in zip(bids, satisfied, strict=True)],
+        }
+        answer: list[Any] | None = await self._partition.call(Script.CLAIM, request, sorted(set().union(*classes)))
+        return answer
+
+    async def _read_known(self) -> KnownQueues:
+        with redis_errors():
+            async with self._redis.pipeline(transaction=True) as pipeline:
+                pipeline.get(self._partition.key("version"))
+                pipeline.hgetall(self._partition.key("queues"))
+                version, queues = await pipeline.execute()
+        return KnownQueues(
+            (version or b"").decode(),
+            {name.decode(): msgspec.json.decode(wanted, type=dict[str, str]) for name, wanted in queues.items()},
+        )
+
+    async def _queues_of(self, ids: Sequence[str]) -> set[str]:
+        with redis_errors():
+            records: Any = await self._redis.hmget(self._partition.key("entries"), list(ids))
+        return {queue_of(raw) for raw in records if raw is not None}
+
+    def _now(self) -> int:
+        return microseconds(self._clock.now())
+
+
+def _in_microseconds(span: timedelta) -> int:
+    return span // timedelta(microseconds=1)
+
+
+def _due(entry: QueueEntry) -> int:
+    return 0 if entry.not_before is None else microseconds(entry.not_before)
+
+
+def _held(claims: Sequence[Claim]) -> list[tuple[str, str]]:
+    return [(entry_id(claim.entry.run_id, claim.entry.shard_id), claim.worker_id) for claim in claims]
+
+
+def _class_name(queues: tuple[str, ...]) -> str:
+    """Names the class of all workers that satisfy these queues."""
+    return queue_name(dict.fromkeys(queues, ""))
+
+
+def _bid(bid: Bid, worker_class: int) -> dict[str, Any]:
+    return {
+        "worker": bid.worker_id,
+        "class": worker_class,
+        "shards": bid.shards,
+        "free": _amounts(bid.free),
+        "capacity": _amounts(bid.capacity),
+        "warm": dict.fromkeys(bid.warm_environment_keys, True),
+    }
+
+
+def _amounts(resources: Resources) -> tuple[int, int, int]:
+    return resources.cpu_millis, resources.memory_bytes, resources.disk_bytes
+
+
+def _batches(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    for start in range(0, len(items), _BATCH):
+        yield items[start : start + _BATCH]

@@ -1,0 +1,9 @@
+-- request: ids
+for _, id in ipairs(request.ids) do
+  local entry = read(id)
+  local queue = entry and queue_key[entry[QUEUE]]
+  if queue then
+    redis.call('ZREM', queue, entry[MEMBER])
+    forget(id)
+  end
+end
