@@ -1,0 +1,316 @@
+"""
+The worker's agent: keeps in touch with the master, and passes on what the two have to say to each other.
+
+What the worker holds outlives its streams: while the master is away, attempts go on and their reports wait in the
+spool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
+from datetime import timedelta
+from typing import Any, Final, Protocol
+
+import structlog
+
+from fleetest.common.backoff import Backoff
+from fleetest.common.clock import Clock
+from fleetest.common.errors import (
+    AlreadyExists,
+    DeadlinePassed,
+    DependencyUnavailable,
+    FleetestError,
+    Forbidden,
+    InvalidRequest,
+    LeaseLost,
+    Unauthenticated,
+    WrongState,
+)
+from fleetest.common.results import ResourceSample
+from fleetest.worker.messages import (
+    Acknowledged,
+    Assign,
+    Drain,
+    Goodbye,
+    Heartbeat,
+    Hello,
+    Instruction,
+    Offer,
+    Registered,
+    Stop,
+    Welcome,
+)
+from fleetest.worker.outbox import Outbox
+from fleetest.worker.roster import Roster
+from fleetest.worker.session_stream import MasterConnection, SessionStream
+from fleetest.worker.wants import Wants
+
+__all__ = ["Agent", "Host"]
+
+_BACKOFF: Final = Backoff(first=timedelta(milliseconds=500), longest=timedelta(seconds=15))
+_ID_PATIENCE: Final = timedelta(seconds=45)
+_ANSWER_PATIENCE: Final = timedelta(seconds=1)
+_STOP_PATIENCE: Final = timedelta(seconds=15)
+_FAREWELL_PATIENCE: Final = timedelta(seconds=10)
+
+_log = structlog.stdlib.get_logger()
+
+
+class Host(Protocol):
+    """The machine that the agent runs on."""
+
+    def sample(self) -> ResourceSample:
+        """What it used since the last call."""
+
+    def memory_is_short(self) -> bool:
+        """Whether what is kept warm should rather be given back."""
+
+
+class Agent:
+    """
+    Args:
+        dials: opens a connection, one for each master; tried in turn.
+        make_roster: takes what to call when the worker's credit or readiness may have changed.
+        id_patience: how long another worker of the same id may be a ghost of this one whose lease still runs.
+        farewell_patience: how long a worker that goes waits for the master to take its last reports.
+    """
+
+    def __init__(
+        self,
+        *,
+        offer: Offer,
+        dials: Sequence[Callable[[], AbstractAsyncContextManager[MasterConnection]]],
+        outbox: Outbox,
+        make_roster: Callable[[Callable[[], None]], Roster],
+        host: Host,
+        clock: Clock,
+        backoff: Backoff = _BACKOFF,
+        id_patience: timedelta = _ID_PATIENCE,
+        farewell_patience: timedelta = _FAREWELL_PATIENCE,
+    ) -> None:
+        self._offer = offer
+        self._dials = itertools.cycle(dials)
+        self._outbox = outbox
+        self._host = host
+        self._clock = clock
+        self._backoff = backoff
+        self._id_patience = id_patience
+        self._farewell_patience = farewell_patience
+        self._changed = asyncio.Event()
+        self._heartbeat_due = asyncio.Event()
+        self._leaving = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._wants = Wants()
+        self._registered: Registered | None = None
+        self._stream: SessionStream | None = None
+        self._failures = 0
+        self._id_taken_since: float | None = None
+        self._roster = make_roster(self._on_change)
+
+    @property
+    def worker_id(self) -> str:
+        return self._offer.worker_id
+
+    @property
+    def leaving(self) -> bool:
+        """Whether it has been told to go."""
+        return self._leaving.is_set()
+
+    async def run(self) -> None:
+        """
+        Work until told to leave, and until what is held has ended and been reported.
+
+        Raises:
+            Unauthenticated, Forbidden: the token is missing, wrong, or not a worker's.
+            AlreadyExists: another worker has the id, for longer than a lost lease explains.
+            InvalidRequest, WrongState: this version and the master's do not go together.
+        """
+        try:
+            await _first_of(self._stay_connected(), self._leave())
+        finally:
+            await self._roster.close()
+            self._outbox.flush()
+
+    def drain(self, reason: str) -> None:
+        """Take no more work, finish what runs, then leave. Idempotent."""
+        self._take_no_more(reason)
+        self._leaving.set()
+
+    def stop(self, reason: str) -> None:
+        """Leave now: what runs is cut short and reported as errored. Idempotent."""
+        self.drain(reason)
+        self._stopping.set()
+
+    def _take_no_more(self, reason: str) -> None:
+        self._roster.draining = self._roster.draining or reason
+        self._on_change()
+        self._heartbeat_due.set()
+
+    def _on_change(self) -> None:
+        if self._stream is None:
+            self._roster.flush()  # nobody is there who could bring more
+        self._changed.set()
+
+    async def _leave(self) -> None:
+        await self._leaving.wait()
+        await _first_of(self._roster.vacated(), self._stopping.wait())
+        if self._stopping.is_set():
+            self._roster.stop_all()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_STOP_PATIENCE.total_seconds()):
+                    await self._roster.vacated()
+            await self._roster.close()
+        try:
+            async with asyncio.timeout(self._farewell_patience.total_seconds()):
+                await self._outbox.emptied()
+                if self._stream is not None:
+                    await self._stream.say(Goodbye(reason=self._roster.draining))
+                    await self._stream.finish()
+        except TimeoutError:
+            _log.warning("left_with_reports_in_spool")
+        except FleetestError as error:
+            _log.warning("left_without_goodbye", reason=error.message)
+
+    async def _stay_connected(self) -> None:
+        while True:
+            try:
+                async with next(self._dials)() as master:
+                    await self._work_for(master)
+            except LeaseLost as error:
+                _log.warning("session_lost", reason=error.message)
+                self._registered = None
+            except (Unauthenticated, Forbidden, InvalidRequest, WrongState):
+                raise
+            except AlreadyExists as error:
+                self._bear_with(error)
+            except FleetestError as error:
+                _log.warning("master_unavailable", reason=error.message, failures=self._failures + 1)
+            self._failures += 1
+            await asyncio.sleep(self._backoff.delay(self._failures).total_seconds())
+
+    def _bear_with(self, id_taken: AlreadyExists) -> None:
+        """The other worker may be this one's own past, whose lease has not run out yet; but not for ever."""
+        now = self._clock.monotonic()
+        self._id_taken_since = now if self._id_taken_since is None else self._id_taken_since
+        if now - self._id_taken_since >= self._id_patience.total_seconds():
+            raise id_taken
+        _log.warning("worker_id_taken", worker_id=self._offer.worker_id)
+
+    async def _work_for(self, master: MasterConnection) -> None:
+        """One stream from its beginning to its end, which is always an error."""
+        if self._registered is None:
+            self._registered = await master.register(self._offer)
+            self._id_taken_since = None
+        session = self._registered
+        async with master.session() as stream:
+            await stream.say(Hello(session_id=session.session_id, attempts=tuple(self._roster.refs)))
+            self._obey_welcome(await _in_time(stream.hear(), session.lease_ttl))
+            self._failures = 0
+            self._stream = stream
+            self._wants.forget()
+            _log.info("session_opened", session_id=session.session_id)
+            try:
+                await _first_of(
+                    self._obey(stream), self._say_reports(stream), self._say_wants(stream), self._beat(stream, session)
+                )
+            finally:
+                self._stream = None
+                self._roster.flush()
+
+    def _obey_welcome(self, welcome: Instruction) -> None:
+        if not isinstance(welcome, Welcome):
+            raise DependencyUnavailable("the master did not begin with a welcome")
+        self._roster.stop(
+            Stop(
+                refs=welcome.forget,
+                reason="the attempt is no longer this worker's",
+                grace=timedelta(),
+                finish_running_case=False,
+            )
+        )
+
+    async def _obey(self, stream: SessionStream) -> None:
+        while True:
+            match await stream.hear():
+                case Assign() as assign:
+                    await self._take(assign, stream)
+                case Acknowledged(sequence=sequence):
+                    self._outbox.acknowledge(sequence)
+                case Stop() as stop:
+                    self._roster.stop(stop)
+                case Drain(reason=reason):
+                    self._take_no_more(reason or "drained")
+                case Welcome() as welcome:
+                    self._obey_welcome(welcome)
+
+    async def _take(self, assign: Assign, stream: SessionStream) -> None:
+        self._wants.take(assign)
+        declined = self._roster.take(assign.assignments)
+        self._roster.refuse(assign.unreadable)
+        self._changed.set()
+        for each in declined:
+            await stream.say(each)
+
+    async def _say_reports(self, stream: SessionStream) -> None:
+        async for batch in self._outbox.batches():
+            await stream.say(batch)
+
+    async def _say_wants(self, stream: SessionStream) -> None:
+        """
+        Keep the master's picture of our credit right. A hungry session is part of the credit; when the master has
+        answered, or will not, it learns that nothing more is known to come.
+        """
+        while True:
+            self._changed.clear()
+            want = self._wants.ask(self._roster.credit)
+            if want is not None:
+                await stream.say(want)
+            elif self._wants.answered or not self._roster.credit.shards:
+                self._roster.flush()
+            try:
+                async with asyncio.timeout(None if self._wants.answered else _ANSWER_PATIENCE.total_seconds()):
+                    await self._changed.wait()
+            except TimeoutError:
+                self._roster.flush()
+
+    async def _beat(self, stream: SessionStream, session: Registered) -> None:
+        while True:
+            self._heartbeat_due.clear()
+            await stream.say(
+                Heartbeat(
+                    host=self._host.sample(),
+                    attempts=self._roster.samples(),
+                    not_ready_reason=self._roster.not_ready_reason,
+                    draining=bool(self._roster.draining),
+                )
+            )
+            if self._host.memory_is_short():
+                self._roster.release_idle()
+            self._changed.set()  # readiness comes back with time alone
+            with suppress(TimeoutError):
+                async with asyncio.timeout(session.heartbeat_interval.total_seconds()):
+                    await self._heartbeat_due.wait()
+
+
+async def _in_time(answer: Coroutine[Any, Any, Instruction], limit: timedelta) -> Instruction:
+    try:
+        async with asyncio.timeout(limit.total_seconds()):
+            return await answer
+    except TimeoutError:
+        raise DeadlinePassed(f"the master did not answer within {limit}") from None
+
+
+async def _first_of(*coroutines: Coroutine[Any, Any, Any]) -> None:
+    """Run them until one ends, end the others, and raise what it raised."""
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()

@@ -1,0 +1,113 @@
+"""Puts a worker together from its parts."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+
+from fleetest.common.clock import SystemClock
+from fleetest.common.version import version
+from fleetest.v1.blob_pb2_grpc import BlobServiceStub
+from fleetest.worker.agent import Agent
+from fleetest.worker.blob_cache import BlobCache
+from fleetest.worker.capabilities import find_capabilities
+from fleetest.worker.cgroup import read_cgroup
+from fleetest.worker.client_blobs import BlobClient
+from fleetest.worker.executors.process import ProcessExecutor
+from fleetest.worker.host import LocalHost, capacity_of, default_slots
+from fleetest.worker.identity import own_directory, persistent_worker_id
+from fleetest.worker.messages import Offer
+from fleetest.worker.outbox import Outbox
+from fleetest.worker.ports import Executor, Runner
+from fleetest.worker.readiness import Readiness
+from fleetest.worker.roster import Roster
+from fleetest.worker.runners.command import CommandRunner
+from fleetest.worker.runners.pytest import PytestRunner
+from fleetest.worker.session_stream import MasterConnection, dial, identified, open_channel
+from fleetest.worker.settings import WorkerSettings
+from fleetest.worker.slot import Slot, SlotObserver
+from fleetest.worker.slots import Slots
+from fleetest.worker.spool import Spool
+from fleetest.worker.workspaces import WorkspaceCache
+
+__all__ = ["open_worker"]
+
+
+@asynccontextmanager
+async def open_worker(settings: WorkerSettings) -> AsyncIterator[Agent]:
+    """
+    An agent that is ready to run; what it uses is closed on the way out.
+
+    Raises:
+        AlreadyExists: another worker uses the directory.
+        InvalidRequest, WrongState: the directory cannot be used.
+    """
+    with own_directory(settings.directory):
+        cache = BlobCache(settings.cache_directory or settings.directory / "cache", max_bytes=settings.cache_bytes)
+        # Blobs do not belong to a session; any master serves them.
+        async with open_channel(settings.masters[0]) as channel:
+            blobs = BlobClient(identified(BlobServiceStub(channel), settings.token), cache)
+            workspaces = WorkspaceCache(blobs, cache, state_directory=settings.directory / "workspaces")
+            executor = ProcessExecutor(settings.directory / "slots", workspaces, python=sys.executable)
+            spool = Spool(settings.directory / "spool")
+            try:
+                yield _agent(settings, [executor], [CommandRunner(blobs), PytestRunner(blobs)], spool)
+            finally:
+                await executor.close()
+                spool.close()
+
+
+def _agent(settings: WorkerSettings, executors: list[Executor], runners: list[Runner], spool: Spool) -> Agent:
+    clock = SystemClock()
+    capacity = capacity_of(settings.directory, read_cgroup())
+    count = settings.slots or default_slots(capacity)
+    outbox = Outbox(spool)
+
+    def make_slots(observer: SlotObserver) -> Slots:
+        slots = [
+            Slot(
+                number,
+                executors={executor.name: executor for executor in executors},
+                runners={runner.type: runner for runner in runners},
+                observer=observer,
+                idle_timeout=settings.idle_timeout,
+            )
+            for number in range(count)
+        ]
+        return Slots(slots, capacity)
+
+    def make_roster(on_change: Callable[[], None]) -> Roster:
+        return Roster(
+            make_slots=make_slots, outbox=outbox, readiness=Readiness(clock), clock=clock, on_change=on_change
+        )
+
+    return Agent(
+        offer=Offer(
+            worker_id=settings.worker_id or persistent_worker_id(settings.directory),
+            instance=secrets.token_hex(8),
+            version=version(),
+            hostname=socket.gethostname(),
+            capabilities=find_capabilities(
+                capacity,
+                executors=[executor.name for executor in executors],
+                labels=settings.labels,
+                search_path=os.environ.get("PATH", os.defpath),
+            ),
+            capacity=capacity,
+            slots=count,
+        ),
+        dials=[_dialler(address, settings) for address in settings.masters],
+        outbox=outbox,
+        make_roster=make_roster,
+        host=LocalHost(clock),
+        clock=clock,
+    )
+
+
+def _dialler(address: str, settings: WorkerSettings) -> Callable[[], AbstractAsyncContextManager[MasterConnection]]:
+    return partial(dial, address, settings.token)

@@ -1,0 +1,81 @@
+"""An attempt that this worker holds."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from fleetest.common.states import Verdict
+from fleetest.worker.assignments import Assignment, AttemptRef, Ended
+from fleetest.worker.reporting import AttemptReporter
+
+__all__ = ["Attempt", "StopOrder"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopOrder:
+    """
+    Why and how an attempt is ended before its time.
+
+    Args:
+        verdict: what it ends as, unless it ends by itself meanwhile.
+        grace: between asking its processes to end and ending them.
+    """
+
+    reason: str
+    verdict: Verdict = Verdict.CANCELLED
+    grace: timedelta = timedelta(seconds=5)
+    finish_running_case: bool = False
+
+
+class Attempt:
+    """
+    An assignment from its arrival to its end.
+
+    Attributes:
+        stop_order: the one that stands.
+        stop_ordered: set with every new stop order.
+        start_deadline: when its tests must have started, by the event loop's clock; `None` before that time runs.
+    """
+
+    def __init__(self, assignment: Assignment, reporter: AttemptReporter) -> None:
+        self.assignment = assignment
+        self.reporter = reporter
+        self.stop_order: StopOrder | None = None
+        self.stop_ordered = asyncio.Event()
+        self.start_deadline: float | None = None
+
+    @property
+    def ref(self) -> AttemptRef:
+        return self.assignment.ref
+
+    def order_stop(self, order: StopOrder) -> None:
+        """The first order stands, but one that lets the running case finish gives way to one that does not."""
+        standing = self.stop_order
+        if standing is None or (standing.finish_running_case and not order.finish_running_case):
+            self.stop_order = order
+            self.stop_ordered.set()
+
+    def start_clock(self) -> float | None:
+        """Let the start timeout run, if it does not yet; answers the deadline, `None` without a limit."""
+        limit = self.assignment.spec.start_timeout
+        if self.start_deadline is None and limit is not None:
+            self.start_deadline = asyncio.get_running_loop().time() + limit.total_seconds()
+        return self.start_deadline
+
+    def start_took_too_long(self) -> None:
+        """Order the stop that ends it as timed out."""
+        limit = self.assignment.spec.start_timeout
+        self.order_stop(StopOrder(reason=f"start: its tests did not start within {limit}", verdict=Verdict.TIMED_OUT))
+
+    def stopped(self) -> Ended:
+        """The end of an attempt that was stopped before a session had it."""
+        assert self.stop_order is not None, "nobody stopped it"
+        return Ended(verdict=self.stop_order.verdict, reason=self.stop_order.reason)
+
+    def judge(self, ended: Ended) -> Ended:
+        """How it ended, given what its session says: a cancelled attempt ends as its stop order says."""
+        if self.stop_order is None or ended.verdict is not Verdict.CANCELLED:
+            return ended
+        return replace(ended, verdict=self.stop_order.verdict, reason=self.stop_order.reason)

@@ -1,0 +1,373 @@
+"""Between the worker's values and the messages of `worker.proto`: pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping, Sequence
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError
+
+from fleetest.common.convert import (
+    artifact_from_proto,
+    artifact_to_proto,
+    case_result_from_proto,
+    case_result_to_proto,
+    duration_from_proto,
+    duration_to_proto,
+    planned_case_from_proto,
+    planned_case_to_proto,
+    resource_sample_to_proto,
+    resource_usage_from_proto,
+    resource_usage_to_proto,
+    resources_from_proto,
+    resources_to_proto,
+    shard_kind_from_proto,
+    text_to_proto,
+    time_from_proto,
+    time_to_proto,
+    verdict_from_proto,
+    verdict_to_proto,
+    version_control_from_proto,
+    version_control_to_proto,
+)
+from fleetest.common.errors import InvalidRequest
+from fleetest.v1 import types_pb2, worker_pb2
+from fleetest.worker.assignments import Assignment, AttemptRef, Ended, TaskSpec
+from fleetest.worker.messages import (
+    Acknowledged,
+    Assign,
+    Declined,
+    Drain,
+    Goodbye,
+    Heartbeat,
+    Hello,
+    Instruction,
+    Offer,
+    Registered,
+    Statement,
+    Stop,
+    StoredBatch,
+    Want,
+    Welcome,
+)
+from fleetest.worker.reports import ArtifactsLeft, Output, Planned, Report, Results, Running
+
+__all__ = [
+    "attempt_ref_from_proto",
+    "attempt_ref_to_proto",
+    "ended_from_proto",
+    "ended_to_proto",
+    "instruction_from_proto",
+    "offer_to_proto",
+    "registered_from_proto",
+    "report_from_proto",
+    "report_to_proto",
+    "reports_from_bytes",
+    "reports_to_bytes",
+    "statement_to_proto",
+    "task_spec_from_proto",
+    "task_spec_to_proto",
+]
+
+
+def attempt_ref_to_proto(value: AttemptRef) -> types_pb2.AttemptRef:
+    return types_pb2.AttemptRef(run_id=value.run_id, shard_id=value.shard_id, token=value.token)
+
+
+def attempt_ref_from_proto(message: types_pb2.AttemptRef) -> AttemptRef:
+    return AttemptRef(run_id=message.run_id, shard_id=message.shard_id, token=message.token)
+
+
+def offer_to_proto(value: Offer) -> worker_pb2.RegisterRequest:
+    return worker_pb2.RegisterRequest(
+        worker_id=value.worker_id,
+        version=value.version,
+        capabilities=value.capabilities,
+        capacity=resources_to_proto(value.capacity),
+        slots=value.slots,
+        hostname=value.hostname,
+        instance=value.instance,
+    )
+
+
+def registered_from_proto(message: worker_pb2.RegisterResponse) -> Registered:
+    return Registered(
+        session_id=message.session_id,
+        lease_ttl=duration_from_proto(message.lease_ttl),
+        heartbeat_interval=duration_from_proto(message.heartbeat_interval),
+        sample_interval=duration_from_proto(message.sample_interval),
+    )
+
+
+def statement_to_proto(value: Statement) -> worker_pb2.WorkerMessage:
+    """
+    Raises:
+        InvalidRequest: a stored batch cannot be read back.
+    """
+    match value:
+        case Hello():
+            return worker_pb2.WorkerMessage(
+                hello=worker_pb2.Hello(
+                    session_id=value.session_id, attempts=[attempt_ref_to_proto(ref) for ref in value.attempts]
+                )
+            )
+        case Heartbeat():
+            return worker_pb2.WorkerMessage(heartbeat=_heartbeat_to_proto(value))
+        case Want():
+            return worker_pb2.WorkerMessage(
+                want=worker_pb2.Want(
+                    number=value.number,
+                    shards=value.shards,
+                    free=resources_to_proto(value.free),
+                    warm_environment_keys=value.warm_environment_keys,
+                )
+            )
+        case Declined():
+            return worker_pb2.WorkerMessage(
+                declined=worker_pb2.Declined(
+                    attempt=attempt_ref_to_proto(value.ref), reason=text_to_proto(value.reason)
+                )
+            )
+        case Goodbye():
+            return worker_pb2.WorkerMessage(goodbye=worker_pb2.Goodbye(reason=text_to_proto(value.reason)))
+        case StoredBatch():
+            batch = _batch_from_bytes(value.payload)
+            batch.sequence = value.sequence
+            return worker_pb2.WorkerMessage(reports=batch)
+
+
+def _heartbeat_to_proto(value: Heartbeat) -> worker_pb2.Heartbeat:
+    return worker_pb2.Heartbeat(
+        host=resource_sample_to_proto(value.host) if value.host is not None else None,
+        attempts=[
+            worker_pb2.AttemptSample(
+                attempt=attempt_ref_to_proto(ref),
+                sample=resource_sample_to_proto(sample) if sample is not None else None,
+            )
+            for ref, sample in value.attempts.items()
+        ],
+        ready=not value.not_ready_reason,
+        not_ready_reason=text_to_proto(value.not_ready_reason),
+        draining=value.draining,
+    )
+
+
+def reports_to_bytes(reports: Sequence[Report]) -> bytes:
+    """A batch as it lies in the spool; its sequence number is the spool's."""
+    return worker_pb2.ReportBatch(reports=[report_to_proto(report) for report in reports]).SerializeToString()
+
+
+def reports_from_bytes(payload: bytes) -> tuple[Report, ...]:
+    """
+    Raises:
+        InvalidRequest: these are no reports, or not of this version.
+    """
+    return tuple(report_from_proto(message) for message in _batch_from_bytes(payload).reports)
+
+
+def _batch_from_bytes(payload: bytes) -> worker_pb2.ReportBatch:
+    try:
+        return worker_pb2.ReportBatch.FromString(payload)
+    except DecodeError as error:
+        raise InvalidRequest(f"not a batch of reports: {error}") from error
+
+
+def report_to_proto(value: Report) -> worker_pb2.Report:
+    message = worker_pb2.Report(attempt=attempt_ref_to_proto(value.ref), at=time_to_proto(value.at))
+    match value.body:
+        case Running(notes=notes):
+            message.running.CopyFrom(worker_pb2.Running(notes=[text_to_proto(note) for note in notes]))
+        case Planned() as planned:
+            message.planned.CopyFrom(
+                worker_pb2.Planned(
+                    cases=[planned_case_to_proto(case) for case in planned.cases],
+                    deselected=planned.deselected,
+                    collection_errors=[case_result_to_proto(error) for error in planned.collection_errors],
+                )
+            )
+        case Results(results=results):
+            message.results.CopyFrom(worker_pb2.Results(results=[case_result_to_proto(result) for result in results]))
+        case Output() as output:
+            message.output.CopyFrom(
+                worker_pb2.Output(offset_bytes=output.offset_bytes, content=output.content, truncated=output.truncated)
+            )
+        case ArtifactsLeft() as left:
+            message.artifacts.CopyFrom(
+                worker_pb2.ArtifactsLeft(
+                    artifacts=[artifact_to_proto(artifact) for artifact in left.artifacts],
+                    problems=[text_to_proto(problem) for problem in left.problems],
+                )
+            )
+        case Ended() as ended:
+            message.ended.CopyFrom(ended_to_proto(ended))
+    return message
+
+
+def report_from_proto(message: worker_pb2.Report) -> Report:
+    body: Running | Planned | Results | Output | ArtifactsLeft | Ended
+    match message.WhichOneof("report"):
+        case "running":
+            body = Running(notes=tuple(message.running.notes))
+        case "planned":
+            body = Planned(
+                cases=tuple(planned_case_from_proto(case) for case in message.planned.cases),
+                deselected=message.planned.deselected,
+                collection_errors=tuple(case_result_from_proto(error) for error in message.planned.collection_errors),
+            )
+        case "results":
+            body = Results(results=tuple(case_result_from_proto(result) for result in message.results.results))
+        case "output":
+            output = message.output
+            body = Output(offset_bytes=output.offset_bytes, content=output.content, truncated=output.truncated)
+        case "artifacts":
+            body = ArtifactsLeft(
+                artifacts=tuple(artifact_from_proto(artifact) for artifact in message.artifacts.artifacts),
+                problems=tuple(message.artifacts.problems),
+            )
+        case "ended":
+            body = ended_from_proto(message.ended)
+        case _:
+            raise InvalidRequest("a report of a kind that this version does not know")
+    return Report(ref=attempt_ref_from_proto(message.attempt), at=time_from_proto(message.at), body=body)
+
+
+def ended_to_proto(value: Ended) -> worker_pb2.Ended:
+    return worker_pb2.Ended(
+        verdict=verdict_to_proto(value.verdict),
+        reason=text_to_proto(value.reason),
+        usage=resource_usage_to_proto(value.usage),
+        missing_case_ids=[text_to_proto(case_id) for case_id in value.missing],
+        extra_case_ids=[text_to_proto(case_id) for case_id in value.extra],
+    )
+
+
+def ended_from_proto(message: worker_pb2.Ended) -> Ended:
+    return Ended(
+        verdict=verdict_from_proto(message.verdict),
+        reason=message.reason,
+        usage=resource_usage_from_proto(message.usage),
+        missing=tuple(message.missing_case_ids),
+        extra=tuple(message.extra_case_ids),
+    )
+
+
+def instruction_from_proto(
+    message: worker_pb2.MasterMessage, specs: MutableMapping[str, TaskSpec]
+) -> Instruction | None:
+    """
+    What the master says; `None` for something that only a newer master says.
+
+    `specs` are those that this stream has carried; the message's own are added.
+    """
+    match message.WhichOneof("message"):
+        case "welcome":
+            return Welcome(forget=_refs(message.welcome.forget))
+        case "assign":
+            return _assign_from_proto(message.assign, specs)
+        case "acknowledged":
+            return Acknowledged(sequence=message.acknowledged.sequence)
+        case "stop":
+            return Stop(
+                refs=_refs(message.stop.attempts),
+                reason=message.stop.reason,
+                grace=duration_from_proto(message.stop.grace),
+                finish_running_case=message.stop.finish_running_case,
+            )
+        case "drain":
+            return Drain(reason=message.drain.reason)
+        case _:
+            return None
+
+
+def _refs(messages: Sequence[types_pb2.AttemptRef]) -> tuple[AttemptRef, ...]:
+    return tuple(attempt_ref_from_proto(message) for message in messages)
+
+
+def _assign_from_proto(message: worker_pb2.Assign, specs: MutableMapping[str, TaskSpec]) -> Assign:
+    assignments, unreadable = [], {}
+    for spec in message.specs:
+        specs[spec.spec_id] = task_spec_from_proto(spec)
+    for each in message.assignments:
+        try:
+            assignments.append(_assignment_from_proto(each, specs))
+        except InvalidRequest as error:
+            unreadable[attempt_ref_from_proto(each.attempt)] = error.message
+    return Assign(want_number=message.want_number, assignments=tuple(assignments), unreadable=unreadable)
+
+
+def _assignment_from_proto(message: worker_pb2.Assignment, specs: Mapping[str, TaskSpec]) -> Assignment:
+    spec = specs.get(message.spec_id)
+    if spec is None:
+        raise InvalidRequest(f"the stream has not carried the task {message.spec_id!r} yet")
+    return Assignment(
+        ref=attempt_ref_from_proto(message.attempt),
+        spec=spec,
+        kind=shard_kind_from_proto(message.kind),
+        number=message.number,
+        case_ids=tuple(message.case_ids),
+        shard_index=message.shard_index,
+        shard_count=message.shard_count,
+        secrets=dict(message.secrets),
+    )
+
+
+def task_spec_to_proto(value: TaskSpec) -> worker_pb2.TaskSpec:
+    def limit(name: str) -> Duration | None:
+        length = getattr(value, name)
+        return duration_to_proto(length) if length is not None else None
+
+    return worker_pb2.TaskSpec(
+        spec_id=value.spec_id,
+        environment_key=value.environment_key,
+        task_id=value.task_id,
+        type=value.type,
+        project=value.project,
+        workspace_digest=value.workspace_digest,
+        command=value.command,
+        shell=value.shell,
+        setup=value.setup,
+        setup_digest=value.setup_digest,
+        env=value.env,
+        working_directory=value.working_directory,
+        python=value.python,
+        image=value.image,
+        executor=value.executor,
+        limits=resources_to_proto(value.limits),
+        start_timeout=limit("start_timeout"),
+        silence_timeout=limit("silence_timeout"),
+        total_timeout=limit("total_timeout"),
+        artifacts=value.artifacts,
+        reports=value.reports,
+        secret_names=value.secret_names,
+        version_control=version_control_to_proto(value.version_control),
+        random_seed=value.random_seed,
+    )
+
+
+def task_spec_from_proto(message: worker_pb2.TaskSpec) -> TaskSpec:
+    return TaskSpec(
+        spec_id=message.spec_id,
+        environment_key=message.environment_key,
+        task_id=message.task_id,
+        type=message.type,
+        project=message.project,
+        workspace_digest=message.workspace_digest,
+        command=tuple(message.command),
+        shell=message.shell,
+        setup=tuple(message.setup),
+        setup_digest=message.setup_digest,
+        env=dict(message.env),
+        working_directory=message.working_directory,
+        python=message.python,
+        image=message.image,
+        executor=message.executor,
+        limits=resources_from_proto(message.limits),
+        start_timeout=duration_from_proto(message.start_timeout) if message.HasField("start_timeout") else None,
+        silence_timeout=(duration_from_proto(message.silence_timeout) if message.HasField("silence_timeout") else None),
+        total_timeout=duration_from_proto(message.total_timeout) if message.HasField("total_timeout") else None,
+        artifacts=tuple(message.artifacts),
+        reports=tuple(message.reports),
+        secret_names=tuple(message.secret_names),
+        version_control=version_control_from_proto(message.version_control),
+        random_seed=message.random_seed,
+    )

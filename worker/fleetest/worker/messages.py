@@ -1,0 +1,159 @@
+"""What a worker and the master say to each other, but for reports; see `worker.proto` for what each means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from fleetest.common.results import ResourceSample
+from fleetest.common.tasks import Resources
+from fleetest.worker.assignments import Assignment, AttemptRef
+
+__all__ = [
+    "Acknowledged",
+    "Assign",
+    "Declined",
+    "Drain",
+    "Goodbye",
+    "Heartbeat",
+    "Hello",
+    "Instruction",
+    "Offer",
+    "Registered",
+    "Statement",
+    "Stop",
+    "StoredBatch",
+    "Want",
+    "Welcome",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """
+    Who the worker is, and what it offers.
+
+    Args:
+        instance: new at every start of the agent.
+    """
+
+    worker_id: str
+    instance: str
+    version: str
+    hostname: str
+    capabilities: Mapping[str, str]
+    capacity: Resources
+    slots: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registered:
+    """The master's answer to an offer."""
+
+    session_id: str
+    lease_ttl: timedelta
+    heartbeat_interval: timedelta
+    sample_interval: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello:
+    """The first word of a stream."""
+
+    session_id: str
+    attempts: tuple[AttemptRef, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heartbeat:
+    """Renews every lease of the session. `not_ready_reason` is empty when the worker is ready."""
+
+    host: ResourceSample | None
+    attempts: Mapping[AttemptRef, ResourceSample | None]
+    not_ready_reason: str
+    draining: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Want:
+    """How much work the worker would take now."""
+
+    number: int
+    shards: int
+    free: Resources
+    warm_environment_keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declined:
+    """The worker cannot take an assignment after all."""
+
+    ref: AttemptRef
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Goodbye:
+    """The worker goes; nothing of it is left to wait for."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredBatch:
+    """Reports in their encoded form, as they lie in the spool."""
+
+    sequence: int
+    payload: bytes
+
+
+Statement = Hello | Heartbeat | Want | Declined | Goodbye | StoredBatch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Welcome:
+    """Answers the Hello: these attempts of it are no longer the worker's."""
+
+    forget: tuple[AttemptRef, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assign:
+    """
+    Answers a want, perhaps with nothing.
+
+    Args:
+        unreadable: assignments that this version cannot understand, and why.
+    """
+
+    want_number: int
+    assignments: tuple[Assignment, ...] = ()
+    unreadable: Mapping[AttemptRef, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acknowledged:
+    """Every batch up to this one is safe."""
+
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """End these attempts as cancelled."""
+
+    refs: tuple[AttemptRef, ...]
+    reason: str
+    grace: timedelta
+    finish_running_case: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drain:
+    """Finish what runs, take no more."""
+
+    reason: str
+
+
+Instruction = Welcome | Assign | Acknowledged | Stop | Drain

@@ -1,0 +1,200 @@
+"""Gathers what attempts report into batches, and keeps these in the spool until the master has them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from itertools import groupby
+from typing import Final, cast
+
+import structlog
+
+from fleetest.common.errors import InvalidRequest
+from fleetest.common.limits import MAX_MESSAGE_BYTES
+from fleetest.common.states import Verdict
+from fleetest.worker.assignments import AttemptRef, Ended
+from fleetest.worker.convert import reports_from_bytes, reports_to_bytes
+from fleetest.worker.messages import StoredBatch
+from fleetest.worker.reports import Output, Planned, Report, Results
+from fleetest.worker.spool import Spool
+
+__all__ = ["Outbox"]
+
+_BATCH_RESULTS: Final = 100
+_BATCH_BYTES: Final = 256 << 10
+_BATCH_DELAY: Final = timedelta(milliseconds=25)
+_MESSAGE_BYTES: Final = MAX_MESSAGE_BYTES - 1024
+"""The rest is for the envelope."""
+
+_log = structlog.stdlib.get_logger()
+
+
+class Outbox:
+    """
+    Reports wait a moment for others: until there are a hundred results or 256 KiB, 25 ms have passed, or an attempt
+    has ended. The reports of one attempt keep their order.
+
+    When neither disk nor memory has room, reports are dropped and their attempt ends as errored, whatever it says
+    itself, so that it runs again: a missing result must not look like a finished attempt.
+    """
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._waiting: list[Report] = []
+        self._waiting_results = 0
+        self._waiting_bytes = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._grown = asyncio.Event()
+        self._emptied = asyncio.Event()
+        self._lossy: dict[AttemptRef, str] = {}
+        self._kept: deque[tuple[int, frozenset[AttemptRef]]] = deque(
+            (sequence, _attempts_in(payload)) for sequence, payload in spool.after(0)
+        )
+
+    @property
+    def attempts(self) -> frozenset[AttemptRef]:
+        """Attempts with a report that the master has not acknowledged."""
+        return frozenset(report.ref for report in self._waiting).union(*(refs for _, refs in self._kept))
+
+    @property
+    def empty(self) -> bool:
+        """Whether the master has everything."""
+        return not self._waiting and not self._spool
+
+    @property
+    def problem(self) -> str:
+        """What keeps the worker from taking more work; empty when nothing does."""
+        return "spool: disk full" if self._spool.full else ""
+
+    def add(self, report: Report) -> None:
+        """Keep a report; returns at once."""
+        if isinstance(report.body, Ended):
+            report = self._honest(report, report.body)
+        self._waiting.append(report)
+        self._waiting_results += len(report.body.results) if isinstance(report.body, Results) else 0
+        self._waiting_bytes += _weight(report)
+        if (
+            self._waiting_results >= _BATCH_RESULTS
+            or self._waiting_bytes >= _BATCH_BYTES
+            or isinstance(report.body, Ended)
+        ):
+            self.flush()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_BATCH_DELAY.total_seconds(), self.flush)
+
+    def flush(self) -> None:
+        """Put what waits into the spool."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        reports = _coalesced(self._waiting)
+        self._waiting, self._waiting_results, self._waiting_bytes = [], 0, 0
+        if reports:
+            self._keep(reports)
+            self._grown.set()
+
+    async def batches(self) -> AsyncIterator[StoredBatch]:
+        """Every batch that is not acknowledged, then those that come; for one reader at a time."""
+        sequence = 0
+        while True:
+            self._grown.clear()
+            for sequence, payload in self._spool.after(sequence):  # noqa: B020 - goes on where it stopped
+                yield StoredBatch(sequence=sequence, payload=payload)
+            await self._grown.wait()
+
+    def acknowledge(self, sequence: int) -> None:
+        """The master has every batch up to this one."""
+        self._spool.acknowledge(sequence)
+        while self._kept and self._kept[0][0] <= sequence:
+            self._kept.popleft()
+        if self.empty:
+            self._emptied.set()
+
+    async def emptied(self) -> None:
+        """Returns when the master has everything."""
+        while not self.empty:
+            self._emptied.clear()
+            await self._emptied.wait()
+
+    def _keep(self, reports: Sequence[Report]) -> None:
+        if self._spool.overflowing:
+            reports = [report for report in reports if not self._lose(report, "neither disk nor memory has room")]
+            if not reports:
+                return
+        payload = reports_to_bytes(reports)
+        if len(payload) <= _MESSAGE_BYTES:
+            refs = frozenset(report.ref for report in reports)
+            self._kept.append((self._spool.append(payload), refs))
+        elif len(reports) > 1:
+            for report in reports:
+                self._keep([report])
+        else:
+            self._lose(reports[0], f"a report of {len(payload)} bytes is more than a message may hold")
+
+    def _lose(self, report: Report, why: str) -> bool:
+        """Drop a report, unless it is the end of its attempt: that is small, and must arrive."""
+        if isinstance(report.body, Ended):
+            return False
+        if report.ref not in self._lossy:
+            _log.error("reports_dropped", run_id=report.ref.run_id, shard_id=report.ref.shard_id, reason=why)
+        self._lossy[report.ref] = why
+        return True
+
+    def _honest(self, report: Report, ended: Ended) -> Report:
+        self.flush()  # only now is it known whether all that came before could be kept
+        why = self._lossy.pop(report.ref, None)
+        if why is None:
+            return report
+        return replace(report, body=replace(ended, verdict=Verdict.ERRORED, reason=f"reports were lost: {why}"))
+
+
+def _coalesced(reports: Iterable[Report]) -> list[Report]:
+    """Neighbouring results, and pieces of output, of one attempt become one report."""
+    by_attempt: dict[AttemptRef, list[Report]] = {}
+    for report in reports:
+        by_attempt.setdefault(report.ref, []).append(report)
+    merged: list[Report] = []
+    for own in by_attempt.values():
+        for kind, neighbours in groupby(own, key=lambda report: type(report.body)):
+            merged.extend(_joined(kind, list(neighbours)))
+    return merged
+
+
+def _joined(kind: type, reports: list[Report]) -> list[Report]:
+    if kind is Results:
+        results = tuple(result for report in reports for result in cast("Results", report.body).results)
+        return [replace(reports[-1], body=Results(results=results))]
+    if kind is Output:
+        pieces = [cast("Output", report.body) for report in reports]
+        content = b"".join(piece.content for piece in pieces)
+        return [
+            replace(
+                reports[-1],
+                body=Output(offset_bytes=pieces[0].offset_bytes, content=content, truncated=pieces[-1].truncated),
+            )
+        ]
+    return reports
+
+
+def _weight(report: Report) -> int:
+    """About how many bytes it takes; only to know when a batch is large enough."""
+    match report.body:
+        case Output(content=content):
+            return len(content)
+        case Results(results=results):
+            return sum(100 + len(r.details) + len(r.stdout) + len(r.stderr) + len(r.log) for r in results)
+        case Planned(cases=cases):
+            return 100 * len(cases)
+        case _:
+            return 100
+
+
+def _attempts_in(payload: bytes) -> frozenset[AttemptRef]:
+    try:
+        return frozenset(report.ref for report in reports_from_bytes(payload))
+    except InvalidRequest as error:
+        _log.warning("spooled_batch_not_understood", reason=error.message)
+        return frozenset()

@@ -1,0 +1,141 @@
+"""What an attempt says, masked and bounded on its way to the outbox."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from fleetest.common.clock import Clock
+from fleetest.common.limits import MAX_OUTPUT_BYTES, MAX_RESULT_TEXT_BYTES
+from fleetest.common.results import Artifact, CaseResult, PlannedCase
+from fleetest.worker.assignments import AttemptRef, Ended
+from fleetest.worker.masking import Masker
+from fleetest.worker.outbox import Outbox
+from fleetest.worker.reports import ArtifactsLeft, Output, Planned, Report, ReportBody, Results, Running
+
+__all__ = ["AttemptReporter"]
+
+
+class AttemptReporter:
+    """
+    The `Reporter` of one attempt.
+
+    Every text, the output included, is without the attempt's secrets; output and texts are cut to their limits, and
+    said to be. What is said after the end is dropped.
+
+    Attributes:
+        started: set when the attempt's tests start.
+    """
+
+    def __init__(
+        self,
+        ref: AttemptRef,
+        *,
+        secrets: Mapping[str, str],
+        outbox: Outbox,
+        clock: Clock,
+        max_output_bytes: int = MAX_OUTPUT_BYTES,
+    ) -> None:
+        self.started = asyncio.Event()
+        self._ref = ref
+        self._outbox = outbox
+        self._clock = clock
+        self._masker = Masker(secrets.values())
+        self._masked_output = self._masker.stream()
+        self._output_bytes = 0
+        self._max_output_bytes = max_output_bytes
+        self._output_truncated = False
+        self._ended = False
+
+    def running(self, notes: Sequence[str] = ()) -> None:
+        if not self.started.is_set():
+            self.started.set()
+            self._say(Running(notes=tuple(map(self._masker.text, notes))))
+
+    def planned(
+        self, cases: Sequence[PlannedCase], *, deselected: int, collection_errors: Sequence[CaseResult]
+    ) -> None:
+        text = self._masker.text
+        self._say(
+            Planned(
+                cases=tuple(
+                    PlannedCase(
+                        case_id=text(case.case_id), file=text(case.file), line=case.line, group=text(case.group)
+                    )
+                    for case in cases
+                ),
+                deselected=deselected,
+                collection_errors=tuple(map(self._fit, collection_errors)),
+            )
+        )
+
+    def result(self, result: CaseResult) -> None:
+        self._say(Results(results=(self._fit(result),)))
+
+    def output(self, content: bytes) -> None:
+        self._show(self._masked_output.feed(content))
+
+    def artifacts(self, artifacts: Sequence[Artifact], problems: Sequence[str]) -> None:
+        text = self._masker.text
+        self._say(
+            ArtifactsLeft(
+                artifacts=tuple(replace(artifact, path=text(artifact.path)) for artifact in artifacts),
+                problems=tuple(map(text, problems)),
+            )
+        )
+
+    def ended(self, ended: Ended) -> None:
+        """The attempt's last word."""
+        self._show(self._masked_output.close())
+        text = self._masker.text
+        self._say(
+            replace(
+                ended,
+                reason=text(ended.reason),
+                missing=tuple(map(text, ended.missing)),
+                extra=tuple(map(text, ended.extra)),
+            )
+        )
+        self._ended = True
+
+    def _show(self, content: bytes) -> None:
+        if not content or self._output_truncated:
+            return
+        offset = self._output_bytes
+        kept = content[: self._max_output_bytes - offset]
+        self._output_bytes += len(kept)
+        self._output_truncated = len(kept) < len(content)
+        self._say(Output(offset_bytes=offset, content=kept, truncated=self._output_truncated))
+
+    def _fit(self, result: CaseResult) -> CaseResult:
+        text = self._masker.text
+        whole = [text(each) for each in (result.message, result.details, result.stdout, result.stderr, result.log)]
+        message, details, stdout, stderr, log = kept = [_without_middle(each) for each in whole]
+        return replace(
+            result,
+            case_id=text(result.case_id),
+            message=message,
+            details=details,
+            stdout=stdout,
+            stderr=stderr,
+            log=log,
+            file=text(result.file),
+            truncated=result.truncated or kept != whole,
+            properties={text(name): text(value) for name, value in result.properties.items()},
+        )
+
+    def _say(self, body: ReportBody) -> None:
+        if not self._ended:
+            self._outbox.add(Report(ref=self._ref, at=self._clock.now(), body=body))
+
+
+def _without_middle(text: str) -> str:
+    if len(text) <= MAX_RESULT_TEXT_BYTES // 4:  # no character takes more than four bytes
+        return text
+    encoded = text.encode("utf-8", "backslashreplace")
+    if len(encoded) <= MAX_RESULT_TEXT_BYTES:
+        return text
+    note = f"\n[... {len(encoded) - MAX_RESULT_TEXT_BYTES} bytes and more were cut out here ...]\n"
+    half = (MAX_RESULT_TEXT_BYTES - len(note)) // 2
+    return encoded[:half].decode("utf-8", "ignore") + note + encoded[-half:].decode("utf-8", "ignore")

@@ -1,0 +1,178 @@
+"""The attempts that a worker holds, from their arrival to their end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Final
+
+import structlog
+
+from fleetest.common.clock import Clock
+from fleetest.common.errors import CapacityExceeded
+from fleetest.common.results import ResourceSample
+from fleetest.common.states import Verdict
+from fleetest.common.tasks import Resources
+from fleetest.worker.assignments import Assignment, AttemptRef, Ended
+from fleetest.worker.attempts import Attempt, StopOrder
+from fleetest.worker.messages import Declined, Stop
+from fleetest.worker.outbox import Outbox
+from fleetest.worker.readiness import Readiness
+from fleetest.worker.reporting import AttemptReporter
+from fleetest.worker.slot import Slot, SlotObserver
+from fleetest.worker.slots import Credit, Slots
+
+__all__ = ["Roster"]
+
+_SHUT_DOWN: Final = StopOrder(reason="worker shut down", verdict=Verdict.ERRORED, grace=timedelta(seconds=2))
+_NOTHING: Final = Credit(shards=0, free=Resources())
+
+_log = structlog.stdlib.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entry:
+    attempt: Attempt
+    slot: Slot
+    since: float
+
+
+class Roster:
+    """
+    Takes assignments in, gives each to a slot, and reports its end.
+
+    Args:
+        make_slots: the slots, which tell the roster what happens in them.
+        on_change: called when the credit, or the reason for giving none, may be another.
+
+    Attributes:
+        draining: why no more work is taken; empty while it is.
+    """
+
+    def __init__(
+        self,
+        *,
+        make_slots: Callable[[SlotObserver], Slots],
+        outbox: Outbox,
+        readiness: Readiness,
+        clock: Clock,
+        on_change: Callable[[], None],
+    ) -> None:
+        self.draining = ""
+        self._outbox = outbox
+        self._readiness = readiness
+        self._clock = clock
+        self._on_change = on_change
+        self._entries: dict[AttemptRef, _Entry] = {}
+        self._vacant = asyncio.Event()
+        self._vacant.set()
+        self._slots = make_slots(self)
+
+    @property
+    def refs(self) -> frozenset[AttemptRef]:
+        """Attempts that are in a slot, or whose reports are not all acknowledged."""
+        return self._outbox.attempts | self._entries.keys()
+
+    @property
+    def not_ready_reason(self) -> str:
+        """Why a worker that is not draining takes no work; empty when it does."""
+        return self._outbox.problem or self._readiness.not_ready_reason
+
+    @property
+    def credit(self) -> Credit:
+        """What the worker would take now."""
+        if self.draining or self.not_ready_reason:
+            return _NOTHING
+        credit = self._slots.credit
+        if self._readiness.suspect:
+            return replace(credit, shards=0 if self._entries else 1)
+        return credit
+
+    def take(self, assignments: Sequence[Assignment]) -> Sequence[Declined]:
+        """Take what can be taken; answers the rest. An assignment that is here already stays as it is."""
+        declined = []
+        for assignment in assignments:
+            if assignment.ref in self._entries:
+                continue
+            try:
+                self._take(assignment)
+            except CapacityExceeded as error:
+                declined.append(Declined(ref=assignment.ref, reason=error.message))
+        return declined
+
+    def refuse(self, unreadable: Mapping[AttemptRef, str]) -> None:
+        """End attempts that this version cannot make, so that another worker tries."""
+        for ref, why in unreadable.items():
+            reporter = AttemptReporter(ref, secrets={}, outbox=self._outbox, clock=self._clock)
+            reporter.ended(Ended(verdict=Verdict.ERRORED, reason=f"the worker does not understand it: {why}"))
+
+    def stop(self, stop: Stop) -> None:
+        """End these attempts as cancelled; those that are not here have ended already."""
+        order = StopOrder(reason=stop.reason, grace=stop.grace, finish_running_case=stop.finish_running_case)
+        for ref in stop.refs:
+            if (entry := self._entries.get(ref)) is not None:
+                entry.slot.stop(entry.attempt, order)
+
+    def stop_all(self) -> None:
+        """The worker goes: its attempts end as errored, so that they are made elsewhere."""
+        for entry in list(self._entries.values()):
+            entry.slot.stop(entry.attempt, _SHUT_DOWN)
+
+    async def vacated(self) -> None:
+        """Returns when no attempt is left in a slot."""
+        await self._vacant.wait()
+
+    def flush(self) -> None:
+        """Tell hungry sessions that nothing more is known to come."""
+        for slot in self._slots:
+            if slot.hungry:
+                slot.flush()
+
+    def release_idle(self) -> None:
+        """Give back what idle slots keep warm."""
+        for slot in self._slots:
+            if slot.idle:
+                slot.release()
+
+    def samples(self) -> Mapping[AttemptRef, ResourceSample | None]:
+        """Of the attempts that run now: what they used since the last call, where that is known."""
+        return {running: slot.sample() for slot in self._slots if (running := slot.running) is not None}
+
+    async def close(self) -> None:
+        """Close the slots; attempts that are left end as errored."""
+        for slot in self._slots:
+            await slot.close()
+        for entry in list(self._entries.values()):
+            self.attempt_ended(entry.attempt, Ended(verdict=_SHUT_DOWN.verdict, reason=_SHUT_DOWN.reason))
+
+    def credit_changed(self) -> None:
+        self._on_change()
+
+    def attempt_ended(self, attempt: Attempt, ended: Ended) -> None:
+        entry = self._entries.pop(attempt.ref)
+        if attempt.stop_order is not _SHUT_DOWN:
+            self._readiness.attempt_ended(ended.verdict, ended.reason)
+        attempt.reporter.ended(ended)
+        _log.info(
+            "attempt_ended",
+            run_id=attempt.ref.run_id,
+            task_id=attempt.assignment.spec.task_id,
+            shard_id=attempt.ref.shard_id,
+            attempt=attempt.assignment.number,
+            verdict=ended.verdict.value,
+            reason=ended.reason.partition("\n")[0],
+            seconds=round(self._clock.monotonic() - entry.since, 3),
+        )
+        if not self._entries:
+            self._vacant.set()
+
+    def _take(self, assignment: Assignment) -> None:
+        if self.draining or self.not_ready_reason:
+            raise CapacityExceeded(self.draining or self.not_ready_reason)
+        reporter = AttemptReporter(assignment.ref, secrets=assignment.secrets, outbox=self._outbox, clock=self._clock)
+        attempt = Attempt(assignment, reporter)
+        slot = self._slots.place(attempt)
+        self._entries[attempt.ref] = _Entry(attempt=attempt, slot=slot, since=self._clock.monotonic())
+        self._vacant.clear()

@@ -1,0 +1,136 @@
+"""The master as a worker sees it: gRPC on one side, values and Fleetest's own errors on the other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from typing import Final, TypeVar
+
+import grpc
+from grpc import aio
+
+from fleetest.common.errors import DependencyUnavailable
+from fleetest.common.grpc_status import error_from
+from fleetest.common.limits import MAX_MESSAGE_BYTES
+from fleetest.common.protocol import PROTOCOL, PROTOCOL_HEADER
+from fleetest.common.settings import Secret
+from fleetest.v1 import worker_pb2
+from fleetest.v1.worker_pb2_grpc import WorkerServiceStub
+from fleetest.worker.assignments import TaskSpec
+from fleetest.worker.convert import instruction_from_proto, offer_to_proto, registered_from_proto, statement_to_proto
+from fleetest.worker.messages import Instruction, Offer, Registered, Statement
+
+__all__ = ["MasterConnection", "SessionStream", "dial", "identified", "open_channel"]
+
+_Stub = TypeVar("_Stub")
+
+_REGISTER_TIMEOUT_SECONDS: Final = 10
+_CHANNEL_OPTIONS: Final = (
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    # A frozen or vanished master sends no reset: only an unanswered ping tells. The master allows this many.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+)
+
+_Call = aio.StreamStreamCall[worker_pb2.WorkerMessage, worker_pb2.MasterMessage]
+
+
+class SessionStream:
+    """
+    One open stream. Statements arrive in the order in which they were said. Any method raises `LeaseLost` when the
+    session is no longer the worker's, `DependencyUnavailable` when the stream is broken.
+    """
+
+    def __init__(self, call: _Call) -> None:
+        self._call = call
+        self._specs: dict[str, TaskSpec] = {}
+        self._one_writer = asyncio.Lock()
+
+    async def say(self, statement: Statement) -> None:
+        message = statement_to_proto(statement)
+        with _errors_translated():
+            async with self._one_writer:
+                await self._call.write(message)
+
+    async def hear(self) -> Instruction:
+        """The next instruction; what only a newer master says is passed over."""
+        while True:
+            instruction = instruction_from_proto(await self._read(), self._specs)
+            if instruction is not None:
+                return instruction
+
+    async def finish(self) -> None:
+        """Say that nothing more comes, and let the master end the stream."""
+        with _errors_translated():
+            await self._call.done_writing()
+
+    async def _read(self) -> worker_pb2.MasterMessage:
+        with _errors_translated():
+            message = await self._call.read()
+        if isinstance(message, worker_pb2.MasterMessage):
+            return message
+        raise DependencyUnavailable("the master ended the stream")
+
+
+class MasterConnection:
+    """A channel to one master."""
+
+    def __init__(self, channel: aio.Channel, token: Secret) -> None:
+        self._stub = identified(WorkerServiceStub(channel), token)
+
+    async def register(self, offer: Offer) -> Registered:
+        """
+        Raises:
+            Unauthenticated, Forbidden: the token is missing, wrong, or not a worker's.
+            AlreadyExists: a live worker has the id.
+            WrongState: the master does not speak this protocol.
+            DependencyUnavailable, DeadlinePassed: it does not answer.
+        """
+        with _errors_translated():
+            answer = await self._stub.Register(offer_to_proto(offer), timeout=_REGISTER_TIMEOUT_SECONDS)
+        return registered_from_proto(answer)
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[SessionStream]:
+        """An open stream, closed on the way out."""
+        call: _Call = self._stub.Session()
+        try:
+            yield SessionStream(call)
+        finally:
+            call.cancel()
+
+
+@asynccontextmanager
+async def dial(address: str, token: Secret) -> AsyncIterator[MasterConnection]:
+    """A connection to the master at `host:port`; nothing is sent before the first call."""
+    async with open_channel(address) as channel:
+        yield MasterConnection(channel, token)
+
+
+def open_channel(address: str) -> aio.Channel:
+    """A channel to the master at `host:port`, to be used as a context manager."""
+    return aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
+
+
+def identified(stub: _Stub, token: Secret) -> _Stub:
+    """The same stub; its calls say which protocol this is and, with a token, who calls."""
+    metadata = [(PROTOCOL_HEADER, str(PROTOCOL))]
+    if token:
+        metadata.append(("authorization", f"Bearer {token.reveal()}"))
+    for name, call in list(vars(stub).items()):
+        setattr(stub, name, partial(call, metadata=metadata))
+    return stub
+
+
+@contextmanager
+def _errors_translated() -> Iterator[None]:
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise error_from(error) from error
+    except asyncio.InvalidStateError as error:  # the stream ended while we were writing
+        raise DependencyUnavailable("the stream to the master is closed") from error

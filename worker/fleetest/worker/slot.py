@@ -1,0 +1,241 @@
+"""
+One of a worker's slots: at most one environment, one session in it, and the attempts that wait for it.
+
+An attempt whose environment is open goes to its session at once and queues there, so that module and session
+fixtures live on from one shard to the next. Any other waits until the session is done, which is then closed for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import timedelta
+from typing import Protocol
+
+from fleetest.common.results import ResourceSample
+from fleetest.common.tasks import Resources
+from fleetest.worker.assignments import AttemptRef, Ended
+from fleetest.worker.attempts import Attempt, StopOrder
+from fleetest.worker.ports import Executor, Runner, Session
+from fleetest.worker.station import Station
+
+__all__ = ["Slot", "SlotObserver"]
+
+
+class SlotObserver(Protocol):
+    """Who is told what happens in a slot."""
+
+    def credit_changed(self) -> None:
+        """The slot could take an attempt now, or can no longer."""
+
+    def attempt_ended(self, attempt: Attempt, ended: Ended) -> None:
+        """The slot is done with the attempt."""
+
+
+class Slot:
+    """
+    Runs attempts one after the other. Needs a running event loop; `close` ends it.
+
+    Args:
+        number: names the slot to executors, which keep its files apart from other slots'.
+        executors: by name.
+        runners: by type of task.
+        idle_timeout: after so long without work, session and environment are closed.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        *,
+        executors: Mapping[str, Executor],
+        runners: Mapping[str, Runner],
+        observer: SlotObserver,
+        idle_timeout: timedelta,
+    ) -> None:
+        self.last_used = 0.0
+        self._observer = observer
+        self._idle_timeout = idle_timeout
+        self._station = Station(number, executors=executors, runners=runners, on_hungry=self._session_is_hungry)
+        self._inbox: asyncio.Queue[Attempt | None] = asyncio.Queue()
+        self._held: dict[AttemptRef, Attempt] = {}  # in order of arrival
+        self._submitted: dict[AttemptRef, asyncio.Task[None]] = {}  # what watches over those that the session has
+        self._preparing: Attempt | None = None
+        self._hungry = False
+        self._work_task = asyncio.create_task(self._work(), name=f"slot-{number}")
+
+    @property
+    def idle(self) -> bool:
+        """Nothing to do."""
+        return not self._held
+
+    @property
+    def hungry(self) -> bool:
+        """Its session holds its last case back until it knows whether more comes."""
+        return self._hungry
+
+    @property
+    def environment_key(self) -> str:
+        """Of the environment that its newest attempt needs or, when idle, that is warm; empty when there is none."""
+        newest = self._newest
+        return self._station.environment_key if newest is None else newest.assignment.spec.environment_key
+
+    @property
+    def reserved(self) -> Resources:
+        """What it keeps from others; nothing while it could take another attempt."""
+        newest = self._newest
+        return Resources() if newest is None or self.hungry else newest.assignment.spec.limits
+
+    @property
+    def _newest(self) -> Attempt | None:
+        return next(reversed(self._held.values()), None)
+
+    def accept(self, attempt: Attempt) -> None:
+        """Take an attempt, behind those that are here."""
+        self._hungry = False
+        self.last_used = time.monotonic()
+        self._held[attempt.ref] = attempt
+        self._inbox.put_nowait(attempt)
+
+    def stop(self, attempt: Attempt, order: StopOrder) -> None:
+        """End one attempt of this slot. Its end is told as any other."""
+        attempt.order_stop(order)
+        if attempt.ref not in self._submitted and self._preparing is not attempt:
+            self._finish(attempt, attempt.stopped())
+
+    def flush(self) -> None:
+        """Nothing more is known to come for the session: it need not hold its last case back."""
+        self._hungry = False
+        if self._station.session is not None:
+            self._station.session.flush()
+
+    def release(self) -> None:
+        """Close session and environment, unless there is work again by then."""
+        self._inbox.put_nowait(None)
+
+    @property
+    def running(self) -> AttemptRef | None:
+        """The attempt that is first in the slot."""
+        return next(iter(self._held), None)
+
+    def sample(self) -> ResourceSample | None:
+        """What the session has used since the last call, where that is known."""
+        return self._station.session.sample() if self._station.session is not None else None
+
+    async def close(self) -> None:
+        """Close session and environment. Attempts that are still here are ended, but nobody is told."""
+        tasks = [self._work_task, *self._submitted.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._station.close()
+
+    async def _work(self) -> None:
+        while True:
+            attempt = await self._next()
+            if attempt is not None:
+                await self._begin(attempt)
+            elif self.idle:
+                await self._station.close()
+                self._observer.credit_changed()
+
+    async def _next(self) -> Attempt | None:
+        """The next attempt; `None` when it is time to release what is held open."""
+        idle_since = self._idle_timeout.total_seconds() if self.idle and self._station.environment_key else None
+        with suppress(TimeoutError):
+            return await asyncio.wait_for(self._inbox.get(), idle_since)
+        return None
+
+    async def _begin(self, attempt: Attempt) -> None:
+        """Bring an attempt to a session, or to its end."""
+        if attempt.ref in self._held and not self._station.serves(attempt):
+            while self._submitted:
+                self.flush()
+                await asyncio.wait(self._submitted.values())
+            await self._prepare(attempt)
+        session = self._station.session
+        if attempt.ref in self._held and session is not None:
+            self._submit(attempt, session)
+
+    async def _prepare(self, attempt: Attempt) -> None:
+        """Make the station ready, within the time that the start may take; or end the attempt."""
+        if attempt.ref not in self._held:
+            return
+        self._preparing = attempt
+        opening = asyncio.create_task(self._station.open(attempt))
+        stopped = asyncio.create_task(attempt.stop_ordered.wait())
+        try:
+            async with asyncio.timeout_at(attempt.start_clock()):
+                await asyncio.wait({opening, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError:
+            attempt.start_took_too_long()
+        finally:
+            self._preparing = None
+            stopped.cancel()
+            opening.cancel()
+            await asyncio.gather(opening, stopped, return_exceptions=True)
+        failure = None if opening.cancelled() else opening.result()
+        if opening.cancelled() or failure is not None:
+            await self._station.close()
+        if attempt.stop_order is not None:
+            self._finish(attempt, attempt.stopped())
+        elif failure is not None:
+            self._finish(attempt, failure)
+
+    def _submit(self, attempt: Attempt, session: Session) -> None:
+        before = next(reversed(self._submitted.values()), None)
+        # Before the session hears of the attempt, as it may be hungry at once.
+        self._submitted[attempt.ref] = asyncio.create_task(self._watch(attempt, session, before))
+
+    async def _watch(self, attempt: Attempt, session: Session, before: asyncio.Task[None] | None) -> None:
+        """Follow an attempt through its session to its end, and pass stop orders on."""
+        future = session.submit(attempt.assignment, attempt.reporter)
+        helpers = {asyncio.create_task(_limit_start(attempt, before))}
+        try:
+            while not future.done():
+                ordered = asyncio.create_task(attempt.stop_ordered.wait())
+                await asyncio.wait((future, ordered), return_when=asyncio.FIRST_COMPLETED)
+                ordered.cancel()
+                if attempt.stop_ordered.is_set() and attempt.stop_order is not None:
+                    attempt.stop_ordered.clear()
+                    helpers.add(asyncio.create_task(_pass_on(attempt.stop_order, attempt.ref, session)))
+        finally:
+            for helper in helpers:
+                helper.cancel()
+        self._finish(attempt, attempt.judge(future.result()))
+
+    def _finish(self, attempt: Attempt, ended: Ended) -> None:
+        if self._held.pop(attempt.ref, None) is None:
+            return
+        self._submitted.pop(attempt.ref, None)
+        self.last_used = time.monotonic()
+        if self.idle:
+            self._hungry = False
+        self._observer.attempt_ended(attempt, ended)
+        self._observer.credit_changed()
+
+    def _session_is_hungry(self) -> None:
+        session = self._station.session
+        if session is None or not session.backlog:
+            return  # nothing is held back, so nothing is won by knowing what comes next
+        if len(self._held) > len(self._submitted):
+            session.flush()  # what comes next needs another session
+        else:
+            self._hungry = True
+            self._observer.credit_changed()
+
+
+async def _limit_start(attempt: Attempt, before: asyncio.Task[None] | None) -> None:
+    """An attempt behind another in its session cannot start before that one's end, so its time runs from there."""
+    if before is not None:
+        await asyncio.wait({before})
+    try:
+        async with asyncio.timeout_at(attempt.start_clock()):
+            await attempt.reporter.started.wait()
+    except TimeoutError:
+        attempt.start_took_too_long()
+
+
+async def _pass_on(order: StopOrder, ref: AttemptRef, session: Session) -> None:
+    await session.stop(ref, reason=order.reason, grace=order.grace, finish_running_case=order.finish_running_case)

@@ -1,0 +1,74 @@
+"""Which slot gets an attempt, and how many more a worker could take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from fleetest.common.errors import CapacityExceeded
+from fleetest.common.tasks import Resources
+from fleetest.worker.attempts import Attempt
+from fleetest.worker.slot import Slot
+
+__all__ = ["Credit", "Slots"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credit:
+    """How much work there is room for now. The keys are of environments that are warm, and in a slot with room."""
+
+    shards: int
+    free: Resources
+    warm_environment_keys: tuple[str, ...] = ()
+
+
+class Slots:
+    """A worker's slots, and what they share: its capacity."""
+
+    def __init__(self, slots: Sequence[Slot], capacity: Resources) -> None:
+        self._slots = tuple(slots)
+        self._capacity = capacity
+
+    def __iter__(self) -> Iterator[Slot]:
+        return iter(self._slots)
+
+    @property
+    def idle(self) -> bool:
+        return all(slot.idle for slot in self._slots)
+
+    @property
+    def credit(self) -> Credit:
+        """Idle slots and hungry ones count; a hungry one's own reservation counts as free."""
+        open_slots = [slot for slot in self._slots if slot.idle or slot.hungry]
+        reserved = sum((slot.reserved for slot in self._slots), Resources())
+        free = self._capacity - reserved
+        return Credit(
+            shards=len(open_slots),
+            free=Resources(
+                cpu_millis=max(0, free.cpu_millis),
+                memory_bytes=max(0, free.memory_bytes),
+                disk_bytes=max(0, free.disk_bytes),
+            ),
+            warm_environment_keys=tuple(sorted({slot.environment_key for slot in open_slots} - {""})),
+        )
+
+    def place(self, attempt: Attempt) -> Slot:
+        """
+        Give an attempt to the slot where it starts soonest: one that has its environment, an empty one, the idle one
+        that was used the longest time ago, a hungry one.
+
+        Raises:
+            CapacityExceeded: every slot is busy.
+        """
+        open_slots = [slot for slot in self._slots if slot.idle or slot.hungry]
+        if not open_slots:
+            raise CapacityExceeded("every slot is busy")
+        key = attempt.assignment.spec.environment_key
+        slot = min(open_slots, key=lambda slot: _preference(slot, key))
+        slot.accept(attempt)
+        return slot
+
+
+def _preference(slot: Slot, environment_key: str) -> tuple[bool, bool, bool, float]:
+    """The least is the best."""
+    return slot.environment_key != environment_key, slot.hungry, bool(slot.environment_key), slot.last_used

@@ -1,0 +1,122 @@
+"""What a slot holds open: an environment, and a session in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import structlog
+
+from fleetest.common.errors import DependencyUnavailable, FleetestError, InvalidRequest
+from fleetest.common.states import Verdict
+from fleetest.worker.assignments import Ended, TaskSpec
+from fleetest.worker.attempts import Attempt
+from fleetest.worker.ports import Environment, Executor, Runner, Session
+
+__all__ = ["Station"]
+
+_DEFAULT_EXECUTOR: Final = "process"
+
+_log = structlog.stdlib.get_logger()
+
+
+class Station:
+    """
+    Opens and closes what attempts need. One caller at a time.
+
+    Attributes:
+        session: the open one, if any.
+        environment_key: of the open environment; empty when there is none.
+    """
+
+    def __init__(
+        self,
+        slot: int,
+        *,
+        executors: Mapping[str, Executor],
+        runners: Mapping[str, Runner],
+        on_hungry: Callable[[], None],
+    ) -> None:
+        self.session: Session | None = None
+        self.environment_key = ""
+        self._slot = slot
+        self._executors = executors
+        self._runners = runners
+        self._on_hungry = on_hungry
+        self._environment: Environment | None = None
+        self._run_id = ""
+
+    def serves(self, attempt: Attempt) -> bool:
+        """
+        Whether the open session may take the attempt. Runs do not share one: what a run's tests did to the workspace is
+        no business of the next.
+        """
+        return (
+            self.session is not None
+            and self.environment_key == attempt.assignment.spec.environment_key
+            and self._run_id == attempt.ref.run_id
+        )
+
+    async def open(self, attempt: Attempt) -> Ended | None:
+        """Open what the attempt needs; answers the attempt's end when that fails. Close after a failure."""
+        spec = attempt.assignment.spec
+        try:
+            environment = await self._environment_for(attempt)
+            self.session = await self._runner(spec).open(spec, environment)
+        except InvalidRequest as error:  # a failed setup, a missing interpreter: the same on every worker
+            return Ended(verdict=Verdict.FAILED, reason=str(error))
+        except FleetestError as error:
+            return Ended(verdict=Verdict.ERRORED, reason=str(error))
+        except Exception as error:  # noqa: BLE001 - one attempt must not take the slot with it
+            _log.exception("environment_failed", task_id=spec.task_id, run_id=attempt.ref.run_id)
+            return Ended(verdict=Verdict.ERRORED, reason=f"the worker failed: {type(error).__name__}: {error}")
+        self.session.on_hungry(self._on_hungry)
+        self._run_id = attempt.ref.run_id
+        return None
+
+    async def close(self) -> None:
+        """Close session and environment. Harmless when there is none; what goes wrong is logged."""
+        await self._close_session()
+        environment, self._environment, self.environment_key = self._environment, None, ""
+        if environment is not None:
+            try:
+                await environment.close()
+            except Exception:  # noqa: BLE001 - nobody is left to tell
+                _log.exception("environment_close_failed", slot=self._slot)
+
+    async def _environment_for(self, attempt: Attempt) -> Environment:
+        spec = attempt.assignment.spec
+        if self._environment is not None and self.environment_key == spec.environment_key:
+            await self._close_session()
+            await self._environment.refresh(spec)
+            return self._environment
+        await self.close()
+        self._environment = await self._executor(spec).prepare(
+            spec, slot=self._slot, secrets=attempt.assignment.secrets, output=attempt.reporter.output
+        )
+        self.environment_key = spec.environment_key
+        return self._environment
+
+    async def _close_session(self) -> None:
+        session, self.session = self.session, None
+        if session is not None:
+            try:
+                await session.close()
+            except Exception:  # noqa: BLE001 - nobody is left to tell
+                _log.exception("session_close_failed", slot=self._slot)
+
+    def _executor(self, spec: TaskSpec) -> Executor:
+        name = spec.executor or _DEFAULT_EXECUTOR
+        if name not in self._executors:
+            raise DependencyUnavailable(
+                f"this worker has no executor {name!r}", hint=f"It has: {', '.join(sorted(self._executors))}."
+            )
+        return self._executors[name]
+
+    def _runner(self, spec: TaskSpec) -> Runner:
+        if spec.type not in self._runners:
+            raise DependencyUnavailable(
+                f"this worker cannot run tasks of type {spec.type!r}",
+                hint=f"It knows: {', '.join(sorted(self._runners))}.",
+            )
+        return self._runners[spec.type]

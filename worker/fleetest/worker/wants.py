@@ -1,0 +1,59 @@
+"""What the worker has asked the master for, and whether it has been answered."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fleetest.common.tasks import Resources
+from fleetest.worker.messages import Assign, Want
+from fleetest.worker.slots import Credit
+
+__all__ = ["Wants"]
+
+
+class Wants:
+    """
+    The worker's side of the credit protocol: the newest want replaces the one before, and what an answer leaves of it
+    stays open. Numbers grow over the life of the agent.
+    """
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._standing: Credit | None = None  # what the master may still give
+        self._answered = False
+
+    @property
+    def answered(self) -> bool:
+        """Whether the master has said what there is for the newest want."""
+        return self._answered
+
+    def forget(self) -> None:
+        """A new stream begins: its master knows of no want."""
+        self._standing, self._answered = None, False
+
+    def ask(self, credit: Credit) -> Want | None:
+        """The want to send; `None` when the standing one says the same."""
+        if self._standing is not None and (credit == self._standing or not (credit.shards or self._standing.shards)):
+            return None
+        self._number += 1
+        self._standing, self._answered = credit, False
+        return Want(
+            number=self._number,
+            shards=credit.shards,
+            free=credit.free,
+            warm_environment_keys=credit.warm_environment_keys,
+        )
+
+    def take(self, assign: Assign) -> None:
+        """
+        Take note of an answer. One to an older want crossed the newest on its way, which is still to be answered.
+        """
+        if self._standing is None or assign.want_number != self._number:
+            return
+        given = sum((each.spec.limits for each in assign.assignments), Resources())
+        self._standing = replace(
+            self._standing,
+            shards=self._standing.shards - len(assign.assignments),
+            free=self._standing.free - given,
+        )
+        self._answered = True
