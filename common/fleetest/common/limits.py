@@ -9,9 +9,11 @@ __all__ = [
     "MAX_CASES_PER_TASK",
     "MAX_FILE_BYTES",
     "MAX_MESSAGE_BYTES",
+    "MAX_NEEDS",
     "MAX_OUTPUT_BYTES",
     "MAX_RESULT_TEXT_BYTES",
     "MAX_SUITE_BYTES",
+    "MAX_TASKS",
     "MAX_WORKSPACE_FILES",
 ]
 
@@ -31,6 +33,12 @@ MAX_RESULT_TEXT_BYTES: Final = 64 << 10
 MAX_CASES_PER_TASK: Final = 500_000
 
 MAX_SUITE_BYTES: Final = 1 << 20
+
+MAX_TASKS: Final = 10_000
+"""Of a suite, its matrices expanded."""
+
+MAX_NEEDS: Final = 100_000
+"""Dependencies of a suite, its matrices expanded."""
 
 MAX_MESSAGE_BYTES: Final = 16 << 20
 """A gRPC message, either way."""

@@ -1,0 +1,221 @@
+"""
+The suite file as a pydantic model: one description for reading it, and for the JSON Schema that editors use.
+
+Defaults are those of `fleetest.common.tasks.Task`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    RootModel,
+    Strict,
+    WithJsonSchema,
+)
+
+from fleetest.common.suite.fields import (
+    CapabilityName,
+    Duration,
+    EnvName,
+    Line,
+    MatrixValue,
+    Placeholder,
+    PytestArguments,
+    RelativePath,
+    RelativePaths,
+    SecretNames,
+    Shards,
+    ShellLines,
+    Size,
+    Text,
+    as_list,
+    as_text,
+    describe,
+    refused,
+)
+from fleetest.common.suite.problems import Fault
+from fleetest.common.tasks import RetryOn, Split, Task, TaskType, When
+
+__all__ = ["DefaultsModel", "MatrixModel", "NeedModel", "NeedsModel", "SuiteModel", "TaskModel"]
+
+_MAX_MATRIX_ENTRIES: Final = 256
+_DEFAULT: Final = Task(name="", type=TaskType.PYTEST)
+_BY_VALUE: Final = Strict(strict=False)  # an enum's member is written as its value
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        model_title_generator=lambda model: model.__name__.removesuffix("Model"),
+    )
+
+
+class TimeoutsModel(_Section):
+    """Limits as durations (`30s`, `5m`, `1h30m`); `none` lifts one."""
+
+    queue: Duration = Field(_DEFAULT.timeouts.queue, description="From queued until a worker takes the task.")
+    start: Duration = Field(_DEFAULT.timeouts.start, description="From there until its tests start, setup included.")
+    silence: Duration = Field(_DEFAULT.timeouts.silence, description="Without a word from a running case.")
+    total: Duration = Field(_DEFAULT.timeouts.total, description="Of one attempt, from start to end.")
+
+
+class RequiresModel(_Section):
+    """What a worker must have, and what each shard reserves there."""
+
+    capabilities: dict[CapabilityName, Line] = Field(
+        {}, description="Capabilities that a worker must have, exactly: `os: linux`."
+    )
+    cpu: Annotated[float, Field(ge=0, le=4096, allow_inf_nan=False)] = Field(
+        _DEFAULT.resources.cpu_millis / 1000, description="Cores that a shard reserves, to a thousandth."
+    )
+    memory: Size = Field(
+        _DEFAULT.resources.memory_bytes, description="Memory that a shard reserves, and may use at most: `2GiB`."
+    )
+    disk: Size = Field(_DEFAULT.resources.disk_bytes, description="Disk that a shard reserves: `10GiB`.")
+
+
+class NeedModel(_Section):
+    """How a needed task must end."""
+
+    when: Annotated[When, _BY_VALUE] = Field(When.PASSED, description="Which end of it lets this task start.")
+
+
+def _needs_as_mapping(value: object) -> object:
+    """Of `unit`, `[unit, lint]`, `{unit: always}` and `{unit: {when: always}}` the last form."""
+    if isinstance(value, dict):
+        return {name: need if isinstance(need, dict) else {"when": need} for name, need in value.items()}
+    names = as_list(value)
+    if not isinstance(names, list):
+        raise refused(Fault(message=f"must be names of tasks, not {describe(names)}"))
+    faults = [
+        Fault(message=f"must be a task's name, not {describe(name)}", path=(index,))
+        for index, name in enumerate(names)
+        if isinstance(name, list | dict | None)
+    ]
+    if faults:
+        raise refused(*faults)
+    return {as_text(name): {} for name in names}
+
+
+_Needs = Annotated[
+    dict[str, NeedModel],
+    BeforeValidator(
+        _needs_as_mapping, json_schema_input_type=str | list[str] | dict[str, When | Placeholder | NeedModel]
+    ),
+]
+
+
+class NeedsModel(RootModel[_Needs]):
+    """Needed tasks by name."""
+
+    model_config = ConfigDict(title="Needs")
+
+
+class MatrixModel(_Section):
+    """Axes and their values; the task is repeated for every combination."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Annotated[list[MatrixValue], Field(min_length=1)]]
+
+    exclude: list[dict[str, MatrixValue]] = Field(
+        [],
+        max_length=_MAX_MATRIX_ENTRIES,
+        description="Combinations to leave out; an axis not named means any value.",
+    )
+    include: list[dict[str, MatrixValue]] = Field(
+        [], max_length=_MAX_MATRIX_ENTRIES, description="Further combinations; each names every axis."
+    )
+
+
+class DefaultsModel(_Section):
+    """What every task has that doesn't say otherwise."""
+
+    type: Annotated[TaskType, _BY_VALUE] = Field(
+        default_factory=lambda: TaskType.PYTEST,
+        description="What kind of test it runs; when absent, `args`, `command` or `run` tell.",
+    )
+    args: PytestArguments = Field([], description="pytest's arguments: a list, or a text split as a shell does.")
+    command: Annotated[list[Text], Field(min_length=1)] = Field([], description="A program and its arguments.")
+    run: Text = Field("", description="Instead of `command`: text for `/bin/sh`.")
+    image: Line = Field(_DEFAULT.image, description="Container image, for the docker executor.")
+    setup: ShellLines = Field([], description="Shell lines that prepare the environment, once for each.")
+    setup_inputs: RelativePaths = Field(
+        [], description="Globs of the files that decide what `setup` makes; without any, all files do."
+    )
+    env: dict[EnvName, Text] = Field({}, description="Environment variables.")
+    secrets: SecretNames = Field(
+        [], description="Names of secrets that the environment needs; `fleetest run --secret NAME` gives them."
+    )
+    python: Line = Field(_DEFAULT.python, description="Interpreter of the process executor; else the worker's own.")
+    working_directory: RelativePath = Field(
+        _DEFAULT.working_directory, description="Where the tests start, relative to the workspace."
+    )
+    executor: Annotated[Literal["", "process", "docker"], WithJsonSchema({"enum": ["process", "docker"]})] = Field(
+        "", description="How the task is run; when absent, `docker` with an image, else `process`."
+    )
+    requires: RequiresModel = Field(default_factory=RequiresModel, description="What a worker must have.")
+    priority: int = Field(_DEFAULT.priority, ge=0, le=100, description="Higher ones run first.")
+    timeouts: TimeoutsModel = Field(default_factory=TimeoutsModel, description="Limits of time.")
+    retries: int = Field(
+        _DEFAULT.retries, ge=0, le=100, description="How many more tries a case gets that ended as `retry_on` says."
+    )
+    retry_on: Annotated[
+        list[Annotated[RetryOn, _BY_VALUE]],
+        BeforeValidator(as_list, json_schema_input_type=list[RetryOn] | RetryOn),
+    ] = Field(
+        default=sorted(_DEFAULT.retry_on),
+        description="What uses up `retries`. What the infrastructure broke is repeated without being asked.",
+    )
+    shards: Shards = Field(
+        _DEFAULT.shards, description="How many parts the cases are split into; of a command, how often it is started."
+    )
+    split: Annotated[Split, _BY_VALUE] = Field(_DEFAULT.split, description="What stays together in one shard.")
+    maxfail: int = Field(
+        _DEFAULT.maxfail, ge=0, le=1_000_000, description="Stop the task after so many failures; 0 means never."
+    )
+    artifacts: RelativePaths = Field([], description="Globs of the files to keep.")
+    reports: RelativePaths = Field([], description="Globs of JUnit XML files that become the command's cases.")
+    matrix: MatrixModel = Field(
+        default_factory=MatrixModel, description="Repeat the task for every combination of values."
+    )
+
+
+class TaskModel(DefaultsModel):
+    """One task: `args` for pytest, `command` or `run` for anything else."""
+
+    needs: NeedsModel = Field(
+        default_factory=lambda: NeedsModel({}),
+        description="Tasks that must end first: their names, or a mapping of name to `when`.",
+    )
+
+
+def _version_one(value: int) -> int:
+    if value != 1:
+        raise refused(Fault(message=f"this Fleetest reads version 1, not {value}", hint="Write `version: 1`."))
+    return value
+
+
+class SuiteModel(_Section):
+    """A suite of tests for Fleetest."""
+
+    version: Annotated[int, AfterValidator(_version_one), Field(json_schema_extra={"const": 1})] = Field(
+        description="Of this format."
+    )
+    name: Line = Field(description="What the suite is called.")
+    project: Line = Field("", description="What history and fair share are kept by; else the client decides.")
+    supersede: Annotated[Literal["", "branch"], WithJsonSchema({"const": "branch"})] = Field(
+        "", description="`branch`: a new run cancels older ones of the same project, suite and branch."
+    )
+    fail_fast: bool = Field(default=False, description="The first task that fails cancels the rest of the run.")
+    defaults: DefaultsModel = Field(
+        default_factory=DefaultsModel, description="Keys for every task that doesn't have them itself."
+    )
+    tasks: dict[str, TaskModel] = Field(description="The tasks by name.")
