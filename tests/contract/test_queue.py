@@ -488,6 +488,18 @@ async def test_remove_of_some_leaves_the_others(queue: ShardQueue) -> None:
     assert await queue.waiting("run") == {"b"}
 
 
+async def test_delay_of_a_removed_entry_is_forgotten_too(queue: ShardQueue, clock: ManualClock) -> None:
+    await queue.enqueue([entry("a", not_before=NOON + MINUTE)])
+    await queue.remove("run")
+    await queue.enqueue([entry("a")])
+    first = await claim_all(queue)
+    clock.advance(MINUTE)
+
+    returned = await queue.return_expired()
+
+    assert (first, returned, await claim_all(queue)) == (["a"], 0, [])
+
+
 # What it tells ------------------------------------------------------------------------------------------------
 
 

@@ -6,9 +6,12 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from redis.asyncio import Redis
 
@@ -184,6 +187,23 @@ async def test_subscriber_goes_on_after_redis_came_back(
             told += await anext(notices)
     assert told[-1] == second
     await notices.aclose()
+
+
+async def test_reservation_lasts_as_long_as_its_worker_bids(redis: Redis) -> None:
+    clock, second = ManualClock(NOW), timedelta(seconds=1)
+    queue = RedisShardQueue(redis, claim_ttl=second, reserve_after=second, clock=clock)
+    large = Resources(cpu_millis=9)
+    await queue.enqueue([replace(entry("large"), resources=large)])
+    clock.advance(2 * second)
+    records: list[Any] = []
+    for _ in range(2):
+        assert await queue.claim([replace(BID, capacity=large)]) == []
+        records.append(await redis.hget("fleetest:{0}:reservations", "run/large"))
+
+    (worker, first, *_), (same, second_time, *_) = (msgspec.msgpack.decode(raw) for raw in records)
+
+    assert (worker, same) == ("w", "w")
+    assert second_time > first
 
 
 async def test_queue_that_nobody_used_for_long_is_forgotten(redis: Redis, queue: RedisShardQueue) -> None:

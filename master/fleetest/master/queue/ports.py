@@ -209,7 +209,7 @@ class CommitFeed(Protocol):
     async def publish(self, notices: Sequence[CommitNotice]) -> None: ...
 
     def notices(self) -> AsyncIterator[Sequence[CommitNotice]]:
-        """From now on, in the order of publication."""
+        """From now on, in the order of publication. The first answer is empty: what is published after it is told."""
 
 
 class SecretStore(Protocol):

@@ -72,7 +72,6 @@ end
 local function forget(id)
   redis.call('HDEL', key.entries, id)
   redis.call('HDEL', key.holders, id)
-  redis.call('HDEL', key.reservations, id)
   redis.call('ZREM', key.index, id)
   redis.call('ZREM', key.claims, id)
   redis.call('ZREM', key.delayed, id)
