@@ -1,1 +1,70 @@
-"""The Python client and the `fleetest` command."""
+"""
+The Python client and the `fleetest` command.
+
+::
+
+    from fleetest.client import Client
+
+    with Client("127.0.0.1:50051", token=token, project="shop") as client:
+        run = client.get_run("latest")
+        for commit in client.watch(run.run_id):
+            ...
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fleetest.client.async_client import AsyncClient
+    from fleetest.client.connection import Persistence
+    from fleetest.client.events import Commit, RunEvent
+    from fleetest.client.sync_client import Client
+    from fleetest.client.values import (
+        CaseRecord,
+        LogChunk,
+        Reason,
+        ReasonKind,
+        Run,
+        ServerInfo,
+        Submission,
+        TaskArtifact,
+        TaskExplanation,
+        TaskStatus,
+        Worker,
+    )
+
+__all__ = [
+    "AsyncClient",
+    "CaseRecord",
+    "Client",
+    "Commit",
+    "LogChunk",
+    "Persistence",
+    "Reason",
+    "ReasonKind",
+    "Run",
+    "RunEvent",
+    "ServerInfo",
+    "Submission",
+    "TaskArtifact",
+    "TaskExplanation",
+    "TaskStatus",
+    "Worker",
+]
+
+_MODULE_OF = {
+    "AsyncClient": "async_client",
+    "Client": "sync_client",
+    "Commit": "events",
+    "Persistence": "connection",
+    "RunEvent": "events",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Imports a public name when it is first asked for, so that the command's `--help` need not load gRPC."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE_OF.get(name, 'values')}"), name)

@@ -1,0 +1,322 @@
+"""The asynchronous client of a Fleetest cluster."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+from fleetest.client import convert, streams
+from fleetest.client.addresses import parse_addresses
+from fleetest.client.connection import Connection, Persistence
+from fleetest.client.downloads import save_artifact
+from fleetest.client.events import Commit
+from fleetest.client.values import (
+    CaseRecord,
+    LogChunk,
+    Run,
+    ServerInfo,
+    Submission,
+    TaskArtifact,
+    TaskExplanation,
+    Worker,
+)
+from fleetest.common.convert import (
+    duration_to_proto,
+    outcome_to_proto,
+    run_state_to_proto,
+    version_control_to_proto,
+)
+from fleetest.common.errors import DependencyUnavailable
+from fleetest.common.ids import new_token
+from fleetest.common.results import VersionControl
+from fleetest.common.states import Outcome, RunState
+from fleetest.common.workspace import Workspace
+from fleetest.v1 import fleet_pb2, run_pb2
+
+if TYPE_CHECKING:
+    from fleetest.client.uploads import UploadReport
+
+__all__ = ["AsyncClient"]
+
+_MAX_PAGE: Final = 500
+_CASES_PAGE: Final = 1000
+
+
+class AsyncClient:
+    """
+    A cluster, as those who submit and follow runs see it.
+
+    Calls that found no master are made again, at the next address when there are several; `watch` and `logs` go on
+    where they broke. Everything raises `FleetestError`: `DependencyUnavailable` when no master answers,
+    `NotFound` for what does not exist, `Unauthenticated` and `Forbidden` as the token deserves. Use it as an
+    asynchronous context manager, or `close` it.
+
+    Args:
+        address: `host:port` or `unix:///path`; several parted by commas.
+        token: of a client; empty for a master that asks for none.
+        project: whose runs are meant when a call does not say.
+        on_trouble: told, in a line for people, each time that something is tried again.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        token: str = "",
+        project: str = "",
+        persistence: Persistence | None = None,
+        on_trouble: Callable[[str], None] = lambda _line: None,
+    ) -> None:
+        self._connection = Connection(
+            parse_addresses(address), token=token, persistence=persistence, on_trouble=on_trouble
+        )
+        self._project = project
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Let the connection go. Idempotent."""
+        await self._connection.close()
+
+    async def upload(
+        self, workspace: Workspace, root: Path, *, progress: Callable[[int, int], None] | None = None
+    ) -> UploadReport:
+        """
+        Bring a workspace's files to the master, those that it lacks. Idempotent; goes on where it was cut off.
+
+        Args:
+            workspace: as scanned.
+            root: where the files are.
+            progress: told how many bytes of how many the master has by now, of those that it lacked.
+
+        Raises:
+            InvalidRequest: a file changed since the scan.
+            CapacityExceeded: the master has no room.
+        """
+        from fleetest.client.uploads import upload_workspace  # needed by `run` alone
+
+        failures = 0
+        while True:
+            services = self._connection.services
+            try:
+                return await upload_workspace(services.blobs, workspace, root, progress=progress)
+            except DependencyUnavailable as error:
+                failures += 1
+                await self._connection.recover(services, failures, error)
+
+    async def submit(
+        self,
+        suite_text: str,
+        *,
+        source: str = "fleetest.yaml",
+        workspace_digest: str = "",
+        project: str = "",
+        version_control: VersionControl | None = None,
+        secrets: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        user: str = "",
+        executor: str = "",
+        supersede: bool = False,
+        fail_fast: bool = False,
+        idempotency_key: str = "",
+    ) -> Submission:
+        """
+        Hand a suite in. Idempotent by `idempotency_key`; without one, by a fresh key: a lost answer is safe.
+
+        Args:
+            suite_text: the suite as YAML.
+            source: where it came from, for messages.
+            workspace_digest: of an uploaded workspace; empty when the tasks need no files.
+            project: fair share and history are kept by project.
+            version_control: where the workspace came from.
+            secrets: name to value; they reach the environment of tasks that name them, and nothing else.
+            labels: free words to find the run by.
+            user: who submits.
+            executor: `process` or `docker`: overrides what the tasks ask.
+            supersede: cancel older runs of the same project, suite and branch.
+            fail_fast: the first failure cancels the rest.
+            idempotency_key: the second submission with it answers the first run.
+
+        Raises:
+            SuiteInvalid: every problem of the suite.
+            WrongState: the workspace has not been uploaded.
+        """
+        response = await self._connection.call(
+            lambda services: services.runs.SubmitRun,
+            run_pb2.SubmitRunRequest(
+                suite=suite_text,
+                suite_source=source,
+                workspace_digest=workspace_digest,
+                project=project or self._project,
+                idempotency_key=idempotency_key or new_token(),
+                version_control=version_control_to_proto(version_control) if version_control else None,
+                secrets=secrets or {},
+                supersede=supersede,
+                fail_fast=fail_fast,
+                user=user,
+                labels=labels or {},
+                executor=executor,
+            ),
+        )
+        return convert.submission_from_proto(response)
+
+    async def get_run(self, run_id: str = "latest") -> Run:
+        """
+        A run as it is now.
+
+        Args:
+            run_id: a unique prefix will do, and `latest` is the project's last one.
+
+        Raises:
+            InvalidRequest: several runs begin so.
+        """
+        request = run_pb2.GetRunRequest(run_id=run_id, project=self._project)
+        return convert.run_from_proto(await self._connection.call(lambda services: services.runs.GetRun, request))
+
+    async def list_runs(
+        self, *, project: str = "", branch: str = "", state: RunState | None = None, limit: int = 50
+    ) -> list[Run]:
+        """Runs, newest first, at most `limit`; without the suite's text."""
+        runs: list[Run] = []
+        token = ""
+        while len(runs) < limit:
+            page = await self._connection.call(
+                lambda services: services.runs.ListRuns,
+                run_pb2.ListRunsRequest(
+                    project=project or self._project,
+                    branch=branch,
+                    state=run_state_to_proto(state) if state else run_pb2.ListRunsRequest().state,
+                    page_size=min(limit - len(runs), _MAX_PAGE),
+                    page_token=token,
+                ),
+            )
+            runs += [convert.run_from_proto(each) for each in page.runs]
+            token = page.next_page_token
+            if not token:
+                break
+        return runs[:limit]
+
+    async def cases(
+        self, run_id: str, *, task_id: str = "", outcomes: Iterable[Outcome] = ()
+    ) -> AsyncIterator[CaseRecord]:
+        """The cases of a run that have a result, in the order of planning, page by page."""
+        token = ""
+        wanted = [outcome_to_proto(each) for each in outcomes]
+        while True:
+            page = await self._connection.call(
+                lambda services: services.runs.ListCases,
+                run_pb2.ListCasesRequest(
+                    run_id=run_id, task_id=task_id, outcomes=wanted, page_size=_CASES_PAGE, page_token=token
+                ),
+            )
+            for each in page.cases:
+                yield convert.case_record_from_proto(each)
+            token = page.next_page_token
+            if not token:
+                return
+
+    def watch(self, run_id: str, *, after_position: int = 0) -> AsyncIterator[Commit]:
+        """The run's log after a position: each commit once, in order, without a gap, until the run has ended."""
+        return streams.watch_run(self._connection, run_id, after_position=after_position)
+
+    def logs(self, run_id: str, task_id: str, *, shard_id: str = "", follow: bool = False) -> AsyncIterator[LogChunk]:
+        """What the task's processes wrote; with `follow` until the task has ended."""
+        request = run_pb2.ReadLogsRequest(run_id=run_id, task_id=task_id, shard_id=shard_id, follow=follow)
+        return streams.read_logs(self._connection, request)
+
+    async def cancel(
+        self,
+        run_id: str,
+        *,
+        task_id: str = "",
+        reason: str = "",
+        grace: timedelta | None = None,
+        user: str = "",
+    ) -> bool:
+        """
+        Stop a run, or one task of it. Idempotent.
+
+        Returns:
+            Whether there was something to stop: false when it had ended already.
+        """
+        request = run_pb2.CancelRunRequest(run_id=run_id, task_id=task_id, reason=reason, user=user)
+        if grace is not None:
+            request.grace.CopyFrom(duration_to_proto(grace))
+        response = await self._connection.call(lambda services: services.runs.CancelRun, request)
+        return not response.already_ended
+
+    async def retry(
+        self,
+        run_id: str,
+        *,
+        everything: bool = False,
+        secrets: Mapping[str, str] | None = None,
+        user: str = "",
+        idempotency_key: str = "",
+    ) -> Submission:
+        """
+        Submit a run again: the cases that did not pass, or `everything`.
+
+        Raises:
+            WrongState: the run has not ended, or all of it passed.
+        """
+        response = await self._connection.call(
+            lambda services: services.runs.RetryRun,
+            run_pb2.RetryRunRequest(
+                run_id=run_id,
+                all=everything,
+                user=user,
+                secrets=secrets or {},
+                idempotency_key=idempotency_key or new_token(),
+            ),
+        )
+        return convert.submission_from_proto(response)
+
+    async def explain(self, run_id: str, *, task_id: str = "") -> list[TaskExplanation]:
+        """Why a task, or every task that has not ended, is not running."""
+        request = run_pb2.ExplainRunRequest(run_id=run_id, task_id=task_id)
+        response = await self._connection.call(lambda services: services.runs.ExplainRun, request)
+        return [convert.explanation_from_proto(each) for each in response.tasks]
+
+    async def artifacts(self, run_id: str, *, task_id: str = "") -> list[TaskArtifact]:
+        """The files that a run's tasks left behind."""
+        request = run_pb2.ListArtifactsRequest(run_id=run_id, task_id=task_id)
+        response = await self._connection.call(lambda services: services.runs.ListArtifacts, request)
+        return [convert.task_artifact_from_proto(each) for each in response.artifacts]
+
+    async def download(self, artifact: TaskArtifact, directory: Path) -> Path:
+        """
+        Save an artifact below a directory, as `<task>/<path>`. A file that is there already is replaced whole.
+
+        Raises:
+            InvalidRequest: the path would leave the directory.
+            NotFound: the master has it no longer.
+            CapacityExceeded: the disk is full.
+        """
+        return await save_artifact(self._connection, artifact, directory)
+
+    async def workers(self, *, include_offline: bool = False) -> list[Worker]:
+        """The cluster's workers."""
+        request = fleet_pb2.ListWorkersRequest(include_offline=include_offline)
+        response = await self._connection.call(lambda services: services.fleet.ListWorkers, request)
+        return [convert.worker_from_proto(each) for each in response.workers]
+
+    async def drain(self, worker_id: str, *, reason: str = "") -> None:
+        """Let a worker finish what it runs and take no more. Idempotent."""
+        request = fleet_pb2.DrainWorkerRequest(worker_id=worker_id, reason=reason)
+        await self._connection.call(lambda services: services.fleet.DrainWorker, request)
+
+    async def server_info(self) -> ServerInfo:
+        """Which master answers, and what it speaks."""
+        request = fleet_pb2.GetServerInfoRequest()
+        response = await self._connection.call(lambda services: services.fleet.GetServerInfo, request)
+        return convert.server_info_from_proto(response)

@@ -1,0 +1,101 @@
+"""From a command's options to a client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from fleetest.client.cli.invocation import Invocation
+from fleetest.client.embedded import EmbeddedCluster, running_cluster, start_cluster
+from fleetest.client.view.harmless import harmless
+from fleetest.common.errors import DependencyUnavailable
+
+if TYPE_CHECKING:
+    from fleetest.client.async_client import AsyncClient
+
+__all__ = ["any_cluster", "connected", "invocation", "master_option", "project_option", "running", "say"]
+
+_Answer = TypeVar("_Answer")
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def master_option(command: _Command) -> _Command:
+    """`--master`, for every command that asks a cluster."""
+    return click.option(
+        "--master",
+        metavar="ADDRESS",
+        default="",
+        help="host:port or unix:///path; several parted by commas. [env: FLEETEST_MASTER]",
+    )(command)
+
+
+def project_option(command: _Command) -> _Command:
+    """`--project`, for commands about a project's runs."""
+    return click.option("--project", metavar="NAME", default="", help="Whose runs are meant. [env: FLEETEST_PROJECT]")(
+        command
+    )
+
+
+def invocation() -> Invocation:
+    """What the present command was given."""
+    found = click.get_current_context().obj
+    assert isinstance(found, Invocation)
+    return found
+
+
+def say(line: str) -> None:
+    """A line for people, on standard error."""
+    click.echo(harmless(line), err=True)
+
+
+def running(work: Coroutine[Any, Any, _Answer]) -> _Answer:
+    """Run a command's asynchronous part."""
+    return asyncio.run(work)
+
+
+def any_cluster(data_directory: Path) -> EmbeddedCluster:
+    """The user's own cluster, started when none runs, which is said."""
+    cluster = running_cluster(data_directory)
+    if cluster is not None:
+        say(f"using your cluster on this machine ({cluster.address}); `fleetest down` stops it")
+        return cluster
+    say("starting a cluster on this machine; `fleetest down` stops it, FLEETEST_MASTER names another")
+    return start_cluster(data_directory)
+
+
+def _known_cluster(data_directory: Path) -> EmbeddedCluster:
+    cluster = running_cluster(data_directory)
+    if cluster is None:
+        raise DependencyUnavailable(
+            "no master is named, and no cluster runs on this machine",
+            hint="Set FLEETEST_MASTER to a master's address, or start a cluster here: fleetest up",
+        )
+    return cluster
+
+
+@asynccontextmanager
+async def connected(
+    master: str, *, project: str = "", embedded: Callable[[Path], EmbeddedCluster] = _known_cluster
+) -> AsyncIterator[AsyncClient]:
+    """
+    A client of the master that the option or the environment names, or else of the user's own cluster.
+
+    Args:
+        embedded: finds the user's own cluster in its data directory.
+    """
+    from fleetest.client.async_client import AsyncClient
+
+    settings = invocation().settings
+    address, token = master or settings.master, settings.token
+    if not address:
+        cluster = await asyncio.to_thread(embedded, settings.data)
+        address, token = cluster.address, cluster.token
+    async with AsyncClient(
+        address, token=token.reveal(), project=project or settings.project, on_trouble=say
+    ) as client:
+        yield client

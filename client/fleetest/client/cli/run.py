@@ -1,0 +1,191 @@
+"""`fleetest run`: a suite from its file, or from a command line, to its exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from fleetest.client.cli.connecting import (
+    any_cluster,
+    connected,
+    invocation,
+    master_option,
+    project_option,
+    running,
+    say,
+)
+from fleetest.client.cli.following_options import FollowingOptions, following_options, present_user
+
+if TYPE_CHECKING:
+    from fleetest.client.async_client import AsyncClient
+    from fleetest.client.cli.finding import SuiteText
+    from fleetest.common.suite import Suite
+
+__all__ = ["run"]
+
+_COMMAND: Final = "fleetest.command"
+
+
+class _WithCommand(click.Command):
+    """Takes what follows `--` as a command line of its own, options and all."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        command: list[str] = []
+        if "--" in args:
+            at = args.index("--")
+            args, command = args[:at], args[at + 1 :]
+        ctx.meta[_COMMAND] = command
+        return super().parse_args(ctx, args)
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        return [*super().collect_usage_pieces(ctx), "[-- COMMAND...]"]
+
+
+class _Label(click.ParamType[tuple[str, str]]):
+    name = "key=value"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        key, equals, text = str(value).partition("=")
+        if not equals or not key.strip():
+            self.fail(f"{value!r} is not of the form key=value", param, ctx)
+        return key.strip(), text
+
+
+@click.command(cls=_WithCommand)
+@click.argument("suite_file", metavar="[SUITE_FILE]", required=False, type=click.Path(path_type=Path))
+@click.option("-f", "--file", "named_file", type=click.Path(path_type=Path), help="The suite file.", metavar="FILE")
+@click.option("--task", "tasks", multiple=True, metavar="NAME", help="Only this task and what it needs; repeatable.")
+@click.option("--secret", "secrets", multiple=True, metavar="NAME", help="Give tasks this environment variable.")
+@click.option("--label", "labels", multiple=True, type=_Label(), metavar="KEY=VALUE", help="A word to find it by.")
+@click.option("--executor", type=click.Choice(["process", "docker"]), help="How every task is run.")
+@click.option("--fail-fast", is_flag=True, help="The first failure cancels the rest.")
+@click.option("--supersede", is_flag=True, help="Cancel older runs of this suite and branch.")
+@click.option("--idempotency-key", default="", metavar="KEY", help="Submitting again with it finds the same run.")
+@click.option("-d", "--detach", is_flag=True, help="Print the run's id, and do not wait.")
+@click.option("--dry-run", is_flag=True, help="Check the suite and print its tasks; submit nothing.")
+@project_option
+@master_option
+@following_options
+def run(
+    *,
+    suite_file: Path | None,
+    named_file: Path | None,
+    tasks: Sequence[str],
+    secrets: Sequence[str],
+    project: str,
+    master: str,
+    dry_run: bool,
+    following: FollowingOptions,
+    **options: Any,
+) -> int:
+    """
+    Run a suite on the cluster and follow it.
+
+    The suite is SUITE_FILE, or else fleetest.yaml of this directory, or else what COMMAND says; with neither, pytest.
+    Ctrl-C asks whether to cancel the run or to leave it.
+    """
+    from fleetest.client.cli.finding import default_project, find_suite
+    from fleetest.client.cli.secrets import read_secrets
+    from fleetest.client.cli.selecting import select_tasks
+    from fleetest.common.suite import load_suite
+
+    environment = invocation().environment
+    if suite_file is not None and named_file is not None:
+        raise click.UsageError("The suite file is given twice, as an argument and with --file.")
+    command = click.get_current_context().meta[_COMMAND]
+    found = find_suite(suite_file or named_file, command, directory=Path.cwd(), environment=environment)
+    if found.inferred:
+        say(f"no suite file; running this:\n{_indented(found.text)}")
+    suite = load_suite(found.text, source=found.source)
+    text = found.text
+    if tasks:
+        text = select_tasks(text, suite, tasks)
+        suite = load_suite(text, source=found.source)
+    values = read_secrets(secrets, environment)
+    if dry_run:
+        _print_tasks(suite, following.output)
+        return 0
+    following.check()
+    wanted = {
+        "secrets": values,
+        "project": project or invocation().settings.project or suite.project or default_project(found.root),
+        **options,
+    }
+    return running(_run(found, text, wanted, master, following))
+
+
+async def _run(found: SuiteText, text: str, wanted: dict[str, Any], master: str, following: FollowingOptions) -> int:
+    detach = wanted.pop("detach")
+    wanted["labels"] = dict(wanted["labels"])
+    wanted["executor"] = wanted["executor"] or ""
+    environment = invocation().environment
+    async with connected(master, embedded=any_cluster) as client:
+        submission = await client.submit(
+            text,
+            source=found.source,
+            workspace_digest=await _uploaded(client, found.root),
+            version_control=await _version_control(found.root),
+            user=present_user(),
+            **wanted,
+        )
+        if submission.already_submitted:
+            say("this was submitted before; following that run")
+        for run_id in submission.superseded_run_ids:
+            say(f"run {run_id} is being cancelled in favour of this one")
+        if detach:
+            click.echo(submission.run_id)
+            return 0
+        return await following.follow(client, submission.run_id, environment)
+
+
+async def _uploaded(client: AsyncClient, root: Path) -> str:
+    """Hash the tree, bring what the master lacks; answers the workspace's digest."""
+    import asyncio
+
+    from fleetest.client.cli.upload_progress import UploadProgress, sent_text
+    from fleetest.client.scan import scan_workspace
+    from fleetest.client.view.words import plural
+
+    cache = invocation().settings.cache
+    workspace = await asyncio.to_thread(lambda: scan_workspace(root, cache_directory=cache))
+    with UploadProgress(sys.stderr) as progress:
+        report = await client.upload(workspace, root, progress=progress.show)
+    say(f"{plural(len(workspace.files), 'file')}, {sent_text(report.sent_files, report.sent_bytes)}")
+    return workspace.digest
+
+
+async def _version_control(root: Path) -> Any:
+    import asyncio
+
+    from fleetest.common.version_control import version_control
+
+    return await asyncio.to_thread(version_control, root, invocation().environment)
+
+
+def _indented(text: str) -> str:
+    return "".join(f"  {line}\n" for line in text.splitlines()).rstrip()
+
+
+def _print_tasks(suite: Suite, output: str) -> None:
+    from fleetest.client.cli.output import print_json, print_table
+    from fleetest.client.view.harmless import one_line
+
+    if output == "json":
+        print_json({"name": suite.name, "project": suite.project, "tasks": suite.tasks})
+        return
+    print_table(
+        ("task", "type", "needs", "runs"),
+        (
+            (
+                one_line(task.name),
+                task.type.value,
+                one_line(", ".join(need.task for need in task.needs)),
+                one_line(task.shell or " ".join(task.command or ("pytest", *task.args)), limit=60),
+            )
+            for task in suite.tasks
+        ),
+    )

@@ -1,0 +1,50 @@
+"""What the command takes from the environment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from fleetest.common.settings import Secret, path, secret, setting, text
+
+__all__ = ["ClientSettings"]
+
+_OFF: Final = frozenset({"0", "false", "no", "off"})
+
+
+def _switch(raw: str) -> bool:
+    return raw.lower() not in _OFF
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientSettings:
+    """
+    Args:
+        master: addresses, parted by commas; empty means the user's own cluster on this machine.
+        token: of a client.
+        data_directory: of the user's own cluster; `None` means where the platform keeps a user's data.
+        debug: whether an unexpected error shows its traceback.
+    """
+
+    master: str = setting("FLEETEST_MASTER", text, default="")
+    token: Secret = setting("FLEETEST_TOKEN", secret, default=Secret())
+    project: str = setting("FLEETEST_PROJECT", text, default="")
+    data_directory: Path | None = setting("FLEETEST_DATA_DIR", path, default=None)
+    debug: bool = setting("FLEETEST_DEBUG", _switch, default=False)
+
+    @property
+    def data(self) -> Path:
+        """The data directory, chosen or the platform's."""
+        if self.data_directory is not None:
+            return self.data_directory
+        import platformdirs
+
+        return Path(platformdirs.user_data_dir("fleetest"))
+
+    @property
+    def cache(self) -> Path:
+        """Where what may be lost at any time is kept."""
+        import platformdirs
+
+        return Path(platformdirs.user_cache_dir("fleetest"))

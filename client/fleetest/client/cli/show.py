@@ -1,0 +1,117 @@
+"""`fleetest show`: a run as it is now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from fleetest.client.cli.connecting import connected, master_option, project_option, running
+from fleetest.client.cli.output import json_form, output_option, print_json, print_lines, print_table
+from fleetest.client.cli.run_ids import optional_run_argument
+from fleetest.client.values import CaseRecord, Run, TaskStatus
+from fleetest.client.view.harmless import harmless, one_line
+from fleetest.client.view.words import ago, counts_text, duration_text, state_style
+from fleetest.common.states import Outcome
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+__all__ = ["show"]
+
+_BAD = tuple(outcome for outcome in Outcome if outcome.bad)
+
+
+@click.command()
+@optional_run_argument
+@click.option("--task", "task_id", default="", metavar="NAME", help="Only this task's cases.")
+@click.option("--cases", "every_case", is_flag=True, help="All cases, not only those that failed.")
+@click.option("-v", "--verbose", is_flag=True, help="With tracebacks and captured output.")
+@project_option
+@master_option
+@output_option
+def show(*, run_id: str, task_id: str, every_case: bool, verbose: bool, project: str, master: str, output: str) -> None:
+    """
+    Show a run: its tasks, and what failed.
+
+    RUN is an id or the beginning of one; without it, the latest run.
+    """
+    outcomes = () if every_case else _BAD
+    run, cases = running(_fetch(run_id, task_id, outcomes, project, master))
+    if output == "json":
+        print_json({**json_form(run), "cases": cases})
+        return
+    now = datetime.now(UTC)
+    print_lines(_head(run, now))
+    print_table(("task", "state", "cases", "took", "why"), (_task_row(task, now) for task in run.tasks))
+    print_lines(line for record in cases for line in _case_lines(record, verbose=verbose))
+
+
+async def _fetch(
+    run_id: str, task_id: str, outcomes: tuple[Outcome, ...], project: str, master: str
+) -> tuple[Run, list[CaseRecord]]:
+    async with connected(master, project=project) as client:
+        run = await client.get_run(run_id)
+        found = client.cases(run.run_id, task_id=task_id, outcomes=outcomes)
+        return run, [record async for record in found]
+
+
+def _head(run: Run, now: datetime) -> Iterator[Text]:
+    from rich.text import Text
+
+    source = run.version_control
+    changed = " with changes" if source.dirty else ""
+    facts = {
+        "run": run.run_id,
+        "project": f"{run.project} / {run.suite_name}",
+        "state": run.state.value + (f": {run.reason}" if run.reason else ""),
+        "submitted": f"{ago(run.submitted_at, now)}{f' by {run.user}' if run.user else ''}",
+        "took": duration_text((run.ended_at or now) - run.submitted_at),
+        "source": f"{source.branch} {source.commit[:12]}{changed}".strip(),
+        "labels": ", ".join(f"{key}={value}" for key, value in run.labels.items()),
+        "retry of": run.retry_of,
+        "cases": counts_text(run.counts),
+    }
+    for name, value in facts.items():
+        if value:
+            style = state_style(run.state) if name == "state" else ""
+            yield Text.assemble((f"{name:<10} ", "dim"), (one_line(value), style))
+    yield Text()
+
+
+def _task_row(task: TaskStatus, now: datetime) -> tuple[str | Text, ...]:
+    from rich.text import Text
+
+    took = duration_text((task.ended_at or now) - task.started_at) if task.started_at else ""
+    return (
+        one_line(task.task_id),
+        Text(task.state.value, state_style(task.state)),
+        counts_text(task.counts),
+        took,
+        one_line(task.reason),
+    )
+
+
+def _case_lines(record: CaseRecord, *, verbose: bool) -> Iterator[Text]:
+    from rich.text import Text
+
+    from fleetest.client.view.lines import place_of
+
+    result = record.result
+    style = "bold red" if result.outcome.bad else "green" if result.outcome is Outcome.PASSED else "yellow"
+    yield Text.assemble(
+        (f"{result.outcome.value:<9} ", style),
+        one_line(result.case_id),
+        (f"  {one_line(record.task_id)}  {duration_text(result.duration)}{'  flaky' if record.flaky else ''}", "dim"),
+    )
+    if result.message:
+        yield Text(f"    {one_line(result.message)}")
+    if result.outcome.bad and (place := place_of(result)):
+        yield Text(f"    {place}", "dim")
+    if verbose:
+        for title, text in (("", result.details), ("stdout", result.stdout), ("stderr", result.stderr)):
+            if text.strip():
+                yield Text(f"    --- {title}".rstrip(), "dim")
+                yield from (Text(f"    {line}") for line in harmless(text).rstrip().splitlines())

@@ -1,0 +1,177 @@
+"""
+Calls to a cluster's masters: one channel at a time, and the next address when one does not answer.
+
+Every call of Fleetest's services may be made twice (those that change something are idempotent, by key where it
+matters), so a call that found nobody is simply made again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import grpc
+import grpc.aio
+
+from fleetest.client.addresses import is_local
+from fleetest.client.identity import identifying_interceptors
+from fleetest.common.backoff import Backoff
+from fleetest.common.errors import DependencyUnavailable, FleetestError
+from fleetest.common.limits import MAX_MESSAGE_BYTES
+from fleetest.v1.blob_pb2_grpc import BlobServiceStub
+from fleetest.v1.fleet_pb2_grpc import FleetServiceStub
+from fleetest.v1.run_pb2_grpc import RunServiceStub
+
+if TYPE_CHECKING:
+    from fleetest.v1.blob_pb2_grpc import BlobServiceAsyncStub
+    from fleetest.v1.fleet_pb2_grpc import FleetServiceAsyncStub
+    from fleetest.v1.run_pb2_grpc import RunServiceAsyncStub
+
+__all__ = ["Connection", "Persistence", "Services", "raised_here"]
+
+_Request = TypeVar("_Request")
+_Response = TypeVar("_Response")
+
+_CALL_TIMEOUT_SECONDS: Final = 60
+_OPTIONS: Final = (
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    # Finds out that a silent master is a dead one.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    # This module does the trying again, so that people are told of it.
+    ("grpc.enable_retries", 0),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Persistence:
+    """
+    How often, and after what waits, a call is made again when nobody answers.
+
+    Args:
+        tries: how many more times before giving up.
+    """
+
+    tries: int = 5
+    backoff: Backoff = Backoff(first=timedelta(seconds=1), longest=timedelta(seconds=8))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """The stubs of one channel. `address` is where it leads."""
+
+    address: str
+    channel: grpc.aio.Channel
+    runs: RunServiceAsyncStub
+    fleet: FleetServiceAsyncStub
+    blobs: BlobServiceAsyncStub
+
+
+class Connection:
+    """
+    The masters of one cluster.
+
+    Args:
+        addresses: tried in turn.
+        token: sent with every call; empty when the master asks for none.
+        on_trouble: told, in a line for people, each time that something is tried again.
+    """
+
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        *,
+        token: str = "",
+        persistence: Persistence | None = None,
+        on_trouble: Callable[[str], None] = lambda _line: None,
+    ) -> None:
+        self._addresses = tuple(addresses)
+        self._token = token
+        self._persistence = persistence or Persistence()
+        self._on_trouble = on_trouble
+        self._services: Services | None = None
+        self._turn = 0
+
+    @property
+    def services(self) -> Services:
+        """The stubs of the present channel, which is opened when there is none."""
+        if self._services is None:
+            self._services = _open(self._addresses[self._turn % len(self._addresses)], self._token)
+        return self._services
+
+    async def call(
+        self,
+        method: Callable[[Services], grpc.aio.UnaryUnaryMultiCallable[_Request, _Response]],
+        request: _Request,
+    ) -> _Response:
+        """
+        Make a call, again when nobody answered.
+
+        Raises:
+            DependencyUnavailable: nobody answered at any address.
+            FleetestError: what the master raised.
+        """
+        failures = 0
+        while True:
+            services = self.services
+            try:
+                return await method(services)(request, timeout=_CALL_TIMEOUT_SECONDS)
+            except grpc.aio.AioRpcError as rpc_error:
+                error = raised_here(rpc_error)
+                if rpc_error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise error from None
+            failures += 1
+            await self.recover(services, failures, error)
+
+    async def recover(self, failed: Services, failures: int, error: FleetestError) -> None:
+        """
+        Wait, and turn to the next address unless somebody else has done so already.
+
+        Raises:
+            DependencyUnavailable: that was the last try.
+        """
+        if failures > self._persistence.tries:
+            raise DependencyUnavailable(
+                f"no master answers at {', '.join(self._addresses)}: {error.message}",
+                hint=error.hint
+                or "See that one runs there (`fleetest up` starts one on this machine), and that "
+                "FLEETEST_MASTER or --master names it.",
+            ) from None
+        delay = self._persistence.backoff.delay(failures)
+        self._on_trouble(f"{failed.address} does not answer; trying again ({failures} of {self._persistence.tries})")
+        if self._services is failed:
+            self._services = None
+            self._turn += 1
+            await failed.channel.close()
+        await asyncio.sleep(delay.total_seconds())
+
+    async def close(self) -> None:
+        """Close the channel. Idempotent."""
+        services, self._services = self._services, None
+        if services is not None:
+            await services.channel.close()
+
+
+def raised_here(rpc_error: grpc.RpcError) -> FleetestError:
+    """The error that the master raised, as one of this process."""
+    from fleetest.common.grpc_status import error_from  # reads suites too: needed only when something went wrong
+
+    return error_from(rpc_error)
+
+
+def _open(address: str, token: str) -> Services:
+    proxy = (("grpc.enable_http_proxy", 0),) if is_local(address) else ()
+    channel = grpc.aio.insecure_channel(
+        address, options=(*_OPTIONS, *proxy), interceptors=identifying_interceptors(token)
+    )
+    return Services(
+        address=address,
+        channel=channel,
+        runs=RunServiceStub(channel),
+        fleet=FleetServiceStub(channel),
+        blobs=BlobServiceStub(channel),
+    )

@@ -1,0 +1,72 @@
+"""Saves artifacts: whole, checked, and nowhere but below the directory that was named."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from fleetest.client.connection import Connection
+from fleetest.client.streams import download_blob
+from fleetest.client.values import TaskArtifact
+from fleetest.client.whole_files import replacing
+from fleetest.common.disk import disk_errors
+from fleetest.common.errors import DependencyUnavailable, InvalidRequest
+
+__all__ = ["artifact_target", "save_artifact"]
+
+_TRIES: Final = 3
+_UNFIT_FOR_A_NAME: Final = re.compile(r"[^\w.,=@+-]+")
+
+
+def artifact_target(artifact: TaskArtifact, directory: Path) -> Path:
+    """
+    Where an artifact goes: `<directory>/<task>/<path>`. Shards of one task write to the same folder.
+
+    Raises:
+        InvalidRequest: its path would leave the directory.
+    """
+    path = PurePosixPath(artifact.artifact.path)
+    if path.is_absolute() or not path.parts or ".." in path.parts or "\0" in artifact.artifact.path:
+        raise InvalidRequest(f"the artifact {artifact.artifact.path!r} has a path that leaves its directory")
+    folder = _UNFIT_FOR_A_NAME.sub("_", artifact.task_id).strip(".") or "task"
+    target = directory / folder / path
+    if not target.parent.resolve().is_relative_to(directory.resolve()):
+        raise InvalidRequest(
+            f"saving {artifact.artifact.path!r} would follow a symbolic link out of {directory}",
+            hint="Choose an empty directory.",
+        )
+    return target
+
+
+async def save_artifact(connection: Connection, artifact: TaskArtifact, directory: Path) -> Path:
+    """
+    Raises:
+        InvalidRequest, NotFound, CapacityExceeded
+        DependencyUnavailable: its content did not come through whole.
+    """
+    target = artifact_target(artifact, directory)
+    with disk_errors(f"the directory {directory}"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for attempt in range(1, _TRIES + 1):
+            services = connection.services
+            try:
+                await _save(connection, artifact, target)
+            except DependencyUnavailable as error:
+                if attempt == _TRIES:
+                    raise
+                await connection.recover(services, attempt, error)
+            else:
+                break
+    return target
+
+
+async def _save(connection: Connection, artifact: TaskArtifact, target: Path) -> None:
+    digest = hashlib.sha256()
+    with replacing(target) as file:
+        async for piece in download_blob(connection, artifact.artifact.digest):
+            digest.update(piece)
+            file.write(piece)
+        if digest.hexdigest() != artifact.artifact.digest:
+            raise DependencyUnavailable(f"the content of {artifact.artifact.path!r} came through damaged")

@@ -1,0 +1,168 @@
+"""
+The log of a run as a client sees it: commits, each with the events that became true together.
+
+Events that this version does not know yet are left out of a commit; its position still counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from fleetest.client.values import Run
+from fleetest.common.results import Artifact, CaseResult, PlannedCase, ResourceUsage
+from fleetest.common.states import RunState, ShardKind, TaskState, Verdict
+
+__all__ = [
+    "ArtifactsSaved",
+    "AttemptEnded",
+    "AttemptRunning",
+    "AttemptStarted",
+    "CancelRequested",
+    "CasesFinished",
+    "Commit",
+    "RunEnded",
+    "RunEvent",
+    "RunSubmitted",
+    "TaskEnded",
+    "TaskPlanned",
+    "TaskQueued",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSubmitted:
+    """The run as it was at the beginning, its tasks included."""
+
+    at: datetime
+    run: Run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskQueued:
+    """All that the task needs has ended well."""
+
+    at: datetime
+    task_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskPlanned:
+    """The task's cases are known; `predicted` is how long all of them together should take."""
+
+    at: datetime
+    task_id: str
+    cases: tuple[PlannedCase, ...]
+    shards: int = 0
+    predicted: timedelta | None = None
+    deselected: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptStarted:
+    """A worker has the shard; the commit's position is the attempt's token."""
+
+    at: datetime
+    shard_id: str
+    task_id: str
+    number: int
+    worker_id: str
+    kind: ShardKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptRunning:
+    """The attempt's environment is ready; tests start."""
+
+    at: datetime
+    shard_id: str
+    token: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CasesFinished:
+    """Results that were accepted."""
+
+    at: datetime
+    shard_id: str
+    task_id: str
+    token: int
+    worker_id: str
+    results: tuple[CaseResult, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArtifactsSaved:
+    """Files that can be downloaded now."""
+
+    at: datetime
+    shard_id: str
+    task_id: str
+    artifacts: tuple[Artifact, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptEnded:
+    """An attempt is over; with `will_retry` its shard is queued again."""
+
+    at: datetime
+    shard_id: str
+    task_id: str
+    token: int
+    verdict: Verdict
+    reason: str = ""
+    usage: ResourceUsage = ResourceUsage()
+    will_retry: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskEnded:
+    """A task has come to one of its ends."""
+
+    at: datetime
+    task_id: str
+    state: TaskState
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelRequested:
+    """Somebody wants a task, or with an empty `task_id` the run, stopped."""
+
+    at: datetime
+    task_id: str = ""
+    by: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEnded:
+    """The last event of every run."""
+
+    at: datetime
+    state: RunState
+    reason: str = ""
+
+
+RunEvent = (
+    RunSubmitted
+    | TaskQueued
+    | TaskPlanned
+    | AttemptStarted
+    | AttemptRunning
+    | CasesFinished
+    | ArtifactsSaved
+    | AttemptEnded
+    | TaskEnded
+    | CancelRequested
+    | RunEnded
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commit:
+    """One entry of the log; positions grow by one, from 1."""
+
+    position: int
+    at: datetime
+    events: tuple[RunEvent, ...]

@@ -1,0 +1,1 @@
+"""Reports about an ended run, for other programs to read."""

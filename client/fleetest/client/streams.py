@@ -1,0 +1,135 @@
+"""Streams that go on where they broke: a run's commits, a task's output, a blob's content."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from typing import Final
+
+import grpc
+import grpc.aio
+
+from fleetest.client.connection import Connection, raised_here
+from fleetest.client.convert import commit_from_proto, log_chunk_from_proto
+from fleetest.client.events import Commit, RunEnded
+from fleetest.client.values import LogChunk
+from fleetest.common.errors import DependencyUnavailable, FleetestError
+from fleetest.v1 import blob_pb2, run_pb2
+
+__all__ = ["download_blob", "read_logs", "watch_run"]
+
+# A master that goes away in order cancels its streams.
+_BROKEN: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
+
+# A stream that held so long was sound, though nothing may have happened in the run.
+_SOUND_AFTER_SECONDS: Final = 20.0
+
+
+class _Patience:
+    """Counts failures in a row: progress, or a stream that held for long, starts the count anew."""
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self._opened = time.monotonic()
+
+    def opened(self) -> None:
+        self._opened = time.monotonic()
+
+    def progressed(self) -> None:
+        self.failures = 0
+
+    def failed(self) -> int:
+        held = time.monotonic() - self._opened
+        self.failures = 1 if held >= _SOUND_AFTER_SECONDS else self.failures + 1
+        return self.failures
+
+
+def _broken(rpc_error: grpc.RpcError) -> FleetestError:
+    """
+    Raises:
+        FleetestError: the stream did not break, it was refused.
+    """
+    error = raised_here(rpc_error)
+    if rpc_error.code() not in _BROKEN:
+        raise error from None
+    return error
+
+
+async def watch_run(connection: Connection, run_id: str, *, after_position: int) -> AsyncIterator[Commit]:
+    """
+    The commits after a position, each once and in order, until the run has ended.
+
+    Raises:
+        DependencyUnavailable: the stream broke, and could not be taken up again.
+    """
+    patience = _Patience()
+    position = after_position
+    while True:
+        services = connection.services
+        patience.opened()
+        error: FleetestError = DependencyUnavailable("the stream ended before the run did")
+        try:
+            stream = services.runs.WatchRun(run_pb2.WatchRunRequest(run_id=run_id, after_position=position))
+            async for message in stream:
+                if message.position <= position:
+                    continue
+                if message.position != position + 1:
+                    error = DependencyUnavailable(
+                        f"commit {message.position} of run {run_id} came where {position + 1} was due"
+                    )
+                    stream.cancel()
+                    break
+                commit = commit_from_proto(message)
+                position = commit.position
+                patience.progressed()
+                yield commit
+                if any(isinstance(event, RunEnded) for event in commit.events):
+                    return
+        except grpc.aio.AioRpcError as rpc_error:
+            error = _broken(rpc_error)
+        await connection.recover(services, patience.failed(), error)
+
+
+async def read_logs(connection: Connection, request: run_pb2.ReadLogsRequest) -> AsyncIterator[LogChunk]:
+    """
+    What a task's processes wrote. Taken up again after a break, where what came before is left out.
+
+    Raises:
+        DependencyUnavailable: the stream broke, and could not be taken up again.
+    """
+    patience = _Patience()
+    seen: dict[tuple[str, int], tuple[int, bool]] = {}
+    while True:
+        services = connection.services
+        patience.opened()
+        try:
+            async for message in services.runs.ReadLogs(request):
+                attempt = (message.shard_id, message.token)
+                end = (message.offset_bytes + len(message.content), message.truncated)
+                if end <= seen.get(attempt, (-1, False)):
+                    continue
+                seen[attempt] = end
+                patience.progressed()
+                yield log_chunk_from_proto(message)
+        except grpc.aio.AioRpcError as rpc_error:
+            error = _broken(rpc_error)
+        else:
+            return
+        await connection.recover(services, patience.failed(), error)
+
+
+async def download_blob(connection: Connection, digest: str) -> AsyncIterator[bytes]:
+    """
+    A blob's content, piece by piece and in order. Whether it is right is the caller's to check.
+
+    Raises:
+        NotFound: the master has no such blob.
+        DependencyUnavailable: the stream broke; a download is begun again by the caller.
+    """
+    request = blob_pb2.DownloadBlobsRequest(digests=[digest])
+    try:
+        async for message in connection.services.blobs.DownloadBlobs(request):
+            for chunk in (message, *message.more):
+                yield chunk.content
+    except grpc.aio.AioRpcError as rpc_error:
+        raise raised_here(rpc_error) from None

@@ -1,0 +1,204 @@
+"""The client for programs that do not use asyncio: the asynchronous one, run in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from fleetest.client.async_client import AsyncClient
+from fleetest.client.connection import Persistence
+from fleetest.client.events import Commit
+from fleetest.client.values import (
+    CaseRecord,
+    LogChunk,
+    Run,
+    ServerInfo,
+    Submission,
+    TaskArtifact,
+    TaskExplanation,
+    Worker,
+)
+from fleetest.common.results import VersionControl
+from fleetest.common.states import Outcome, RunState
+from fleetest.common.workspace import Workspace
+
+if TYPE_CHECKING:
+    from fleetest.client.uploads import UploadReport
+
+__all__ = ["Client"]
+
+_Answer = TypeVar("_Answer")
+
+
+class Client:
+    """
+    A cluster; each method is `AsyncClient`'s of the same name, and waits for its answer.
+
+    Use it as a context manager, or `close` it.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        token: str = "",
+        project: str = "",
+        persistence: Persistence | None = None,
+        on_trouble: Callable[[str], None] = lambda _line: None,
+    ) -> None:
+        self._client = AsyncClient(
+            address, token=token, project=project, persistence=persistence, on_trouble=on_trouble
+        )
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="fleetest-client", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let connection and thread go. Idempotent."""
+        if self._loop.is_closed():
+            return
+        self._wait(self._client.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def upload(
+        self, workspace: Workspace, root: Path, *, progress: Callable[[int, int], None] | None = None
+    ) -> UploadReport:
+        return self._wait(self._client.upload(workspace, root, progress=progress))
+
+    def submit(
+        self,
+        suite_text: str,
+        *,
+        source: str = "fleetest.yaml",
+        workspace_digest: str = "",
+        project: str = "",
+        version_control: VersionControl | None = None,
+        secrets: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        user: str = "",
+        executor: str = "",
+        supersede: bool = False,
+        fail_fast: bool = False,
+        idempotency_key: str = "",
+    ) -> Submission:
+        return self._wait(
+            self._client.submit(
+                suite_text,
+                source=source,
+                workspace_digest=workspace_digest,
+                project=project,
+                version_control=version_control,
+                secrets=secrets,
+                labels=labels,
+                user=user,
+                executor=executor,
+                supersede=supersede,
+                fail_fast=fail_fast,
+                idempotency_key=idempotency_key,
+            )
+        )
+
+    def get_run(self, run_id: str = "latest") -> Run:
+        return self._wait(self._client.get_run(run_id))
+
+    def list_runs(
+        self, *, project: str = "", branch: str = "", state: RunState | None = None, limit: int = 50
+    ) -> list[Run]:
+        return self._wait(self._client.list_runs(project=project, branch=branch, state=state, limit=limit))
+
+    def cases(self, run_id: str, *, task_id: str = "", outcomes: Iterable[Outcome] = ()) -> Iterator[CaseRecord]:
+        return self._each(self._client.cases(run_id, task_id=task_id, outcomes=outcomes))
+
+    def watch(self, run_id: str, *, after_position: int = 0) -> Iterator[Commit]:
+        return self._each(self._client.watch(run_id, after_position=after_position))
+
+    def logs(self, run_id: str, task_id: str, *, shard_id: str = "", follow: bool = False) -> Iterator[LogChunk]:
+        return self._each(self._client.logs(run_id, task_id, shard_id=shard_id, follow=follow))
+
+    def cancel(
+        self,
+        run_id: str,
+        *,
+        task_id: str = "",
+        reason: str = "",
+        grace: timedelta | None = None,
+        user: str = "",
+    ) -> bool:
+        return self._wait(self._client.cancel(run_id, task_id=task_id, reason=reason, grace=grace, user=user))
+
+    def retry(
+        self,
+        run_id: str,
+        *,
+        everything: bool = False,
+        secrets: Mapping[str, str] | None = None,
+        user: str = "",
+        idempotency_key: str = "",
+    ) -> Submission:
+        return self._wait(
+            self._client.retry(
+                run_id, everything=everything, secrets=secrets, user=user, idempotency_key=idempotency_key
+            )
+        )
+
+    def explain(self, run_id: str, *, task_id: str = "") -> list[TaskExplanation]:
+        return self._wait(self._client.explain(run_id, task_id=task_id))
+
+    def artifacts(self, run_id: str, *, task_id: str = "") -> list[TaskArtifact]:
+        return self._wait(self._client.artifacts(run_id, task_id=task_id))
+
+    def download(self, artifact: TaskArtifact, directory: Path) -> Path:
+        return self._wait(self._client.download(artifact, directory))
+
+    def workers(self, *, include_offline: bool = False) -> list[Worker]:
+        return self._wait(self._client.workers(include_offline=include_offline))
+
+    def drain(self, worker_id: str, *, reason: str = "") -> None:
+        self._wait(self._client.drain(worker_id, reason=reason))
+
+    def server_info(self) -> ServerInfo:
+        return self._wait(self._client.server_info())
+
+    def _wait(self, answer: Coroutine[Any, Any, _Answer]) -> _Answer:
+        future = asyncio.run_coroutine_threadsafe(answer, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()  # an interrupt in the waiting thread ends the call too
+            raise
+
+    def _each(self, answers: AsyncIterator[_Answer]) -> Iterator[_Answer]:
+        """The items one by one, as they come; leaving the loop early ends the stream."""
+
+        async def following() -> _Answer:
+            return await anext(answers)
+
+        async def end() -> None:
+            close = getattr(answers, "aclose", None)
+            if close is not None:
+                await close()
+
+        try:
+            while True:
+                try:
+                    yield self._wait(following())
+                except StopAsyncIteration:
+                    return
+        finally:
+            if not self._loop.is_closed():
+                self._wait(end())

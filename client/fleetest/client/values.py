@@ -1,0 +1,216 @@
+"""What the client answers: a run and its parts as they were when asked. Times are aware UTC, sizes bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from fleetest.common.results import Artifact, CaseResult, Counts, ResourceSample, ResourceUsage, VersionControl
+from fleetest.common.states import RunState, TaskState, WorkerState
+from fleetest.common.tasks import Resources
+
+__all__ = [
+    "CaseRecord",
+    "LogChunk",
+    "Reason",
+    "ReasonKind",
+    "Run",
+    "ServerInfo",
+    "Submission",
+    "TaskArtifact",
+    "TaskExplanation",
+    "TaskStatus",
+    "Worker",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """
+    What became of a suite that was handed in.
+
+    Args:
+        already_submitted: the idempotency key was known: this is the run of the first time.
+        superseded_run_ids: older runs that were cancelled in its favour.
+    """
+
+    run_id: str
+    already_submitted: bool = False
+    superseded_run_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskStatus:
+    """
+    A task of a run.
+
+    Args:
+        task_id: its name in the suite, matrix values included.
+        reason: why it ended so, or why it waits; one line.
+        predicted: work still to do, from recorded durations; `None` when nothing is known.
+    """
+
+    task_id: str
+    type: str
+    state: TaskState
+    reason: str = ""
+    needs: tuple[str, ...] = ()
+    priority: int = 0
+    counts: Counts = Counts()
+    shards: int = 0
+    shards_done: int = 0
+    attempts: int = 0
+    queued_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    predicted: timedelta | None = None
+    artifacts: tuple[Artifact, ...] = ()
+    usage: ResourceUsage = ResourceUsage()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """
+    A run.
+
+    Args:
+        retry_of: the run that this one repeats; empty for a first one.
+        position: of the last commit that this answer contains; `watch` goes on from there.
+        suite: the suite's text as submitted; empty in lists.
+    """
+
+    run_id: str
+    project: str
+    suite_name: str
+    state: RunState
+    submitted_at: datetime
+    ended_at: datetime | None = None
+    reason: str = ""
+    tasks: tuple[TaskStatus, ...] = ()
+    counts: Counts = Counts()
+    version_control: VersionControl = VersionControl()
+    workspace_digest: str = ""
+    user: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    retry_of: str = ""
+    position: int = 0
+    suite: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaseRecord:
+    """A case of a run with its last accepted result. `flaky` when its attempts disagreed and the last was good."""
+
+    task_id: str
+    result: CaseResult
+    flaky: bool = False
+    attempts: int = 1
+    worker_id: str = ""
+    shard_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogChunk:
+    """A piece of what an attempt's processes wrote; `truncated`: output past the limit was dropped here."""
+
+    shard_id: str
+    token: int
+    offset_bytes: int
+    content: bytes = field(repr=False)
+    truncated: bool = False
+
+
+class ReasonKind(StrEnum):
+    """What keeps a task from running; `unknown` is one that a newer master knows."""
+
+    UNKNOWN = "unknown"
+    WAITS_FOR_TASK = "waits_for_task"
+    NO_WORKERS = "no_workers"
+    MISSING_CAPABILITY = "missing_capability"
+    TOO_LARGE = "too_large"
+    WORKERS_BUSY = "workers_busy"
+    WORKERS_DRAINING = "workers_draining"
+    WORKERS_NOT_READY = "workers_not_ready"
+    BEHIND_OTHERS = "behind_others"
+    RETRY_WAIT = "retry_wait"
+    RUNS = "runs"
+    ENDED = "ended"
+    STOPPING = "stopping"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """
+    One thing that keeps a task from running.
+
+    Args:
+        message: a sentence for people.
+        workers: how many of `workers_total` workers this concerns.
+        constraint: `browser=chromium`, `memory 64 GiB`, a task's name.
+        queue_position: 1 is next; 0 when it is not queued.
+    """
+
+    kind: ReasonKind
+    message: str
+    workers: int = 0
+    workers_total: int = 0
+    constraint: str = ""
+    queue_position: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskExplanation:
+    """Why a task is not running, or where it does."""
+
+    task_id: str
+    state: TaskState
+    reasons: tuple[Reason, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskArtifact:
+    """A file that a task left behind, and which shard did."""
+
+    task_id: str
+    shard_id: str
+    artifact: Artifact
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """
+    An agent of the cluster.
+
+    Args:
+        attempts: what it runs, as `(run id, shard id)`.
+        ready: false when its infrastructure failed repeatedly; `not_ready_reason` says how.
+    """
+
+    worker_id: str
+    state: WorkerState
+    version: str = ""
+    hostname: str = ""
+    capabilities: Mapping[str, str] = field(default_factory=dict)
+    capacity: Resources = Resources()
+    free: Resources = Resources()
+    slots: int = 0
+    slots_used: int = 0
+    host: ResourceSample | None = None
+    attempts: tuple[tuple[str, str], ...] = ()
+    registered_at: datetime | None = None
+    last_seen_at: datetime | None = None
+    ready: bool = True
+    not_ready_reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerInfo:
+    """Who answers at the master's address."""
+
+    version: str
+    protocol: int
+    oldest_protocol: int
+    active_runs: int = 0
+    workers: int = 0

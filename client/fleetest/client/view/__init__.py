@@ -1,0 +1,1 @@
+"""What people see of a run: the fold of its log, and the ways to show it."""

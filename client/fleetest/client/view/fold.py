@@ -1,0 +1,306 @@
+"""
+What there is to show of a run: the fold of its log.
+
+`RunView.apply` takes commits in order and answers what is news. It knows nothing of terminals, and of the time only
+what the log says or the caller hands in.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from fleetest.client.events import (
+    AttemptEnded,
+    AttemptStarted,
+    CancelRequested,
+    CasesFinished,
+    Commit,
+    RunEnded,
+    RunEvent,
+    RunSubmitted,
+    TaskEnded,
+    TaskPlanned,
+    TaskQueued,
+)
+from fleetest.client.values import TaskStatus
+from fleetest.client.view.news import (
+    AttemptFailed,
+    CancelAsked,
+    CaseFailed,
+    CaseRecovered,
+    News,
+    RunOver,
+    RunStarted,
+    TaskChanged,
+)
+from fleetest.common.results import CaseResult, Counts
+from fleetest.common.states import Outcome, RunState, TaskState, Verdict
+
+__all__ = ["RunView", "SlowCase", "TaskView"]
+
+_SLOWEST: Final = 5
+_KEPT_DETAILS: Final = 4000
+
+_LOUD_VERDICTS: Final = frozenset({Verdict.ERRORED, Verdict.LOST, Verdict.TIMED_OUT})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class SlowCase:
+    """A case and how long it took."""
+
+    duration: timedelta
+    task_id: str
+    case_id: str
+
+
+@dataclass(slots=True)
+class _Case:
+    outcome: Outcome
+    duration: timedelta
+    tries: int = 1
+    earlier: tuple[CaseResult, ...] = ()
+
+
+@dataclass(slots=True)
+class TaskView:
+    """
+    A task as shown.
+
+    Args:
+        running: its live attempts, one slot each.
+        predicted: of all its cases together; `None` when nothing is known.
+        failures: the last result of each case that is bad now.
+    """
+
+    task_id: str
+    type: str = ""
+    state: TaskState = TaskState.BLOCKED
+    reason: str = ""
+    needs: tuple[str, ...] = ()
+    planned: int = 0
+    predicted: timedelta | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    running: set[str] = field(default_factory=set)
+    failures: dict[str, CaseResult] = field(default_factory=dict)
+    cases: dict[str, _Case] = field(default_factory=dict)
+    tally: Counter[Outcome] = field(default_factory=Counter)
+    flaky: int = 0
+    work_done: timedelta = timedelta()
+
+    @property
+    def counts(self) -> Counts:
+        """A finished task has planned at least what it has done, whether or not it was planned."""
+        done = len(self.cases)
+        return Counts(
+            planned=max(self.planned, done),
+            flaky=self.flaky,
+            **{outcome.value: count for outcome, count in self.tally.items()},
+        )
+
+    def duration(self, now: datetime) -> timedelta | None:
+        """From its first attempt to its end, or until now; `None` before."""
+        if self.started_at is None:
+            return None
+        return max(timedelta(), (self.ended_at or now) - self.started_at)
+
+    def remaining(self) -> timedelta | None:
+        """
+        Work that is still to do, all slots together; `None` when there is nothing to tell it from.
+
+        The recorded durations predict it, in proportion to the cases that are left; without them the cases that
+        ended in this run do.
+        """
+        if self.state.ended:
+            return timedelta()
+        done = len(self.cases)
+        if self.predicted is not None:
+            return self.predicted * (1 - done / self.planned) if self.planned else self.predicted
+        if not done or not self.planned:
+            return None
+        return self.work_done / done * max(0, self.planned - done)
+
+    def record(self, result: CaseResult) -> _Case:
+        """Take a result; the one before of the same case counts no longer."""
+        before = self.cases.get(result.case_id)
+        case = _Case(outcome=result.outcome, duration=result.duration)
+        if before is not None:
+            case.tries = before.tries + 1
+            case.earlier = before.earlier
+            self.tally[before.outcome] -= 1
+            if earlier := self.failures.pop(result.case_id, None):
+                case.earlier = (*before.earlier, earlier)
+        was_flaky = before is not None and before.earlier and not before.outcome.bad
+        is_flaky = bool(case.earlier) and not result.outcome.bad
+        self.flaky += is_flaky - bool(was_flaky)
+        self.cases[result.case_id] = case
+        self.tally[result.outcome] += 1
+        self.work_done += result.duration
+        if result.outcome.bad:
+            self.failures[result.case_id] = replace(
+                result, stdout="", stderr="", log="", details=result.details[-_KEPT_DETAILS:]
+            )
+        return case
+
+
+class RunView:
+    """A run as its log has told it so far."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        self.project = ""
+        self.suite_name = ""
+        self.state = RunState.RUNNING
+        self.reason = ""
+        self.position = 0
+        self.cancelling = False
+        self.submitted_at: datetime | None = None
+        self.ended_at: datetime | None = None
+        self.tasks: dict[str, TaskView] = {}
+
+    def apply(self, commit: Commit) -> list[News]:
+        """Take the next commit; answers what is worth a word, in order."""
+        self.position = commit.position
+        return [news for event in commit.events for news in self._apply(event)]
+
+    @property
+    def counts(self) -> Counts:
+        return sum((task.counts for task in self.tasks.values()), Counts())
+
+    @property
+    def slots_in_use(self) -> int:
+        """Attempts that a worker holds."""
+        return sum(len(task.running) for task in self.tasks.values())
+
+    @property
+    def retried(self) -> int:
+        """Cases that ran more than once."""
+        return sum(case.tries > 1 for task in self.tasks.values() for case in task.cases.values())
+
+    @property
+    def slowest(self) -> list[SlowCase]:
+        """The slowest cases, slowest first."""
+        return heapq.nlargest(
+            _SLOWEST,
+            (
+                SlowCase(duration=case.duration, task_id=task.task_id, case_id=case_id)
+                for task in self.tasks.values()
+                for case_id, case in task.cases.items()
+            ),
+        )
+
+    def failures(self) -> Iterator[tuple[TaskView, CaseResult]]:
+        """The cases that are bad now."""
+        for task in self.tasks.values():
+            for result in task.failures.values():
+                yield task, result
+
+    def flaky_cases(self) -> Iterator[tuple[TaskView, str]]:
+        """The cases that ended well after they had not."""
+        for task in self.tasks.values():
+            for case_id, case in task.cases.items():
+                if case.earlier and not case.outcome.bad:
+                    yield task, case_id
+
+    def earlier_failures(self, task_id: str, case_id: str) -> tuple[CaseResult, ...]:
+        """The bad results of a case that a later try replaced."""
+        task = self.tasks.get(task_id)
+        case = task.cases.get(case_id) if task else None
+        return case.earlier if case else ()
+
+    def elapsed(self, now: datetime) -> timedelta:
+        """Since the submission; after the end, how long the run took."""
+        if self.submitted_at is None:
+            return timedelta()
+        return max(timedelta(), (self.ended_at or now) - self.submitted_at)
+
+    def eta(self) -> timedelta | None:
+        """How long it takes on, with the slots in use now; `None` when something is not known."""
+        slots = self.slots_in_use
+        remaining = [task.remaining() for task in self.tasks.values()]
+        if self.state.ended or not slots or None in remaining:
+            return None
+        return sum((each for each in remaining if each is not None), timedelta()) / slots
+
+    def _task(self, task_id: str) -> TaskView:
+        return self.tasks.setdefault(task_id, TaskView(task_id))
+
+    def _apply(self, event: RunEvent) -> Iterator[News]:
+        match event:
+            case RunSubmitted():
+                yield from self._submitted(event)
+            case TaskQueued():
+                yield from self._changed(self._task(event.task_id), TaskState.QUEUED)
+            case TaskPlanned():
+                task = self._task(event.task_id)
+                task.planned, task.predicted = len(event.cases), event.predicted
+            case AttemptStarted():
+                task = self._task(event.task_id)
+                task.running.add(event.shard_id)
+                task.started_at = task.started_at or event.at
+                yield from self._changed(task, TaskState.RUNNING)
+            case CasesFinished():
+                yield from self._finished(event)
+            case AttemptEnded():
+                yield from self._attempt_ended(event)
+            case TaskEnded():
+                task = self._task(event.task_id)
+                task.ended_at = event.at
+                task.running.clear()
+                yield from self._changed(task, event.state, event.reason)
+            case CancelRequested():
+                self.cancelling = self.cancelling or not event.task_id
+                yield CancelAsked(task_id=event.task_id, by=event.by, reason=event.reason)
+            case RunEnded():
+                self.state, self.reason, self.ended_at = event.state, event.reason, event.at
+                yield RunOver(state=event.state, reason=event.reason)
+
+    def _submitted(self, event: RunSubmitted) -> Iterator[News]:
+        run = event.run
+        self.project, self.suite_name, self.submitted_at = run.project, run.suite_name, event.at
+        self.tasks = {task.task_id: _task_view(task) for task in run.tasks}
+        yield RunStarted(run_id=self.run_id, suite_name=run.suite_name, tasks=len(self.tasks))
+
+    def _changed(self, task: TaskView, state: TaskState, reason: str = "") -> Iterator[News]:
+        before, task.state, task.reason = task.state, state, reason
+        if before is not state:
+            yield TaskChanged(task_id=task.task_id, before=before, state=state, reason=reason)
+
+    def _finished(self, event: CasesFinished) -> Iterator[News]:
+        task = self._task(event.task_id)
+        for result in event.results:
+            case = task.record(result)
+            if result.outcome.bad:
+                yield CaseFailed(task_id=task.task_id, result=result, number=case.tries)
+            elif case.earlier:
+                yield CaseRecovered(task_id=task.task_id, case_id=result.case_id, number=case.tries)
+
+    def _attempt_ended(self, event: AttemptEnded) -> Iterator[News]:
+        self._task(event.task_id).running.discard(event.shard_id)
+        if event.verdict in _LOUD_VERDICTS:
+            yield AttemptFailed(
+                task_id=event.task_id,
+                shard_id=event.shard_id,
+                verdict=event.verdict,
+                reason=event.reason,
+                will_retry=event.will_retry,
+            )
+
+
+def _task_view(task: TaskStatus) -> TaskView:
+    return TaskView(
+        task_id=task.task_id,
+        type=task.type,
+        state=task.state,
+        reason=task.reason,
+        needs=task.needs,
+        planned=task.counts.planned,
+        predicted=task.predicted,
+        started_at=task.started_at,
+        ended_at=task.ended_at,
+    )

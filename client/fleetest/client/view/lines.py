@@ -1,0 +1,122 @@
+"""News as lines for people, for every renderer that prints them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from rich.text import Text
+
+from fleetest.client.view.fold import RunView
+from fleetest.client.view.harmless import harmless, one_line
+from fleetest.client.view.news import AttemptFailed, CancelAsked, CaseFailed, CaseRecovered, News, RunStarted
+from fleetest.client.view.words import short_id
+from fleetest.common.results import CaseResult
+from fleetest.common.states import Outcome, Verdict
+
+__all__ = ["detailed_failure_lines", "failure_details", "failure_lines", "news_lines", "place_of"]
+
+_MESSAGE_LINES: Final = 6
+_MESSAGE_WIDTH: Final = 400
+_INDENT: Final = "    "
+
+_OUTCOME_WORDS: Final = {Outcome.FAILED: "FAILED", Outcome.ERROR: "ERROR", Outcome.TIMED_OUT: "TIMED OUT"}
+
+
+def _started_line(run_id: str, project: str, suite_name: str) -> Text:
+    return Text.assemble(
+        ("run ", "dim"), (short_id(run_id), "bold"), ("  " + one_line(f"{project} / {suite_name}"), "dim")
+    )
+
+
+def place_of(result: CaseResult) -> str:
+    """`tests/test_cart.py:42`; empty when not known."""
+    if not result.file:
+        return ""
+    file = one_line(result.file)
+    return f"{file}:{result.line}" if result.line else file
+
+
+def failure_lines(news: CaseFailed) -> list[Text]:
+    """What failed, its assertion, and where. A case that fails again is not explained again."""
+    result = news.result
+    head = Text.assemble(
+        (f"{_OUTCOME_WORDS[result.outcome]} ", "bold red"),
+        one_line(result.case_id),
+        (f"  {one_line(news.task_id)}", "dim"),
+    )
+    if news.number > 1:
+        head.append(f"  again, in try {news.number}", "dim")
+        return [head]
+    message = harmless(result.message).strip().splitlines()
+    lines = [head, *(Text(_INDENT + line[:_MESSAGE_WIDTH]) for line in message[:_MESSAGE_LINES])]
+    if place := place_of(result):
+        lines.append(Text(_INDENT + place, "dim"))
+    return lines
+
+
+def detailed_failure_lines(news: CaseFailed) -> list[Text]:
+    """The failure with its traceback and what the test wrote."""
+    result = news.result
+    lines = failure_lines(news)
+    for title, text in (
+        ("", result.details),
+        ("captured stdout", result.stdout),
+        ("captured stderr", result.stderr),
+        ("captured log", result.log),
+    ):
+        if text.strip():
+            lines += [Text(f"{_INDENT}--- {title}", "dim")] if title else []
+            lines += [Text(_INDENT + line) for line in harmless(text).rstrip().splitlines()]
+    return lines
+
+
+def failure_details(result: CaseResult) -> str:
+    """The traceback, or else the message."""
+    return harmless(result.details or result.message).rstrip()
+
+
+def _recovered_line(news: CaseRecovered) -> Text:
+    return Text.assemble(
+        ("FLAKY ", "bold yellow"),
+        one_line(news.case_id),
+        (f"  {one_line(news.task_id)}  passed in try {news.number}", "dim"),
+    )
+
+
+def _attempt_failed_line(news: AttemptFailed) -> Text:
+    what = {
+        Verdict.LOST: "its worker was lost",
+        Verdict.TIMED_OUT: "a time limit passed",
+    }.get(news.verdict, "the infrastructure failed")
+    reason = f": {one_line(news.reason)}" if news.reason else ""
+    then = "; what is left runs again" if news.will_retry else ""
+    return Text.assemble(("NOTE ", "bold yellow"), f"{one_line(news.shard_id)}: {what}{reason}{then}")
+
+
+def _cancel_line(news: CancelAsked) -> Text:
+    what = f"task {one_line(news.task_id)}" if news.task_id else "the run"
+    why = f": {one_line(news.reason)}" if news.reason else f" by {one_line(news.by)}" if news.by else ""
+    return Text.assemble(("STOP ", "bold yellow"), f"{what} is being cancelled{why}")
+
+
+def news_lines(view: RunView, news: News, explain: Callable[[CaseFailed], list[Text]] = failure_lines) -> list[Text]:
+    """
+    What every renderer says of a piece of news; nothing of a task's change, which each shows in its own way.
+
+    Args:
+        explain: how much is said of a failure.
+    """
+    match news:
+        case RunStarted():
+            return [_started_line(news.run_id, view.project, view.suite_name)]
+        case CaseFailed():
+            return explain(news)
+        case CaseRecovered():
+            return [_recovered_line(news)]
+        case AttemptFailed():
+            return [_attempt_failed_line(news)]
+        case CancelAsked():
+            return [_cancel_line(news)]
+        case _:
+            return []

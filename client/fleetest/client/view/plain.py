@@ -1,0 +1,120 @@
+"""A run as lines: for logs, pipes and terminals that can do no more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Final
+
+from rich.console import Console
+from rich.text import Text
+
+from fleetest.client.view.fold import RunView
+from fleetest.client.view.harmless import one_line
+from fleetest.client.view.lines import failure_details, failure_lines, news_lines
+from fleetest.client.view.news import CaseFailed, News, TaskChanged
+from fleetest.client.view.sections import NoSections, Sections
+from fleetest.client.view.summary import summary_lines
+from fleetest.client.view.words import clock_text, counts_text, duration_text, plural, short_id, state_style
+from fleetest.common.states import TaskState
+
+__all__ = ["PlainRenderer"]
+
+_HEARTBEAT: Final = timedelta(seconds=10)
+_DETAILED_FAILURES: Final = 50
+
+# A task passes through these within moments; a log is quieter without them.
+_PASSING_STATES: Final = frozenset({TaskState.QUEUED, TaskState.LEASED, TaskState.BLOCKED})
+
+
+class PlainRenderer:
+    """
+    One line for each change of a task and each failure, a line with counts while nothing else is said, and at the
+    end the failures' tracebacks, each in a section.
+
+    Args:
+        sections: how the log folds.
+        explain: how much is said of a failure when it happens.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        *,
+        sections: Sections | None = None,
+        explain: Callable[[CaseFailed], list[Text]] = failure_lines,
+    ) -> None:
+        self._console = console
+        self._explain = explain
+        self._sections = sections or NoSections()
+        self._said_at: datetime | None = None
+        self._said_counts = ""
+
+    def show(self, view: RunView, news: Sequence[News], now: datetime) -> None:
+        for each in news:
+            lines = news_lines(view, each, self._explain) or _task_lines(view, each, now)
+            for line in lines:
+                self._print(line)
+            if lines:
+                self._said_at = now
+
+    def tick(self, view: RunView, now: datetime) -> None:
+        if self._said_at is None:
+            self._said_at = now
+        if now - self._said_at < _HEARTBEAT:
+            return
+        counts = view.counts
+        done = f"{counts.done:,} of {plural(counts.planned, 'case')}, {counts.bad:,} failed"
+        if done == self._said_counts:
+            return
+        self._said_at, self._said_counts = now, done
+        eta = view.eta()
+        slots = plural(view.slots_in_use, "slot")
+        if not view.slots_in_use:
+            slots = f"nothing runs (why: fleetest explain {short_id(view.run_id)})"
+        left = f", about {clock_text(eta)} left" if eta is not None else ""
+        self._print(Text(f"... {done}, {slots}, {clock_text(view.elapsed(now))}{left}", "dim"))
+
+    def note(self, line: str) -> None:
+        self._print(Text(one_line(line), "yellow"))
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        yield
+
+    def close(self, view: RunView, now: datetime) -> None:
+        for _, (task, result) in zip(range(_DETAILED_FAILURES), view.failures(), strict=False):
+            details = failure_details(result)
+            if "\n" in details:
+                self._raw(self._sections.begin(f"{result.case_id} ({task.task_id})"))
+                self._print(Text(details))
+                self._raw(self._sections.end())
+        for line in summary_lines(view, now):
+            self._print(line)
+
+    def abandon(self) -> None:
+        """Lines need no order to be left in."""
+
+    def _print(self, line: Text) -> None:
+        self._console.print(line, soft_wrap=True)
+
+    def _raw(self, text: str) -> None:
+        self._console.file.write(text)
+
+
+def _task_lines(view: RunView, news: News, now: datetime) -> list[Text]:
+    if not isinstance(news, TaskChanged) or news.state in _PASSING_STATES:
+        return []
+    task = view.tasks[news.task_id]
+    line = Text.assemble(
+        (f"{news.state.value.replace('_', ' ')} ", state_style(news.state)), (one_line(news.task_id), "bold")
+    )
+    if counts := counts_text(task.counts):
+        line.append(f"  {counts}")
+    if news.reason and not task.failures:
+        line.append(f"  {one_line(news.reason)}")
+    duration = task.duration(now)
+    if duration is not None and news.state.ended:
+        line.append(f"  {duration_text(duration)}", "dim")
+    return [line]

@@ -1,0 +1,120 @@
+"""The end of a run, told in one screen."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import Final
+
+from rich.text import Text
+
+from fleetest.client.view.fold import RunView, TaskView
+from fleetest.client.view.harmless import one_line
+from fleetest.client.view.words import counts_text, duration_text, plural, short_id, state_style
+from fleetest.common.states import RunState, TaskState
+
+__all__ = ["summary_lines", "totals_text"]
+
+_TASKS_SHOWN: Final = 30
+_FLAKY_SHOWN: Final = 10
+_NAME_WIDTH: Final = 34
+_EXPLAINED_ENDS: Final = frozenset({RunState.ERRORED, RunState.CANCELLED})
+_WORTH_NAMING: Final = timedelta(seconds=0.1)
+_BAD_ENDS: Final = frozenset({TaskState.FAILED, TaskState.ERRORED, TaskState.TIMED_OUT})
+
+_MARKS: Final = {
+    TaskState.PASSED: "✓",
+    TaskState.FAILED: "✗",
+    TaskState.ERRORED: "✗",
+    TaskState.TIMED_OUT: "✗",
+    TaskState.CANCELLED: "■",
+    TaskState.SKIPPED: "–",
+}
+
+
+def summary_lines(view: RunView, now: datetime) -> Iterator[Text]:
+    """Tasks, the slowest and the flaky cases, totals, and what to type to see more."""
+    yield Text()
+    yield from _tasks(view, now)
+    yield from _slowest(view)
+    yield from _flaky(view)
+    yield Text()
+    yield Text.assemble((view.state.value.upper(), f"bold {state_style(view.state)}"), f"  {totals_text(view, now)}")
+    if view.reason and view.state in _EXPLAINED_ENDS:
+        yield Text(f"  {one_line(view.reason)}")
+    yield from _next_steps(view)
+
+
+def totals_text(view: RunView, now: datetime) -> str:
+    """`412 cases: 409 passed, 2 failed, 1 flaky, 1 retried in 42.0s`."""
+    counts = view.counts
+    parts = [part for part in (counts_text(counts), f"{view.retried:,} retried" if view.retried else "") if part]
+    left = counts.planned - counts.done
+    if left:
+        parts.append(f"{left:,} not run")
+    listed = f": {', '.join(parts)}" if parts else ""
+    return f"{plural(counts.planned, 'case')}{listed} in {duration_text(view.elapsed(now))}"
+
+
+def _tasks(view: RunView, now: datetime) -> Iterator[Text]:
+    tasks = sorted(view.tasks.values(), key=lambda task: task.state is TaskState.PASSED)
+    shown = {task.task_id for task in tasks[:_TASKS_SHOWN]}
+    width = min(_NAME_WIDTH, max((len(one_line(name)) for name in shown), default=0))
+    for task in view.tasks.values():
+        if task.task_id in shown:
+            yield _task_line(task, width, now)
+    if len(tasks) > _TASKS_SHOWN:
+        yield Text(f"  and {plural(len(tasks) - _TASKS_SHOWN, 'more task')}", "dim")
+
+
+def _task_line(task: TaskView, width: int, now: datetime) -> Text:
+    counts, style = counts_text(task.counts), state_style(task.state)
+    word = "" if task.state is TaskState.PASSED and counts else f"{task.state.value.replace('_', ' ')}  "
+    line = Text.assemble(
+        (f"{_MARKS.get(task.state, '·')} ", style),
+        (f"{one_line(task.task_id, limit=width):<{width}}  ", "bold"),
+        (word, style),
+        counts,
+    )
+    if task.reason and task.state is not TaskState.PASSED and not task.failures:
+        line.append(f"  {one_line(task.reason)}", "dim")
+    if duration := task.duration(now):
+        line.append(f"  {duration_text(duration)}", "dim")
+    return line
+
+
+def _slowest(view: RunView) -> Iterator[Text]:
+    slowest = [case for case in view.slowest if case.duration >= _WORTH_NAMING]
+    if slowest:
+        yield Text()
+        yield Text("slowest", "dim")
+    for case in slowest:
+        yield Text.assemble(
+            f"{duration_text(case.duration):>8}  {one_line(case.case_id)}", (f"  {one_line(case.task_id)}", "dim")
+        )
+
+
+def _flaky(view: RunView) -> Iterator[Text]:
+    flaky = list(islice(view.flaky_cases(), _FLAKY_SHOWN))
+    if flaky:
+        yield Text()
+        yield Text("flaky: failed, then passed when tried again", "dim")
+    for task, case_id in flaky:
+        first = view.earlier_failures(task.task_id, case_id)[0]
+        message = f"  {one_line(first.message, limit=100)}" if first.message else ""
+        yield Text.assemble("  ", (one_line(case_id), "yellow"), (f"  {one_line(task.task_id)}{message}", "dim"))
+    if (more := view.counts.flaky - len(flaky)) > 0:
+        yield Text(f"  and {more:,} more", "dim")
+
+
+def _next_steps(view: RunView) -> Iterator[Text]:
+    run = short_id(view.run_id)
+    steps = [f"fleetest show {run}"]
+    if view.state is not RunState.PASSED:
+        bad = next((task.task_id for task in view.tasks.values() if task.state in _BAD_ENDS), "")
+        if bad:
+            steps.append(f"fleetest logs {run} {shlex.quote(one_line(bad))}")
+        steps.append(f"fleetest retry {run}")
+    yield Text("see more: " + "   ".join(steps), "dim")

@@ -1,0 +1,113 @@
+"""How durations, sizes, counts and states read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Final
+
+from fleetest.common.results import Counts
+from fleetest.common.states import RunState, TaskState, WorkerState
+
+__all__ = [
+    "ago",
+    "clock_text",
+    "counts_text",
+    "duration_text",
+    "plural",
+    "short_id",
+    "size_text",
+    "state_style",
+]
+
+_SHORT_ID: Final = 13
+_MINUTE: Final = 60
+_HOUR: Final = 3600
+_DAY: Final = 86400
+
+_STYLES: Final[Mapping[str, str]] = {
+    "passed": "green",
+    "failed": "red",
+    "errored": "red",
+    "timed_out": "red",
+    "cancelled": "yellow",
+    "skipped": "dim",
+    "running": "cyan",
+    "busy": "cyan",
+    "idle": "green",
+    "draining": "yellow",
+    "offline": "dim",
+}
+
+
+def short_id(run_id: str) -> str:
+    """The part of a run id that holds its millisecond: enough to name a run, and accepted by every command."""
+    return run_id[:_SHORT_ID]
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 case`, `2 cases`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def duration_text(duration: timedelta) -> str:
+    """`0.04s`, `3.2s`, `2m 05s`, `1h 02m`."""
+    seconds = max(0.0, duration.total_seconds())
+    if seconds < 1:
+        return f"{seconds:.2f}s"
+    if seconds < _MINUTE:
+        return f"{seconds:.1f}s"
+    whole = round(seconds)
+    if whole < _HOUR:
+        return f"{whole // _MINUTE}m {whole % _MINUTE:02}s"
+    return f"{whole // _HOUR}h {whole % _HOUR // _MINUTE:02}m"
+
+
+def clock_text(duration: timedelta) -> str:
+    """`0:42`, `12:05`, `1:02:03`: for what changes every second."""
+    whole = max(0, round(duration.total_seconds()))
+    minutes, seconds = divmod(whole, _MINUTE)
+    if whole < _HOUR:
+        return f"{minutes}:{seconds:02}"
+    return f"{minutes // _MINUTE}:{minutes % _MINUTE:02}:{seconds:02}"
+
+
+def ago(moment: datetime | None, now: datetime) -> str:
+    """`3s ago`, `2h ago`; empty without a moment."""
+    if moment is None:
+        return ""
+    seconds = max(0, int((now - moment).total_seconds()))
+    for length, unit in ((_DAY, "d"), (_HOUR, "h"), (_MINUTE, "m")):
+        if seconds >= length:
+            return f"{seconds // length}{unit} ago"
+    return f"{seconds}s ago"
+
+
+def size_text(size_bytes: int) -> str:
+    """`512 B`, `3.4 MiB`."""
+    size = float(size_bytes)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:  # noqa: PLR2004 - the step of binary units
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
+
+
+def counts_text(counts: Counts) -> str:
+    """`338 passed, 2 failed, 1 flaky`; empty when nothing has ended."""
+    shown = (
+        (counts.passed, "passed"),
+        (counts.failed, "failed"),
+        (counts.error, "errors" if counts.error > 1 else "error"),
+        (counts.timed_out, "timed out"),
+        (counts.skipped, "skipped"),
+        (counts.xfailed, "xfailed"),
+        (counts.xpassed, "xpassed"),
+        (counts.flaky, "flaky"),
+    )
+    return ", ".join(f"{count:,} {word}" for count, word in shown if count)
+
+
+def state_style(state: TaskState | RunState | WorkerState) -> str:
+    """A colour; none for states that need no eye."""
+    return _STYLES.get(state.value, "")
