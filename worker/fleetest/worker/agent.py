@@ -263,17 +263,21 @@ class Agent:
         Keep the master's picture of our credit right. A hungry session is part of the credit; when the master has
         answered, or will not, it learns that nothing more is known to come.
         """
+        patience_ends: float | None = None
         while True:
             self._changed.clear()
             want = self._wants.ask(self._roster.credit)
             if want is not None:
                 await stream.say(want)
+                patience_ends = asyncio.get_running_loop().time() + _ANSWER_PATIENCE.total_seconds()
             elif self._wants.answered or not self._roster.credit.shards:
+                patience_ends = None
                 self._roster.flush()
             try:
-                async with asyncio.timeout(None if self._wants.answered else _ANSWER_PATIENCE.total_seconds()):
+                async with asyncio.timeout_at(patience_ends):
                     await self._changed.wait()
             except TimeoutError:
+                patience_ends = None
                 self._roster.flush()
 
     async def _beat(self, stream: SessionStream, session: Registered) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import timedelta
 from typing import Protocol
 
@@ -63,6 +62,7 @@ class Slot:
         self._submitted: dict[AttemptRef, asyncio.Task[None]] = {}  # what watches over those that the session has
         self._preparing: Attempt | None = None
         self._hungry = False
+        self._idle_timer: asyncio.TimerHandle | None = None
         self._work_task = asyncio.create_task(self._work(), name=f"slot-{number}")
 
     @property
@@ -95,6 +95,8 @@ class Slot:
         """Take an attempt, behind those that are here."""
         self._hungry = False
         self.last_used = time.monotonic()
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
         self._held[attempt.ref] = attempt
         self._inbox.put_nowait(attempt)
 
@@ -125,6 +127,8 @@ class Slot:
 
     async def close(self) -> None:
         """Close session and environment. Attempts that are still here are ended, but nobody is told."""
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
         tasks = [self._work_task, *self._submitted.values()]
         for task in tasks:
             task.cancel()
@@ -133,19 +137,12 @@ class Slot:
 
     async def _work(self) -> None:
         while True:
-            attempt = await self._next()
+            attempt = await self._inbox.get()
             if attempt is not None:
                 await self._begin(attempt)
             elif self.idle:
                 await self._station.close()
                 self._observer.credit_changed()
-
-    async def _next(self) -> Attempt | None:
-        """The next attempt; `None` when it is time to release what is held open."""
-        idle_since = self._idle_timeout.total_seconds() if self.idle and self._station.environment_key else None
-        with suppress(TimeoutError):
-            return await asyncio.wait_for(self._inbox.get(), idle_since)
-        return None
 
     async def _begin(self, attempt: Attempt) -> None:
         """Bring an attempt to a session, or to its end."""
@@ -212,6 +209,8 @@ class Slot:
         self.last_used = time.monotonic()
         if self.idle:
             self._hungry = False
+            loop = asyncio.get_running_loop()
+            self._idle_timer = loop.call_later(self._idle_timeout.total_seconds(), self.release)
         self._observer.attempt_ended(attempt, ended)
         self._observer.credit_changed()
 
