@@ -79,7 +79,7 @@ def setting(variable: str, parse: Callable[[str], _Value], *, default: _Value = 
     metadata = {"variable": variable, "parse": parse}
     if default is _REQUIRED:
         return dataclasses.field(metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata)
+    return dataclasses.field(default_factory=lambda: default, metadata=metadata)  # any value, hashable or not
 
 
 def read_settings(
@@ -105,7 +105,7 @@ def read_settings(
                 values[field.name] = field.metadata["parse"](raw)
             except ValueError as error:
                 problems.append(f"{variable}: {error}")
-        elif field.default is dataclasses.MISSING:
+        elif field.default_factory is dataclasses.MISSING:
             problems.append(f"{variable}: is required")
     if problems:
         raise InvalidRequest("\n".join(problems), hint="Set these environment variables and start again.")

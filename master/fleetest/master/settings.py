@@ -45,7 +45,7 @@ class MasterSettings:
         Raises:
             InvalidRequest: it would serve the network without asking who calls.
         """
-        host = self.address.rpartition(":")[0].strip("[]")
+        host = self.address.partition(":")[0] if self.address.startswith("unix:") else _host(self.address)
         if not _is_loopback(host) and not (self.client_token and self.join_token):
             raise InvalidRequest(
                 f"refusing to listen on {self.address} without tokens: anybody could run programs here",
@@ -53,8 +53,12 @@ class MasterSettings:
             )
 
 
+def _host(address: str) -> str:
+    return address.rpartition(":")[0].strip("[]")
+
+
 def _is_loopback(host: str) -> bool:
-    if host == "localhost":
+    if host in {"localhost", "unix"}:  # a socket is guarded by its directory
         return True
     try:
         return ipaddress.ip_address(host).is_loopback

@@ -36,6 +36,9 @@ __all__ = ["Cluster", "ClusterShape"]
 _log = structlog.get_logger()
 
 DEFAULT_PORT: Final = 50051
+HOPELESS_AFTER: Final = 2
+"""A master that ends so often before it ever served will not start the next time either."""
+
 START_LIMIT: Final = timedelta(seconds=30)
 STOP_LIMIT: Final = timedelta(seconds=10)
 _EAGER: Final = (("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 100))
@@ -71,6 +74,7 @@ class Cluster:
         self._stack = AsyncExitStack()
         self._keepers: list[asyncio.Task[None]] = []
         self._done = asyncio.Event()
+        self._failed = asyncio.Event()
         self.address = ""
 
     async def __aenter__(self) -> Cluster:
@@ -94,6 +98,7 @@ class Cluster:
         redis = EmbeddedRedis(self._directory / "redis")
         await redis.start()
         self._stack.push_async_callback(redis.stop)
+        self._stack.push_async_callback(self._stop_children)
         port = _free_port(self._shape.port)
         self.address = f"127.0.0.1:{port}"
         token, join_token = new_token(), new_token()
@@ -110,7 +115,7 @@ class Cluster:
         self._keep("redis", _redis_again(redis))
         master = self._child("master", ["fleetest.master", "master"], environment | {"FLEETEST_TOKEN": token})
         self._keep("master", master, ends_cluster=True)
-        await _serving(self.address)
+        await self._master_serves()
         for number in range(1, self._shape.workers + 1):
             name = f"local-{number}"
             own = {
@@ -121,7 +126,6 @@ class Cluster:
             }
             command = ["fleetest.worker", "worker", "--slots", str(self._shape.slots)]
             self._keep(name, self._child(name, command, environment | own))
-        self._stack.push_async_callback(self._stop_children)
         ClusterFile(
             address=self.address,
             token=token,
@@ -130,6 +134,26 @@ class Cluster:
             started_at=self._clock.now().isoformat(),
         ).write(self._directory)
         self._stack.callback(ClusterFile.remove, self._directory)
+
+    async def _master_serves(self) -> None:
+        """
+        Raises:
+            DependencyUnavailable: the master does not start; the end of its log is in the message.
+        """
+        async with grpc.aio.insecure_channel(self.address, options=_EAGER) as channel:
+            probe = health_pb2_grpc.HealthStub(channel).Check(
+                health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=START_LIMIT.total_seconds()
+            )
+            answered = asyncio.ensure_future(probe)
+            failed = asyncio.create_task(self._failed.wait())
+            await asyncio.wait([answered, failed], return_when=asyncio.FIRST_COMPLETED)
+            failed.cancel()
+            if not answered.done() or answered.exception() is not None:
+                answered.cancel()
+                log = self._directory / "logs" / "master.log"
+                raise DependencyUnavailable(
+                    f"the master does not start:\n{_end_of(log)}", hint=f"its whole log is {log}"
+                )
 
     def _keep(self, name: str, run_once: Callable[[], Awaitable[int]], *, ends_cluster: bool = False) -> None:
         self._keepers.append(asyncio.create_task(self._keep_running(name, run_once, ends_cluster), name=name))
@@ -150,6 +174,8 @@ class Cluster:
                 return
             lived = timedelta(seconds=self._clock.monotonic() - began)
             failures = 1 if lived > HEALTHY_AFTER else failures + 1
+            if ends_cluster and failures == HOPELESS_AFTER:
+                self._failed.set()
             delay = backoff.delay(failures)
             _log.warning("child_ended", child=name, exit_code=code, again_in_seconds=delay.total_seconds())
             await asyncio.sleep(delay.total_seconds())
@@ -220,16 +246,5 @@ def _free_port(wanted: int) -> int:
     raise DependencyUnavailable(f"port {wanted} is taken", hint="choose another with --port, or leave it out")
 
 
-async def _serving(address: str) -> None:
-    """Wait for the health service; say where the log is when it does not come."""
-    async with grpc.aio.insecure_channel(address, options=_EAGER) as channel:
-        probe = health_pb2_grpc.HealthStub(channel).Check(
-            health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=START_LIMIT.total_seconds()
-        )
-        try:
-            await probe
-        except grpc.aio.AioRpcError as error:
-            raise DependencyUnavailable(
-                f"the master does not answer on {address} ({error.code().name.lower()})",
-                hint="its log is logs/master.log in the data directory",
-            ) from error
+def _end_of(log: Path, lines: int = 5) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])

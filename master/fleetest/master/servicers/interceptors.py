@@ -63,7 +63,7 @@ class Gatekeeper:
         if scheme.lower() != "bearer" or not token:
             raise Unauthenticated(
                 "this master wants a token",
-                hint="set FLEETEST_TOKEN (clients) or FLEETEST_JOIN_TOKEN (workers); whoever runs the master has it",
+                hint="set FLEETEST_TOKEN: clients need the client token, workers the join token of the master",
             )
         admitted = self._audiences(token.strip().encode())
         wanted = Audience.WORKER if service in _WORKER_SERVICES else Audience.CLIENT
