@@ -106,6 +106,8 @@ def _hint_for(error: yaml.MarkedYAMLError, text: str) -> str:
         return "A text that contains ': ' needs quotes; or the line is indented too far."
     if error.problem and "cannot start any token" in error.problem:
         return "A text that begins with this character needs quotes."
+    if error.problem and "Unicode character escape" in error.problem:
+        return "Write the character itself; YAML has no surrogate pairs, unlike JSON."
     context = _place(error.context_mark)
     return f"This happened {error.context} that begins in line {context.line}." if error.context else ""
 

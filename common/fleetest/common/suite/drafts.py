@@ -17,7 +17,7 @@ from fleetest.common.suite.completion import completed
 from fleetest.common.suite.document import MAX_WEIGHT
 from fleetest.common.suite.fields import NAME_PATTERN, describe
 from fleetest.common.suite.matrix import Combination, combinations, expanded_name
-from fleetest.common.suite.placeholders import substitute
+from fleetest.common.suite.placeholders import settled, substitute
 from fleetest.common.suite.problems import Findings, Place
 from fleetest.common.suite.tree import Entry, Node, mapping, plain, without
 
@@ -35,7 +35,8 @@ class Draft:
     Args:
         name: matrix values included.
         written_name: the key in the file.
-        node: all its keys but `matrix` and `needs`; `None` when the file has no mapping there.
+        node: all its keys but `matrix` and `needs`, as far as their values are known; `None` when the file has no
+            mapping there.
         needs: what stands under `needs`.
     """
 
@@ -96,5 +97,6 @@ class _Drafting:
         return not self.full
 
     def _add_one(self, written_name: str, name: str, node: Node) -> None:
+        node = settled(node)
         draft = Draft(name=name, written_name=written_name, node=without(node, "needs"), needs=node.get("needs"))
         self.drafts.append(draft)

@@ -51,7 +51,7 @@ _MAX_SHARDS: Final = 10_000
 _LINE: Final = r"^[^\x00-\x1f\x7f]{1,200}$"
 _ENV_NAME: Final = r"^[A-Za-z_][A-Za-z0-9_.-]*$"
 _CAPABILITY_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9_./-]*$"
-_MATRIX_VALUE: Final = r"^[^,\[\]#\x00-\x1f\x7f]{1,100}$"
+_MATRIX_VALUE: Final = r"^(?!.*\$\{matrix\.)[^,\[\]#\x00-\x1f\x7f]{1,100}$"
 
 # A number or a truth value counts as the text it was written as: `PORT: 8080`, `python: 3.10`.
 TEXT_SCHEMA: Final[dict[str, Any]] = {"type": ["string", "number", "boolean"]}
@@ -195,7 +195,9 @@ MatrixValue = Annotated[
     str,
     _TEXT,
     _matching(
-        _MATRIX_VALUE, "a value of a matrix", "It becomes part of a task's name: 1 to 100 characters, no , [ ] #"
+        _MATRIX_VALUE,
+        "a value of a matrix",
+        "It becomes part of a task's name: 1 to 100 characters, none of , [ ] #, and no other value of the matrix.",
     ),
     WithJsonSchema({**TEXT_SCHEMA, "pattern": _MATRIX_VALUE}),
 ]

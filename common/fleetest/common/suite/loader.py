@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from fleetest.common.suite.document import read_document
 from fleetest.common.suite.drafts import Draft, read_drafts
 from fleetest.common.suite.graph import resolve_needs
-from fleetest.common.suite.model import SuiteModel, TaskModel
+from fleetest.common.suite.model import DefaultsModel, SuiteModel, TaskModel
+from fleetest.common.suite.placeholders import settled
 from fleetest.common.suite.problems import Findings
 from fleetest.common.suite.pytest_args import interpret_pytest_args
-from fleetest.common.suite.tree import Entry, Node, mapping
+from fleetest.common.suite.tree import Entry, Node, mapping, without
 from fleetest.common.suite.validation import validated
 from fleetest.common.tasks import Need, Resources, Task, Timeouts
 
@@ -49,7 +50,7 @@ def load_suite(text: str, *, source: str) -> Suite:
     """
     findings = Findings(source)
     root = read_document(text, findings)
-    head = validated(SuiteModel, _without_tasks(root), findings)
+    head = _read_head(root, findings)
     drafts = read_drafts(root, findings)
     models = [validated(TaskModel, draft.node, findings) if draft.node else None for draft in drafts]
     needs = resolve_needs(drafts, findings)
@@ -59,13 +60,16 @@ def load_suite(text: str, *, source: str) -> Suite:
     return Suite(name=head.name, project=head.project, supersede=head.supersede, fail_fast=head.fail_fast, tasks=tasks)
 
 
-def _without_tasks(root: Node) -> Node:
-    """The suite with an empty mapping of tasks: these are checked one by one, once they are complete."""
-    entries = dict(root.entries)
-    tasks = entries.get("tasks")
+def _read_head(root: Node, findings: Findings) -> SuiteModel | None:
+    """The suite without its tasks: these are checked one by one, once they are complete."""
+    head = without(root, "defaults")
+    tasks = head.entries.get("tasks")
     if tasks and isinstance(tasks.value.content, dict):
-        entries["tasks"] = Entry(key=tasks.key, value=mapping(tasks.value.place, {}))
-    return mapping(root.place, entries)
+        none_yet = Entry(key=tasks.key, value=mapping(tasks.value.place, {}))
+        head = mapping(root.place, {**head.entries, "tasks": none_yet})
+    if defaults := root.get("defaults"):
+        validated(DefaultsModel, settled(defaults), findings, subject="defaults")
+    return validated(SuiteModel, head, findings)
 
 
 def _task(draft: Draft, model: TaskModel, needs: Sequence[Need]) -> Task:

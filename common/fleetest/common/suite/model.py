@@ -42,7 +42,16 @@ from fleetest.common.suite.fields import (
 from fleetest.common.suite.problems import Fault
 from fleetest.common.tasks import RetryOn, Split, Task, TaskType, When
 
-__all__ = ["DefaultsModel", "MatrixModel", "NeedModel", "NeedsModel", "SuiteModel", "TaskModel"]
+__all__ = [
+    "DefaultsModel",
+    "MatrixModel",
+    "NeedModel",
+    "NeedsModel",
+    "RequiresModel",
+    "SuiteModel",
+    "TaskModel",
+    "TimeoutsModel",
+]
 
 _MAX_MATRIX_ENTRIES: Final = 256
 _DEFAULT: Final = Task(name="", type=TaskType.PYTEST)
@@ -177,7 +186,7 @@ class DefaultsModel(_Section):
     shards: Shards = Field(
         _DEFAULT.shards, description="How many parts the cases are split into; of a command, how often it is started."
     )
-    split: Annotated[Split, _BY_VALUE] = Field(_DEFAULT.split, description="What stays together in one shard.")
+    split: Annotated[Split, _BY_VALUE] = Field(_DEFAULT.split, description="What must stay together in one shard.")
     maxfail: int = Field(
         _DEFAULT.maxfail, ge=0, le=1_000_000, description="Stop the task after so many failures; 0 means never."
     )

@@ -1,4 +1,4 @@
-"""`${matrix.python}` in the texts of a task."""
+"""`${matrix.python}` in the texts of a task: put the value there, or take the text out until it is known."""
 
 from __future__ import annotations
 
@@ -10,14 +10,9 @@ from typing import Final
 from fleetest.common.suite.problems import Findings, Place, closest
 from fleetest.common.suite.tree import Entry, Node, mapping, scalar, sequence
 
-__all__ = ["has_placeholder", "substitute"]
+__all__ = ["PLACEHOLDER", "settled", "substitute"]
 
-_PLACEHOLDER: Final = re.compile(r"\$\{matrix\.([^}]*)\}")
-
-
-def has_placeholder(text: str) -> bool:
-    """Whether the text waits for a value from the matrix."""
-    return _PLACEHOLDER.search(text) is not None
+PLACEHOLDER: Final = re.compile(r"\$\{matrix\.([^}]*)\}")
 
 
 def substitute(node: Node, values: Mapping[str, Node], findings: Findings) -> Node:
@@ -37,14 +32,34 @@ def substitute(node: Node, values: Mapping[str, Node], findings: Findings) -> No
                 for key, entry in node.content.items()
             }
             return mapping(node.place, entries)
-        case str() if whole := _PLACEHOLDER.fullmatch(node.content):
+        case str() if whole := PLACEHOLDER.fullmatch(node.content):
             if whole[1] in values:
                 return replace(values[whole[1]], place=node.place)
             return scalar(node.place, _replaced(whole[0], node.place, values, findings))
-        case str() if has_placeholder(node.content):
+        case str() if PLACEHOLDER.search(node.content):
             return scalar(node.place, _replaced(node.content, node.place, values, findings))
         case _:
             return node
+
+
+def settled(node: Node) -> Node:
+    """The same tree without the entries and items that still wait for a value, so that the rest can be checked."""
+    match node.content:
+        case tuple():
+            return sequence(node.place, [settled(item) for item in node.content if not _waits(item)])
+        case dict():
+            entries = {
+                key: Entry(key=entry.key, value=settled(entry.value))
+                for key, entry in node.content.items()
+                if not PLACEHOLDER.search(key) and not _waits(entry.value)
+            }
+            return mapping(node.place, entries)
+        case _:
+            return node
+
+
+def _waits(node: Node) -> bool:
+    return isinstance(node.content, str) and PLACEHOLDER.search(node.content) is not None
 
 
 def _replaced(text: str, place: Place, values: Mapping[str, Node], findings: Findings) -> str:
@@ -55,4 +70,4 @@ def _replaced(text: str, place: Place, values: Mapping[str, Node], findings: Fin
         findings.add(place, f"no matrix axis '{match[1][:60]}' here", hint)
         return match[0]
 
-    return _PLACEHOLDER.sub(value_of, text)
+    return PLACEHOLDER.sub(value_of, text)

@@ -10,7 +10,6 @@ from pydantic import BaseModel, RootModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from fleetest.common.suite.fields import describe
-from fleetest.common.suite.placeholders import has_placeholder
 from fleetest.common.suite.problems import Fault, Findings, Place, closest
 from fleetest.common.suite.tree import Node, plain
 
@@ -41,8 +40,6 @@ def validated(model: type[_M], node: Node, findings: Findings, *, subject: str =
     """
     The node as an instance of the model; `None` when it isn't one, and then `findings` says why.
 
-    A value that still holds a `${matrix...}` is let off: it is checked once the matrix is known.
-
     Args:
         subject: what the node is called, in messages about itself.
     """
@@ -59,11 +56,9 @@ def _report(details: ErrorDetails, model: type[BaseModel], node: Node, findings:
     faults = details.get("ctx", {}).get("faults") or [_translated(details, model)]
     for fault in faults:
         path = (*location, *fault.path)
-        place, text = _find(node, path, at_key=details["type"] == "extra_forbidden")
-        if text is None or not has_placeholder(text):
-            about_key = details["type"] in _ABOUT_KEYS or path[-1:] == (_KEY,)
-            message = fault.message if about_key else f"{_named(path) or subject}: {fault.message}"
-            findings.add(place, message, fault.hint)
+        about_key = details["type"] in _ABOUT_KEYS or path[-1:] == (_KEY,)
+        message = fault.message if about_key else f"{_named(path) or subject}: {fault.message}"
+        findings.add(_find(node, path, details["type"]), message, fault.hint)
 
 
 def _named(path: tuple[str | int, ...]) -> str:
@@ -88,9 +83,9 @@ def _translated(details: ErrorDetails, model: type[BaseModel]) -> Fault:
     return Fault(message=template.format_map(values), hint=hint)
 
 
-def _find(node: Node, path: tuple[str | int, ...], *, at_key: bool) -> tuple[Place, str | None]:
+def _find(node: Node, path: tuple[str | int, ...], error_type: str) -> Place:
     """
-    The place at the end of the path, or as far along it as the document goes, and the text there.
+    The place at the end of the path, or as far along it as the document goes.
 
     A model may see more levels than the document has, as when it takes one text for a list of one.
     """
@@ -100,10 +95,11 @@ def _find(node: Node, path: tuple[str | int, ...], *, at_key: bool) -> tuple[Pla
             node = node.items[part]
         elif isinstance(part, str) and part in node.entries:
             key, node = node.entries[part].key, node.entries[part].value
+        elif part == _KEY:
+            return key
         else:
-            at_key = at_key or part == _KEY
             break
-    return (key, None) if at_key else (node.place, node.text)
+    return key if error_type == "extra_forbidden" else node.place
 
 
 def _known_keys(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:
