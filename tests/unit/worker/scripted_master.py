@@ -107,7 +107,7 @@ class ScriptedMaster(worker_pb2_grpc.WorkerServiceServicer):
 
     # -- the service
 
-    async def Register(self, request, context):
+    async def Register(self, request, context):  # noqa: N802 - gRPC names it
         self.registrations.append((request, dict(context.invocation_metadata())))
         await self._tell()
         if self.refusals:
@@ -119,7 +119,7 @@ class ScriptedMaster(worker_pb2_grpc.WorkerServiceServicer):
             sample_interval=duration_to_proto(self.heartbeat_interval),
         )
 
-    async def Session(self, request_iterator, context):
+    async def Session(self, request_iterator, context):  # noqa: N802 - gRPC names it
         outgoing = asyncio.Queue()
         hello = await anext(request_iterator)
         self.hellos.append(hello.hello)

@@ -292,7 +292,7 @@ async def test_stopped_attempt_ends_as_cancelled(master, address, tmp_path, case
     ref = master.enqueue(*cases)
 
     async with working(tmp_path, address):
-        await master.until(lambda: master.reports())
+        await master.until(master.reports)
         master.say(stop=worker_pb2.Stop(attempts=[ref], reason="not needed", grace=Duration(seconds=1)))
         ended = await master.ended()
 

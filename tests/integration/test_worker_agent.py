@@ -1,0 +1,124 @@
+"""The worker as a process, with its real executor and command runner, against a master that speaks the protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from contextlib import asynccontextmanager
+
+import grpc
+import pytest
+
+from fleetest.v1 import types_pb2
+from tests.unit.worker.scripted_master import ScriptedMaster, serving
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@asynccontextmanager
+async def worker_process(directory, address, *options):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("FLEETEST_")}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "fleetest.worker",
+        "worker",
+        "--master",
+        address,
+        "--id",
+        "w1",
+        "--slots",
+        "2",
+        "--directory",
+        str(directory),
+        *options,
+        env=environment | {"FLEETEST_TOKEN": "hush"},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+@pytest.fixture
+async def master():
+    return ScriptedMaster()
+
+
+@pytest.fixture
+async def address(master):
+    async with serving(master) as at:
+        yield at
+
+
+async def test_worker_runs_a_command_and_drains_on_sigterm(master, address, tmp_path):
+    master.enqueue(type="command", shell="echo the password is $PASSWORD", secrets={"PASSWORD": "sesame"})
+
+    async with worker_process(tmp_path, address, "--label", "zone=eu") as process:
+        ended = await master.ended()
+        process.send_signal(signal.SIGTERM)
+        exit_code = await process.wait()
+
+    assert ended.verdict == types_pb2.VERDICT_COMPLETED
+    output = b"".join(report.output.content for report in master.reports())
+    assert b"the password is ***" in output
+    assert master.registrations[0][0].capabilities["zone"] == "eu"
+    assert master.of("goodbye")
+    assert exit_code == 0
+
+
+async def test_second_sigterm_ends_what_runs(master, address, tmp_path):
+    started = tmp_path / "started"
+    master.enqueue(type="command", shell=f"touch {started}; sleep 1000")
+
+    async with worker_process(tmp_path / "worker", address) as process:
+        await master.until(started.exists)
+        process.send_signal(signal.SIGTERM)
+        await master.until(lambda: master.of("heartbeat")[-1].draining)
+        process.send_signal(signal.SIGTERM)
+        exit_code = await process.wait()
+
+    ended = master.ends()["unit#0"]
+    assert (ended.verdict, ended.reason) == (types_pb2.VERDICT_ERRORED, "worker shut down")
+    assert exit_code == 0
+
+
+async def test_reports_of_a_killed_worker_are_sent_by_the_next(master, address, tmp_path):
+    master.acknowledges = False
+    master.enqueue(type="command", shell="exit 3")
+    async with worker_process(tmp_path, address) as process:
+        await master.ended()
+        process.kill()
+        await process.wait()
+    master.heard.clear()
+
+    async with worker_process(tmp_path, address):
+        await master.ended()
+
+    assert [outcome for _, outcome in master.results()] == [types_pb2.OUTCOME_FAILED]
+
+
+async def test_wrong_token_is_explained(master, address, tmp_path):
+    master.refusals = [grpc.StatusCode.UNAUTHENTICATED]
+
+    async with worker_process(tmp_path, address) as process:
+        _, said = await process.communicate()
+
+    assert process.returncode == 3
+    assert b"as the test says" in said
+    assert b"Traceback" not in said
+
+
+async def test_two_workers_do_not_share_a_directory(master, address, tmp_path):
+    async with worker_process(tmp_path, address):
+        await master.wanted(2)
+        async with worker_process(tmp_path, address) as second:
+            _, said = await second.communicate()
+
+    assert second.returncode == 3
+    assert b"another worker uses the directory" in said

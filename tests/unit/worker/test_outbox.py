@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from datetime import UTC, datetime
+
+import pytest
+
+from fleetest.common.clock import SystemClock
+from fleetest.common.limits import MAX_RESULT_TEXT_BYTES
+from fleetest.common.results import Artifact, CaseResult, PlannedCase
+from fleetest.common.states import Outcome, Verdict
+from fleetest.worker import outbox as module
+from fleetest.worker import spool as spool_module
+from fleetest.worker.assignments import AttemptRef, Ended
+from fleetest.worker.convert import reports_from_bytes
+from fleetest.worker.outbox import Outbox
+from fleetest.worker.reporting import AttemptReporter
+from fleetest.worker.reports import ArtifactsLeft, Output, Planned, Report, Results, Running
+from fleetest.worker.spool import Spool
+
+REF = AttemptRef(run_id="r", shard_id="unit#0", token=1)
+OTHER = AttemptRef(run_id="r", shard_id="unit#1", token=2)
+
+
+@pytest.fixture
+def spool(tmp_path):
+    made = Spool(tmp_path, memory_bytes=50)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+async def outbox(spool):
+    return Outbox(spool)
+
+
+def reporter(outbox, ref=REF, **settings):
+    return AttemptReporter(ref, secrets={"TOKEN": "hunter22"}, outbox=outbox, clock=SystemClock(), **settings)
+
+
+def passed(case_id, **texts):
+    return CaseResult(case_id=case_id, outcome=Outcome.PASSED, **texts)
+
+
+def batches(spool):
+    return [reports_from_bytes(payload) for _, payload in spool.after(0)]
+
+
+def bodies(spool, ref=REF):
+    return [report.body for batch in batches(spool) for report in batch if report.ref == ref]
+
+
+async def test_reports_wait_a_moment_for_others(outbox, spool):
+    mine, other = reporter(outbox), reporter(outbox, OTHER)
+    mine.running(["ready"])
+    mine.running(["again"])
+    mine.result(passed("a"))
+    other.result(passed("x"))
+    mine.result(passed("b"))
+    assert not spool
+    assert outbox.attempts == {REF, OTHER}
+
+    await anext(outbox.batches())
+
+    assert len(batches(spool)) == 1
+    assert bodies(spool) == [Running(notes=("ready",)), Results(results=(passed("a"), passed("b")))]
+    assert bodies(spool, OTHER) == [Results(results=(passed("x"),))]
+
+
+@pytest.mark.parametrize(
+    "say",
+    [
+        lambda mine: [mine.result(passed(str(number))) for number in range(100)],
+        lambda mine: mine.output(b"x" * (256 << 10)),
+        lambda mine: mine.planned([PlannedCase(case_id="a")] * 3000, deselected=0, collection_errors=[]),
+        lambda mine: mine.ended(Ended(verdict=Verdict.COMPLETED)),
+    ],
+    ids=["results", "output", "plan", "end"],
+)
+async def test_full_batch_and_end_of_an_attempt_wait_for_nothing(outbox, spool, say):
+    say(reporter(outbox))
+
+    assert len(batches(spool)) == 1
+
+
+async def test_end_is_the_last_word(outbox, spool):
+    mine = reporter(outbox)
+    mine.ended(Ended(verdict=Verdict.COMPLETED))
+    mine.result(passed("late"))
+    mine.ended(Ended(verdict=Verdict.FAILED))
+    outbox.flush()
+
+    assert bodies(spool) == [Ended(verdict=Verdict.COMPLETED)]
+
+
+async def test_every_text_is_masked(outbox, spool):
+    mine = reporter(outbox)
+    secret = "hunter22"
+    bad = passed(secret, message=secret, details=secret, stdout=secret, file=secret, properties={secret: secret})
+    mine.running([secret])
+    mine.planned([PlannedCase(case_id=secret, file=secret)], deselected=1, collection_errors=[bad])
+    mine.result(bad)
+    mine.output(secret[:3].encode())
+    mine.output(secret[3:].encode())
+    mine.artifacts([Artifact(path=f"{secret}.txt", digest="d", size_bytes=1)], [f"{secret}: too large"])
+    mine.ended(Ended(verdict=Verdict.FAILED, reason=secret, missing=(secret,), extra=(secret,)))
+
+    said = b"".join(payload for _, payload in spool.after(0))
+    assert secret.encode() not in said
+    assert [type(body) for body in bodies(spool)] == [Running, Planned, Results, Output, ArtifactsLeft, Ended]
+    assert bodies(spool)[3].content == b"***"
+
+
+async def test_output_without_end_is_bounded_and_said_to_be(outbox, spool):
+    mine = reporter(outbox, max_output_bytes=10)
+    for piece in (b"123456", b"7890abc", b"more"):
+        mine.output(piece)
+    mine.ended(Ended(verdict=Verdict.COMPLETED))
+
+    assert bodies(spool)[0] == Output(offset_bytes=0, content=b"1234567890", truncated=True)
+
+
+async def test_pieces_of_output_carry_their_offset(outbox, spool):
+    mine = reporter(outbox)
+    mine.output(b"first ")
+    outbox.flush()
+    mine.output(b"second")
+    outbox.flush()
+
+    assert [(body.offset_bytes, body.content) for body in bodies(spool)] == [(0, b"first "), (6, b"second")]
+
+
+@pytest.mark.parametrize("long", ["x" * (MAX_RESULT_TEXT_BYTES * 2), "é" * MAX_RESULT_TEXT_BYTES])
+async def test_middle_of_a_long_text_is_cut_out(outbox, spool, long):
+    mine = reporter(outbox)
+    mine.result(passed("a", details=f"begin {long} end"))
+    outbox.flush()
+
+    (result,) = bodies(spool)[0].results
+    assert result.truncated
+    assert len(result.details.encode()) <= MAX_RESULT_TEXT_BYTES
+    assert result.details.startswith("begin ")
+    assert result.details.endswith(" end")
+    assert "cut out" in result.details
+
+
+async def test_text_within_the_limit_is_kept_whole(outbox, spool):
+    mine = reporter(outbox)
+    mine.result(passed("a", details="x" * MAX_RESULT_TEXT_BYTES))
+    outbox.flush()
+
+    assert not bodies(spool)[0].results[0].truncated
+
+
+async def test_acknowledgement_empties_the_outbox(outbox, spool):
+    reporter(outbox).ended(Ended(verdict=Verdict.COMPLETED))
+    emptied = asyncio.create_task(outbox.emptied())
+    await asyncio.sleep(0)
+    assert not emptied.done()
+
+    outbox.acknowledge(1)
+
+    await emptied
+    assert outbox.attempts == frozenset()
+
+
+async def test_next_agent_knows_whose_reports_are_left(outbox, spool):
+    reporter(outbox).ended(Ended(verdict=Verdict.COMPLETED))
+    spool.append(b"\xff not a batch")
+
+    assert Outbox(spool).attempts == {REF}
+
+
+async def test_attempt_whose_reports_were_lost_ends_as_errored(outbox, spool, monkeypatch):
+    def pwrite(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(spool_module.os, "pwrite", pwrite)
+    mine, other = reporter(outbox), reporter(outbox, OTHER)
+    mine.output(b"x" * 100)
+    outbox.flush()
+    assert outbox.problem == "spool: disk full"
+    other.result(passed("lost"))
+    outbox.flush()
+
+    mine.ended(Ended(verdict=Verdict.COMPLETED))
+    other.ended(Ended(verdict=Verdict.COMPLETED))
+
+    assert bodies(spool)[-1].verdict is Verdict.COMPLETED
+    (ended,) = bodies(spool, OTHER)
+    assert ended.verdict is Verdict.ERRORED
+    assert "reports were lost" in ended.reason
+
+
+async def test_report_that_no_message_can_hold_is_lost_alone(outbox, spool, monkeypatch):
+    monkeypatch.setattr(module, "_MESSAGE_BYTES", 1000)
+    mine, other = reporter(outbox), reporter(outbox, OTHER)
+    mine.planned([PlannedCase(case_id="x" * 500)] * 3, deselected=0, collection_errors=[])
+    other.result(passed("a"))
+    outbox.flush()
+    mine.ended(Ended(verdict=Verdict.COMPLETED))
+
+    assert bodies(spool, OTHER) == [Results(results=(passed("a"),))]
+    (ended,) = bodies(spool)
+    assert (ended.verdict, outbox.problem) == (Verdict.ERRORED, "")
+
+
+async def test_reader_gets_old_batches_then_new_ones(outbox, spool):
+    outbox.add(Report(ref=REF, at=datetime.now(UTC), body=Ended(verdict=Verdict.COMPLETED)))
+    reader = outbox.batches()
+    assert (await anext(reader)).sequence == 1
+    following = asyncio.create_task(anext(reader))
+
+    outbox.add(Report(ref=OTHER, at=datetime.now(UTC), body=Ended(verdict=Verdict.COMPLETED)))
+
+    assert (await following).sequence == 2
