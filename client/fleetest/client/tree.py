@@ -58,7 +58,7 @@ def walk(root: Path, rules: IgnoreRules) -> Tree:
                     if entry.name not in _NEVER:
                         pending += _visit(tree, root, directory, entry, inside)
         except OSError as error:
-            tree.problems.append(Problem(directory or ".", f"cannot be read: {error.strerror}"))
+            tree.problems.append(Problem(directory.removesuffix("/") or ".", f"cannot be read: {error.strerror}"))
         if len(tree.files) + len(tree.links) > MAX_WORKSPACE_FILES:
             tree.problems.append(_too_many(tree))
             break
@@ -74,10 +74,10 @@ def _visit(
     is_directory = entry.is_dir(follow_symlinks=False)
     if rules.ignores(entry.name, is_directory=is_directory) and not (is_directory and rules.opens(entry.name)):
         return []
-    if is_directory:
-        below = root / path
-        return [] if (below / "pyvenv.cfg").is_file() else [(f"{path}/", rules.enter(entry.name, below))]
     try:
+        if is_directory:
+            below = root / path
+            return [] if (below / "pyvenv.cfg").is_file() else [(f"{path}/", rules.enter(entry.name, below))]
         reason = path_problem(path) or _take(tree, path, entry)
     except OSError as error:
         reason = f"cannot be read: {error.strerror}"

@@ -26,6 +26,8 @@ from fleetest.common.threads import in_thread
 from fleetest.v1 import blob_pb2
 
 if TYPE_CHECKING:
+    from grpc.aio import StreamUnaryCall
+
     from fleetest.v1.blob_pb2_grpc import BlobServiceAsyncStub
 
 __all__ = ["BlobSource", "SourceChanged", "find_missing", "upload_blobs"]
@@ -144,7 +146,7 @@ class _Transfer:
             with suppress(asyncio.InvalidStateError):  # the master has ended the call early; its status says why
                 async with aclosing(self._messages(lacking)) as messages:
                     async for message in messages:
-                        await call.write(message)
+                        await _write(call, message)
                         self._progress(self.found_bytes + self._written_bytes, self._total_bytes)
                 await call.done_writing()
             await call
@@ -175,6 +177,17 @@ class _Transfer:
         request = blob_pb2.GetUploadOffsetRequest(digest=source.digest)
         response = await self._stub.GetUploadOffset(request, timeout=_TIMEOUT_SECONDS)
         return response.offset_bytes
+
+
+async def _write(
+    call: StreamUnaryCall[blob_pb2.BlobChunk, blob_pb2.UploadBlobsResponse], message: blob_pb2.BlobChunk
+) -> None:
+    try:
+        await call.write(message)
+    except grpc.aio.AioRpcError as error:
+        if error.code() is grpc.StatusCode.INTERNAL:  # what gRPC makes of a write that fails, whatever the cause
+            raise DependencyUnavailable("the connection to the master broke") from error
+        raise
 
 
 def _pieces(source: BlobSource, offset_bytes: int) -> Iterator[BlobPiece]:

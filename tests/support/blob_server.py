@@ -1,0 +1,100 @@
+"""A BlobService on a real port, and a network in front of it that can break."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
+
+import grpc
+
+from fleetest.common.blobs import BlobStore
+from fleetest.common.clock import SystemClock
+from fleetest.master.activity import Activity
+from fleetest.master.servicers.blobs import BlobServicer
+from fleetest.master.servicers.interceptors import Gatekeeper, ServerInterceptor
+from fleetest.v1 import blob_pb2_grpc
+
+if TYPE_CHECKING:
+    from fleetest.v1.blob_pb2_grpc import BlobServiceAsyncStub
+
+__all__ = ["BreakingNetwork", "blob_stub", "serve_blobs"]
+
+
+@asynccontextmanager
+async def serve_blobs(store: BlobStore) -> AsyncIterator[int]:
+    """Serve the store as a master does; gives the port."""
+    server = grpc.aio.server(interceptors=[ServerInterceptor(Gatekeeper({}), Activity(SystemClock()))])
+    blob_pb2_grpc.add_BlobServiceServicer_to_server(BlobServicer(store), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield port
+    finally:
+        await server.stop(grace=None)
+
+
+@asynccontextmanager
+async def blob_stub(port: int) -> AsyncIterator[BlobServiceAsyncStub]:
+    """A stub with its own connection, which comes back quickly when it was lost."""
+    options = [("grpc.initial_reconnect_backoff_ms", 20), ("grpc.min_reconnect_backoff_ms", 20)]
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
+        yield blob_pb2_grpc.BlobServiceStub(channel)
+
+
+class BreakingNetwork:
+    """
+    Forwards connections to a port, and cuts each of the first ones after so many bytes in either direction.
+
+    Args:
+        port: where to.
+        cuts: one number of bytes for each connection that is to be cut.
+    """
+
+    def __init__(self, port: int, *, cuts: list[int]) -> None:
+        self._port = port
+        self._cuts = list(cuts)
+        self.sent_bytes = 0
+        self.received_bytes = 0
+        self.broken = 0
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[int]:
+        """Gives the port to connect to."""
+        server = await asyncio.start_server(self._forward, "127.0.0.1", 0)
+        async with server:
+            yield server.sockets[0].getsockname()[1]
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        limit = self._cuts.pop(0) if self._cuts else None
+        upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        pumps = [
+            asyncio.create_task(self._pump(reader, upstream_writer, limit, sent=True)),
+            asyncio.create_task(self._pump(upstream_reader, writer, limit, sent=False)),
+        ]
+        try:
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for pump in pumps:
+                pump.cancel()
+            await asyncio.gather(*pumps, return_exceptions=True)
+            for end in (writer, upstream_writer):
+                end.transport.abort()
+
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limit: int | None, *, sent: bool
+    ) -> None:
+        forwarded = 0
+        with suppress(ConnectionError):
+            while data := await reader.read(1 << 16):
+                forwarded += len(data)
+                if limit is not None and forwarded > limit:
+                    self.broken += 1
+                    return
+                if sent:
+                    self.sent_bytes += len(data)
+                else:
+                    self.received_bytes += len(data)
+                writer.write(data)
+                await writer.drain()
