@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -12,13 +10,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+from fleetest.common.cluster_file import ClusterFile, is_locked
 from fleetest.common.errors import DependencyUnavailable
 from fleetest.common.settings import Secret
 
 __all__ = ["EmbeddedCluster", "running_cluster", "start_cluster"]
 
 _START_TIMEOUT_SECONDS: Final = 90
-_CONNECT_TIMEOUT_SECONDS: Final = 2
 
 # What the extra `embedded` brings; each is imported by the cluster that is started.
 _NEEDED: Final = ("fleetest.master", "fleetest.worker", "msgspec", "redis", "psutil")
@@ -35,18 +33,11 @@ class EmbeddedCluster:
 
 
 def running_cluster(data_directory: Path) -> EmbeddedCluster | None:
-    """The cluster of a data directory, if one serves there."""
-    try:
-        known = json.loads((data_directory / "cluster.json").read_text(encoding="utf-8"))
-        cluster = EmbeddedCluster(
-            address=str(known["address"]),
-            token=Secret(str(known["token"])),
-            pid=int(known["pid"]),
-            version=str(known["version"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError):
+    """The cluster of a data directory, if one runs there; its master may just be coming back."""
+    known = ClusterFile.read(data_directory)
+    if known is None or not is_locked(data_directory):
         return None
-    return cluster if _serves(cluster) else None
+    return EmbeddedCluster(address=known.address, token=Secret(known.token), pid=known.pid, version=known.version)
 
 
 def start_cluster(data_directory: Path) -> EmbeddedCluster:
@@ -84,15 +75,3 @@ def start_cluster(data_directory: Path) -> EmbeddedCluster:
 
 def _hint() -> str:
     return "Try `fleetest up` to see it start, or set FLEETEST_MASTER to a master's address."
-
-
-def _serves(cluster: EmbeddedCluster) -> bool:
-    try:
-        os.kill(cluster.pid, 0)
-        host, _, port = cluster.address.rpartition(":")
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_TIMEOUT_SECONDS):
-            return True
-    except PermissionError:
-        return False  # the pid is another user's by now
-    except (OSError, OverflowError, ValueError):
-        return False

@@ -16,8 +16,8 @@ from typing import Any, Final
 
 import click
 
-from fleetest.common.errors import AlreadyExists, FleetestError
-from fleetest.master.cluster_file import ClusterFile, data_directory, hold_lock
+from fleetest.common.cluster_file import ClusterFile, data_directory, is_locked
+from fleetest.common.errors import FleetestError
 
 __all__ = ["down", "master", "up"]
 
@@ -135,10 +135,10 @@ def _start_detached(directory: Path, arguments: list[str]) -> None:
     limit = time.monotonic() + _DETACHED_LIMIT.total_seconds()
     while time.monotonic() < limit:
         cluster = ClusterFile.read(directory)
-        if cluster is not None and _is_locked(directory):
+        if cluster is not None and is_locked(directory):
             click.echo(f"Fleetest serves on {cluster.address}.", err=True)
             return
-        if process.poll() is not None and not _is_locked(directory):
+        if process.poll() is not None and not is_locked(directory):
             raise FleetestError(f"the cluster did not start:\n{_end_of(log)}", hint=f"more may be in {directory}/logs")
         time.sleep(_LOOK.total_seconds())  # no event crosses from a process that is to outlive us
     process.terminate()
@@ -148,25 +148,17 @@ def _start_detached(directory: Path, arguments: list[str]) -> None:
 def _stop(directory: Path) -> None:
     """Idempotent."""
     cluster = ClusterFile.read(directory)
-    if cluster is None or not _is_locked(directory):
+    if cluster is None or not is_locked(directory):
         click.echo("No cluster runs here.", err=True)
         return
     with suppress(ProcessLookupError):
         os.kill(cluster.pid, signal.SIGTERM)
     limit = time.monotonic() + _DETACHED_LIMIT.total_seconds()
-    while _is_locked(directory):
+    while is_locked(directory):
         if time.monotonic() > limit:
             raise FleetestError(f"process {cluster.pid} does not stop", hint=f"look at {directory}/logs")
         time.sleep(_LOOK.total_seconds())  # the lock of another process cannot be waited for with a limit
     click.echo("Stopped.", err=True)
-
-
-def _is_locked(directory: Path) -> bool:
-    try:
-        with hold_lock(directory):
-            return False
-    except AlreadyExists:
-        return True
 
 
 def _end_of(log: Path) -> str:

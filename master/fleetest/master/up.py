@@ -28,7 +28,7 @@ from fleetest.common.errors import DependencyUnavailable
 from fleetest.common.ids import new_token
 from fleetest.common.tether import TETHER_VARIABLE
 from fleetest.common.version import version
-from fleetest.master.cluster_file import ClusterFile, hold_lock
+from fleetest.common.cluster_file import ClusterFile, hold_lock
 from fleetest.master.queue.embedded_redis import EmbeddedRedis
 
 __all__ = ["Cluster", "ClusterShape"]

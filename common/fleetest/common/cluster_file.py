@@ -1,7 +1,8 @@
 """
 `cluster.json` in the data directory: where this user's embedded cluster serves, and how to get in.
 
-Readable by its owner only, since it holds the tokens.
+Readable by its owner only, since it holds a token. It counts only while the supervisor that wrote it holds the lock
+beside it, which ends with that process however it ends.
 """
 
 from __future__ import annotations
@@ -9,14 +10,18 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Final
 
 from fleetest.common.errors import AlreadyExists
 
-__all__ = ["ClusterFile", "data_directory", "hold_lock"]
+__all__ = ["ClusterFile", "data_directory", "hold_lock", "is_locked"]
+
+_LOOKERS_SECONDS: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,13 +29,13 @@ class ClusterFile:
     """
     Args:
         address: of the master.
-        token: for clients.
+        token: for clients; never shown.
         pid: of the supervisor.
         started_at: ISO 8601.
     """
 
     address: str
-    token: str
+    token: str = field(repr=False)
     pid: int
     version: str
     started_at: str
@@ -70,19 +75,43 @@ def data_directory(environment: dict[str, str] | os._Environ[str]) -> Path:
 @contextmanager
 def hold_lock(directory: Path) -> Iterator[None]:
     """
-    Be the only supervisor of this directory; the lock ends with the process, however it ends.
+    Be the only supervisor of this directory.
 
     Raises:
-        AlreadyExists: another process holds it.
+        AlreadyExists: another process is.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = os.open(_lock(directory), os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise AlreadyExists(f"a cluster runs in {directory} already", hint="stop it: fleetest down") from None
-    try:
+        limit = time.monotonic() + _LOOKERS_SECONDS
+        while not _try_lock(descriptor, fcntl.LOCK_EX):
+            if time.monotonic() > limit:
+                raise AlreadyExists(f"a cluster runs in {directory} already", hint="stop it: fleetest down")
+            time.sleep(_LOOKERS_SECONDS / 50)  # somebody may only be looking, see `is_locked`
         yield
     finally:
         os.close(descriptor)
+
+
+def is_locked(directory: Path) -> bool:
+    """Whether a supervisor lives. Looking takes the lock for a moment, beside others who look."""
+    try:
+        descriptor = os.open(_lock(directory), os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        return not _try_lock(descriptor, fcntl.LOCK_SH)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(directory: Path) -> Path:
+    return directory / "lock"
+
+
+def _try_lock(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
