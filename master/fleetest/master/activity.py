@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Final
 
 from fleetest.common.clock import Clock
+from fleetest.common.errors import FleetestError
 from fleetest.common.states import RunState
 from fleetest.master.store.ports import RunQuery, Store
 
@@ -40,7 +41,15 @@ class Activity:
         while True:
             quiet = timedelta(seconds=self._clock.monotonic() - self._last)
             if not self._calls and quiet >= limit:
-                if not await store.list_runs(RunQuery(state=RunState.RUNNING, limit=1)):
+                if not await _any_run(store):
                     return
                 self._last = self._clock.monotonic()
             await asyncio.sleep(min(limit, _LOOK).total_seconds())
+
+
+async def _any_run(store: Store) -> bool:
+    """Whether a run is active; one may be, when the store does not answer."""
+    try:
+        return bool(await store.list_runs(RunQuery(state=RunState.RUNNING, limit=1)))
+    except FleetestError:
+        return True

@@ -10,23 +10,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import timedelta
+from functools import partial
+from typing import Final
 
 import structlog
 
-from fleetest.common.errors import FleetestError, LeaseLost, WrongState
-from fleetest.common.states import Verdict
-from fleetest.master.queue.ports import Claim, SecretStore, ShardQueue
+from fleetest.common.errors import CapacityExceeded, DependencyUnavailable, FleetestError, WrongState
+from fleetest.common.states import ShardKind, Verdict
+from fleetest.master.queue.ports import Claim, Presence, SecretStore, ShardQueue
 from fleetest.master.runs.book import RunBook
 from fleetest.master.runs.decisions import Decider
 from fleetest.master.runs.environment import environment_key
-from fleetest.master.runs.state import RunStatus
 from fleetest.master.sessions import Assigned, AttemptRef, Session, Sessions
 
 __all__ = ["Dispatcher"]
 
 _log = structlog.get_logger()
+
+_PAUSE: Final = timedelta(milliseconds=200)
+"""After a failure of the store or of Redis."""
 
 
 class Dispatcher:
@@ -65,7 +71,7 @@ class Dispatcher:
                     self.wake()
             except FleetestError as error:
                 _log.warning("dispatch_failed", error=str(error))
-                await asyncio.sleep(0.2)  # Redis is away: its return wakes us, this only keeps a storm off the log
+                await asyncio.sleep(_PAUSE.total_seconds())  # Redis is away; this keeps a storm off the log
                 self.wake()
 
     async def dispatch(self) -> int:
@@ -76,91 +82,90 @@ class Dispatcher:
             DependencyUnavailable: Redis does not answer.
         """
         bidders = {session.presence.worker_id: session for session in self._sessions}
-        bids = {worker_id: bid for worker_id, session in bidders.items() if (bid := session.bid())}
-        claims = await self._queue.claim(list(bids.values())) if bids else ()
+        bids = [bid for session in bidders.values() if (bid := session.bid())]
+        claims = await self._queue.claim(bids) if bids else ()
         by_run: defaultdict[str, list[Claim]] = defaultdict(list)
         for claim in claims:
             by_run[claim.entry.run_id].append(claim)
         begun = await asyncio.gather(*(self._begin(run_id, of_run, bidders) for run_id, of_run in by_run.items()))
         assigned: defaultdict[str, list[Assigned]] = defaultdict(list)
-        for pairs in begun:
-            for worker_id, each in pairs:
-                assigned[worker_id].append(each)
-        for worker_id in bids:
-            session = self._sessions.get(worker_id)
-            if session is not None and session.presence.instance == bidders[worker_id].presence.instance:
+        for worker_id, each in itertools.chain(*begun):
+            assigned[worker_id].append(each)
+        for worker_id, session in bidders.items():
+            if self._sessions.get(worker_id) is session:
                 session.assign(assigned[worker_id])
+            else:
+                await self._take_back(assigned[worker_id])
         return sum(map(len, begun))
 
     async def _begin(
         self, run_id: str, claims: Sequence[Claim], bidders: Mapping[str, Session]
     ) -> list[tuple[str, Assigned]]:
-        keeper = self._book.keeper(run_id)
+        """Must not fail once the attempts have begun: whatever began is sent."""
 
-        def start(decider: Decider) -> list[int | None]:
-            return [_start(decider, claim, bidders[claim.worker_id]) for claim in claims]
+        def start(decider: Decider) -> list[Assigned | None]:
+            return [_start(decider, claim, bidders[claim.worker_id].presence, secrets) for claim in claims]
 
         try:
             secrets = await self._secrets.get(run_id)
-            tokens = await keeper.ask(start)
-            status = await keeper.status()
-        except FleetestError as error:
+            started = await self._book.keeper(run_id).ask(start)
+        except (DependencyUnavailable, CapacityExceeded) as error:
             _log.warning("claims_released", run_id=run_id, error=str(error))
-            await self._queue.release(claims)
+            await asyncio.sleep(_PAUSE.total_seconds())  # a released claim wakes us: this keeps it from spinning
+            await self._settle(self._queue.release, claims)
             return []
-        await self._queue.confirm(claims)
-        begun = []
-        for claim, token in zip(claims, tokens, strict=True):
-            if token is None:
-                continue
-            try:
-                begun.append((claim.worker_id, _assigned(status, claim, token, secrets)))
-            except WrongState as error:
-                await keeper.ask(_end_unsent(claim, token, error.message))
-        return begun
+        except FleetestError as error:  # nothing will come of this run: its log cannot be read
+            _log.warning("claims_dropped", run_id=run_id, error=str(error))
+            await self._settle(self._queue.confirm, claims)
+            return []
+        await self._settle(self._queue.confirm, claims)
+        return [(claim.worker_id, each) for claim, each in zip(claims, started, strict=True) if each is not None]
+
+    async def _settle(self, how: Callable[[Sequence[Claim]], Awaitable[None]], claims: Sequence[Claim]) -> None:
+        """Without an answer from Redis the claims run out, and the reconciler removes what has begun."""
+        try:
+            await how(claims)
+        except FleetestError as error:
+            _log.warning("claims_left_to_expire", claims=len(claims), error=str(error))
+
+    async def _take_back(self, assigned: Sequence[Assigned]) -> None:
+        """The stream ended before they were sent. Should this fail, too, they are lost when the worker is."""
+        for each in assigned:
+            ref = each.ref
+            with contextlib.suppress(FleetestError):
+                await self._book.keeper(ref.run_id).ask(partial(_give_back, ref))
 
 
-def _start(decider: Decider, claim: Claim, session: Session) -> int | None:
-    """The attempt's token; `None` when the shard waits no more, and its entry was a leftover."""
+def _give_back(ref: AttemptRef, decider: Decider) -> None:
+    decider.attempt_declined(ref.shard_id, ref.token, "its stream ended before this was sent")
+
+
+def _start(decider: Decider, claim: Claim, worker: Presence, secrets: Mapping[str, str]) -> Assigned | None:
+    """What the worker is to be told; `None` when the shard waits no more, or cannot be run."""
+    shard_id = claim.entry.shard_id
     try:
-        return decider.start_attempt(claim.entry.shard_id, session.presence.worker_id, session.presence.instance)
-    except WrongState:
+        token = decider.start_attempt(shard_id, worker.worker_id, worker.instance)
+    except WrongState:  # its entry was a leftover
         return None
-
-
-def _end_unsent(claim: Claim, token: int, reason: str) -> Callable[[Decider], None]:
-    def end(decider: Decider) -> None:
-        with contextlib.suppress(LeaseLost):  # it was ended meanwhile
-            decider.attempt_ended(claim.entry.shard_id, token, Verdict.FAILED, reason)
-
-    return end
-
-
-def _assigned(status: RunStatus, claim: Claim, token: int, secrets: Mapping[str, str]) -> Assigned:
-    """
-    What the worker is told.
-
-    Raises:
-        WrongState: the attempt cannot be made any more.
-    """
-    shard = status.shard(claim.entry.shard_id)
-    if shard is None or shard.attempt is None or shard.attempt.token != token:
-        raise WrongState("it was ended before it was sent")
+    status = decider.status
+    shard = status.shard(shard_id)
+    assert shard is not None
     task = status.tasks[shard.task_id]
-    missing = [name for name in task.task.secrets if name not in secrets]
-    if missing:
-        raise WrongState(
-            f"the secret {missing[0]} is no longer held (Redis was emptied, or it expired): submit the run again"
-        )
+    for name in task.task.secrets:
+        if name not in secrets:
+            reason = f"the secret {name} is no longer held (Redis was emptied, or it expired): submit the run again"
+            decider.attempt_ended(shard_id, token, Verdict.FAILED, reason)
+            return None
+    planning = shard.kind is ShardKind.PLAN
     return Assigned(
-        ref=AttemptRef(run_id=status.run_id, shard_id=shard.shard_id, token=token),
+        ref=AttemptRef(run_id=status.run_id, shard_id=shard_id, token=token),
         request=status.request,
         task=task.task,
         kind=shard.kind,
-        number=shard.attempt.number,
+        number=shard.attempts,
         case_ids=shard.case_ids,
         shard_index=shard.index,
-        shard_count=sum(each.kind is shard.kind for each in task.shards.values()),
+        shard_count=1 if planning else len(task.shards) - task.task.type.planned,
         environment_key=environment_key(status.run_id, status.request, task.task),
         secrets={name: secrets[name] for name in task.task.secrets},
     )

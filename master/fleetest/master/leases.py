@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from functools import partial
 
-from fleetest.common.errors import LeaseLost, NotFound
+from fleetest.common.errors import InvalidRequest, LeaseLost, NotFound
 from fleetest.common.states import RunState, Verdict
 from fleetest.master.queue.ports import Presence
 from fleetest.master.runs.book import RunBook
@@ -20,7 +20,7 @@ _PAGE = 200
 
 
 class Leases:
-    """Compares."""
+    """Settles who has what."""
 
     def __init__(self, store: Store, book: RunBook) -> None:
         self._store = store
@@ -35,7 +35,7 @@ class Leases:
         before = ""
         while rows := await self._store.list_runs(RunQuery(state=RunState.RUNNING, before_run_id=before, limit=_PAGE)):
             for row in rows:
-                status = await self._book.keeper(row.run_id).status()
+                status = await self._book.keeper(row.run_id).newest_status()
                 absent = [ref for ref in _given_to(worker, status) if ref not in held]
                 if absent:
                     await self._book.keeper(row.run_id).ask(partial(_end, absent))
@@ -44,8 +44,8 @@ class Leases:
 
     async def _is_current(self, worker: Presence, ref: AttemptRef) -> bool:
         try:
-            status = await self._book.keeper(ref.run_id).status()
-        except NotFound:
+            status = await self._book.keeper(ref.run_id).newest_status()
+        except (NotFound, InvalidRequest):
             return False
         shard = status.shard(ref.shard_id)
         attempt = shard.attempt if shard is not None else None

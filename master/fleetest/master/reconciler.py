@@ -9,10 +9,11 @@ ordinary request to the run's keeper, so two masters may reconcile at the same t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -20,10 +21,11 @@ from fleetest.common.clock import Clock
 from fleetest.common.errors import FleetestError, LeaseLost
 from fleetest.common.states import RunState, TaskState, Verdict
 from fleetest.master.dispatcher import Dispatcher
-from fleetest.master.queue.ports import SecretStore, ShardQueue, WorkerRegistry
+from fleetest.master.queue.ports import Presence, SecretStore, ShardQueue, WorkerRegistry
 from fleetest.master.runs.book import RunBook
 from fleetest.master.runs.decisions import Decider
 from fleetest.master.runs.events import CancelRequested
+from fleetest.master.runs.keeper import RunKeeper
 from fleetest.master.runs.projector import Projector
 from fleetest.master.runs.state import RunStatus, ShardStatus
 from fleetest.master.sessions import Sessions
@@ -43,7 +45,7 @@ class Reconciler:
     """
     Args:
         interval: between two looks.
-        lease_ttl: how long a worker may be unknown to the registry before its attempts are lost.
+        lease_ttl: how long a worker may be away before its attempts are lost.
     """
 
     def __init__(
@@ -72,7 +74,9 @@ class Reconciler:
         self._clock = clock
         self._interval = interval
         self._lease_ttl = lease_ttl
-        self._missing_since: dict[tuple[str, str], datetime] = {}
+        self._missing_since: dict[_Life, datetime] = {}
+        self._undisturbed_since = clock.now()
+        self._seen: frozenset[str] = frozenset()
         self._soon = asyncio.Event()
 
     def look_soon(self) -> None:
@@ -86,6 +90,7 @@ class Reconciler:
             try:
                 await self.look()
             except FleetestError as error:
+                self._undisturbed_since = self._clock.now()
                 _log.warning("reconciliation_failed", error=str(error))
             try:
                 async with asyncio.timeout(self._interval.total_seconds()):
@@ -95,75 +100,151 @@ class Reconciler:
 
     async def look(self) -> None:
         """
-        One look at everything that lives.
+        One look at everything that lives. What is wrong with one run does not keep it from the others.
 
         Raises:
             DependencyUnavailable: the store or Redis does not answer.
         """
         if await self._queue.return_expired():
             self._dispatcher.wake()
-        living = {worker.worker_id: worker.instance for worker in await self._registry.list() if not worker.offline}
-        for session in self._sessions:
-            living[session.presence.worker_id] = session.presence.instance
+        roll = await self._call_roll()
+        seen = set()
         before = ""
         while rows := await self._store.list_runs(RunQuery(state=RunState.RUNNING, before_run_id=before, limit=_PAGE)):
             for row in rows:
-                await self._look_at(row, living)
+                seen.add(row.run_id)
+                try:
+                    await self._look_at(row, roll)
+                except FleetestError as error:
+                    _log.warning("run_not_reconciled", run_id=row.run_id, error=str(error))
             before = rows[-1].run_id
+        self._missing_since = roll.missing
+        for run_id in self._seen - seen:
+            await self._secrets.drop(run_id)
+        self._seen = frozenset(seen)
 
-    async def _look_at(self, row: RunRow, living: Mapping[str, str]) -> None:
-        keeper = self._book.keeper(row.run_id)
-        status = await keeper.status()
-        if row.position < status.position:
-            await self._projector.flush(row.run_id)
-            current = await self._store.get_run(row.run_id)
-            if current is not None and current.position < status.position:
-                await self._projector.rebuild(status)
-        if status.state.ended:
-            await self._secrets.drop(row.run_id)
-            return
-        await self._requeue(status)
+    async def _call_roll(self) -> _Roll:
         now = self._clock.now()
-        lost = [shard for shard in _live(status) if self._is_lost(shard, living, now)]
-        stuck = [shard for shard in _live(status) if _is_stuck(status, shard, now)]
+        workers = {worker.worker_id: worker for worker in await self._registry.list()}
+        for session in self._sessions:  # what we hear ourselves counts, also when Redis was just emptied
+            if now - session.presence.last_seen_at < self._lease_ttl:
+                workers[session.presence.worker_id] = session.presence
+        return _Roll(workers, now, self._lease_ttl, self._undisturbed_since, self._missing_since)
+
+    async def _look_at(self, row: RunRow, roll: _Roll) -> None:
+        keeper = self._book.keeper(row.run_id)
+        queued = await self._queue.waiting(row.run_id)  # before the state: what is queued in between is in both
+        status = await keeper.status()
+        await self._requeue(status, queued)
+        now = self._clock.now()
+        lost = [_Held.of(shard) for shard in _live(status) if roll.is_lost(shard)]
+        stuck = [_Held.of(shard) for shard in _live(status) if _is_stuck(status, shard, now)]
         tired = [task_id for task_id in status.tasks if _waited_too_long(status, task_id, now)]
+        self._repeat_stops(status, now)
         if lost or stuck or tired:
             await keeper.ask(partial(_end, lost, stuck, tired))
+        await self._project(row, keeper)
 
-    async def _requeue(self, status: RunStatus) -> None:
-        waiting = [
-            shard
+    async def _project(self, row: RunRow, keeper: RunKeeper) -> None:
+        position = (await keeper.status()).position
+        if row.position >= position:
+            return
+        await self._projector.flush(row.run_id)
+        current = await self._store.get_run(row.run_id)
+        if current is not None and current.position < position:
+            await self._projector.rebuild(keeper)
+
+    async def _requeue(self, status: RunStatus, queued: frozenset[str]) -> None:
+        waiting = {
+            shard.shard_id: shard
             for task in status.tasks.values()
-            if not task.state.ended and task.stop is None
+            if task.open_shards and not task.state.ended and task.stop is None
             for shard in task.shards.values()
             if shard.waiting
-        ]
-        queued = await self._queue.waiting(status.run_id)
-        wanted = {shard.shard_id for shard in waiting}
-        if wanted - queued:
-            await self._book.enqueue(status, [shard for shard in waiting if shard.shard_id not in queued])
+        }
+        absent = [shard for shard_id, shard in waiting.items() if shard_id not in queued]
+        leftover = sorted(queued - waiting.keys())
+        if absent:
+            await self._book.enqueue(status, absent)
             self._dispatcher.wake()
-        if leftover := queued - wanted:
-            await self._queue.remove(status.run_id, sorted(leftover))
+        if leftover:
+            await self._queue.remove(status.run_id, leftover)
 
-    def _is_lost(self, shard: ShardStatus, living: Mapping[str, str], now: datetime) -> bool:
+    def _repeat_stops(self, status: RunStatus, now: datetime) -> None:
+        """A stop may have been said to a stream that broke, or before the attempt was sent."""
+        self._book.tell_to_stop(
+            status,
+            [
+                (shard, task.stop)
+                for task in status.tasks.values()
+                if task.live and task.stop is not None and now - task.stop.at > self._interval
+                for shard in task.live_attempts
+            ],
+        )
+
+
+_Life = tuple[str, str]
+"""A worker's id and instance."""
+
+
+class _Roll:
+    """
+    Who is there, and who has been away for too long.
+
+    Args:
+        workers: those that the registry knows, offline ones included.
+        undisturbed_since: since when Redis has answered: before that, nobody could renew a lease.
+        missing_since: since when workers have been missed of whom the registry knows nothing: it may have been emptied.
+    """
+
+    def __init__(
+        self,
+        workers: Mapping[str, Presence],
+        now: datetime,
+        lease_ttl: timedelta,
+        undisturbed_since: datetime,
+        missing_since: Mapping[_Life, datetime],
+    ) -> None:
+        self._workers = workers
+        self._now = now
+        self._lease_ttl = lease_ttl
+        self._undisturbed_since = undisturbed_since
+        self._missing_before = missing_since
+        self.missing: dict[_Life, datetime] = {}
+
+    def is_lost(self, shard: ShardStatus) -> bool:
         """
-        A worker that came back as another instance has lost its attempts at once. One that is unknown has them
-        until its lease must have run out: the registry itself may just have been emptied.
+        Whether the shard's attempt has no worker any more: at once when the worker came back as another instance,
+        otherwise when its lease must have run out.
         """
         assert shard.attempt is not None
-        key = (shard.attempt.worker_id, shard.attempt.instance)
-        instance = living.get(shard.attempt.worker_id)
-        if instance == shard.attempt.instance:
-            self._missing_since.pop(key, None)
-            return False
-        if instance is not None:
+        life = (shard.attempt.worker_id, shard.attempt.instance)
+        worker = self._workers.get(shard.attempt.worker_id)
+        if worker is None:
+            since = self.missing[life] = self._missing_before.get(life, self._now)
+        elif worker.instance != shard.attempt.instance:
             return True
-        return now - self._missing_since.setdefault(key, now) >= self._lease_ttl
+        elif worker.offline:
+            since = max(worker.last_seen_at, self._undisturbed_since)
+        else:
+            return False
+        return self._now - since >= self._lease_ttl
+
+
+class _Held(NamedTuple):
+    """An attempt as it was seen; by the time of the decision its shard may have another."""
+
+    shard_id: str
+    token: int
+
+    @classmethod
+    def of(cls, shard: ShardStatus) -> _Held:
+        assert shard.attempt is not None
+        return cls(shard.shard_id, shard.attempt.token)
 
 
 def _live(status: RunStatus) -> list[ShardStatus]:
-    return [shard for task in status.tasks.values() for shard in task.live_attempts]
+    return [shard for task in status.tasks.values() if task.live for shard in task.live_attempts]
 
 
 def _is_stuck(status: RunStatus, shard: ShardStatus, now: datetime) -> bool:
@@ -184,22 +265,15 @@ def _waited_too_long(status: RunStatus, task_id: str, now: datetime) -> bool:
     )
 
 
-def _end(lost: list[ShardStatus], stuck: list[ShardStatus], tired: list[str], decider: Decider) -> None:
-    for shard in lost:
-        _end_attempt(decider, shard, Verdict.LOST, "its worker is gone")
-    for shard in stuck:
-        _end_attempt(decider, shard, Verdict.CANCELLED, "its worker did not confirm the stop")
+def _end(lost: Sequence[_Held], stuck: Sequence[_Held], tired: Sequence[str], decider: Decider) -> None:
+    for held in lost:
+        _end_attempt(decider, held, Verdict.LOST, "its worker is gone")
+    for held in stuck:
+        _end_attempt(decider, held, Verdict.CANCELLED, "its worker did not confirm the stop")
     for task_id in tired:
         decider.give_up_waiting(task_id)
 
 
-def _end_attempt(decider: Decider, shard: ShardStatus, verdict: Verdict, reason: str) -> None:
-    """`shard` was looked at before; the decider's own state tells whether its attempt still lives."""
-    current = decider.status.shard(shard.shard_id)
-    if current is None or current.attempt is None or shard.attempt is None:
-        return
-    if current.attempt.token == shard.attempt.token:
-        try:
-            decider.attempt_ended(current.shard_id, current.attempt.token, verdict, reason)
-        except LeaseLost:  # ended by an end before it in this very request
-            return
+def _end_attempt(decider: Decider, held: _Held, verdict: Verdict, reason: str) -> None:
+    with contextlib.suppress(LeaseLost):  # ended since we looked, perhaps by an end before it in this very request
+        decider.attempt_ended(held.shard_id, held.token, verdict, reason)

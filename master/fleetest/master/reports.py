@@ -144,14 +144,15 @@ class Inbox:
         for report in reports:
             if not isinstance(report.content, Planned):
                 continue
-            status = await self._book.keeper(run_id).status()
+            status = await self._book.keeper(run_id).newest_status()
             shard = status.shard(report.ref.shard_id)
             if shard is None:
                 continue
             task = status.tasks[shard.task_id].task
             history = await self._store.load_history(status.request.project, task.name)
             slots = sum(worker.slots for worker in await self._registry.list() if not worker.offline)
-            plans[report.ref] = plan(task, report.content.cases, history, slots=max(slots, 1))
+            cases = () if _too_many(report.content.cases) else report.content.cases
+            plans[report.ref] = plan(task, cases, history, slots=max(slots, 1))
         return plans
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final, Protocol
@@ -15,11 +14,11 @@ from fleetest.common.limits import MAX_SUITE_BYTES
 from fleetest.common.results import VersionControl
 from fleetest.common.states import RunState, TaskState
 from fleetest.common.suite import load_suite
-from fleetest.common.tasks import Need, Task
+from fleetest.common.tasks import Task
 from fleetest.common.workspace import Workspace
 from fleetest.master.queue.ports import SecretStore
 from fleetest.master.runs.book import RunBook
-from fleetest.master.runs.environment import setup_digest
+from fleetest.master.runs.environment import SetupInputs, setup_digest
 from fleetest.master.runs.events import RunSubmitted
 from fleetest.master.runs.projector import Projector
 from fleetest.master.runs.state import RunStatus, TaskStatus
@@ -108,7 +107,8 @@ class Desk:
         workspace = None
         if submission.workspace_digest:
             workspace = await self._workspaces.load(submission.workspace_digest)
-        tasks = tuple(_ready(task, submission.executor, workspace) for task in suite.tasks)
+        inputs = SetupInputs(workspace.files if workspace is not None else ())
+        tasks = tuple(_ready(task, submission.executor, inputs) for task in suite.tasks)
         _check_secrets(tasks, submission.secrets)
         event = RunSubmitted(
             at=self._clock.now(),
@@ -165,16 +165,22 @@ class Desk:
         return await self._begin(event, key=key, secrets=secrets, supersede=False)
 
     async def _begin(self, event: RunSubmitted, *, key: str, secrets: Mapping[str, str], supersede: bool) -> Submitted:
-        run_id = new_run_id()
+        run_id, already = new_run_id(), False
         if key:
             run_id = await self._store.put_if_absent("idempotency", f"{event.project}/{key}", run_id)
-            if await self._exists(run_id):
-                return Submitted(run_id=run_id, already=True)
-        await self._secrets.put(run_id, secrets, ttl=SECRETS_TTL)
-        await self._book.keeper(run_id).ask(lambda decider: decider.submit(event))
-        await self._projector.flush(run_id)
+            already = await self._exists(run_id)
+        if not already:
+            await self._secrets.put(run_id, secrets, ttl=SECRETS_TTL)
+            await self._book.keeper(run_id).ask(lambda decider: decider.submit(event))
+        await self._list(run_id)
         superseded = await self._supersede(run_id, event) if supersede else ()
-        return Submitted(run_id=run_id, superseded=superseded)
+        return Submitted(run_id=run_id, already=already, superseded=superseded)
+
+    async def _list(self, run_id: str) -> None:
+        """Only a run that is listed is looked after when its master dies, so it is listed before the answer."""
+        await self._projector.flush(run_id)
+        if await self._store.get_run(run_id) is None:
+            await self._projector.rebuild(self._book.keeper(run_id))
 
     async def _exists(self, run_id: str) -> bool:
         """Whether the holder of an idempotency key got as far as its first commit."""
@@ -204,19 +210,11 @@ class Desk:
         return tuple(row.run_id for row in older)
 
 
-def _ready(task: Task, executor: str, workspace: Workspace | None) -> Task:
+def _ready(task: Task, executor: str, inputs: SetupInputs) -> Task:
     task = replace(task, executor=executor or task.executor)
     if executor == "process":
         task = replace(task, image="")
-    if not task.setup:
-        return task
-    files = workspace.files if workspace is not None else ()
-    inputs = [
-        (file.path, file.digest or file.symlink_target)
-        for file in files
-        if not task.setup_inputs or any(fnmatch.fnmatch(file.path, glob) for glob in task.setup_inputs)
-    ]
-    return replace(task, setup_digest=setup_digest(task, inputs))
+    return replace(task, setup_digest=setup_digest(task, inputs)) if task.setup else task
 
 
 def _check_secrets(tasks: Sequence[Task], secrets: Mapping[str, str]) -> None:
@@ -229,17 +227,26 @@ def _check_secrets(tasks: Sequence[Task], secrets: Mapping[str, str]) -> None:
 
 
 def _tasks_to_repeat(status: RunStatus) -> tuple[Task, ...]:
-    """Those that did not pass; what they needed and what passed is not repeated."""
+    """
+    Those that did not pass; what they needed and what passed is not repeated, nor what would be skipped again because
+    of that.
+    """
     repeated = {task_id for task_id, task in status.tasks.items() if task.state is not TaskState.PASSED}
+    while skipped := {task_id for task_id in repeated if _stays_skipped(status.tasks[task_id], repeated)}:
+        repeated -= skipped
     return tuple(
         replace(
             task.task,
-            needs=tuple(Need(task=need.task, when=need.when) for need in task.task.needs if need.task in repeated),
+            needs=tuple(need for need in task.task.needs if need.task in repeated),
             only_cases=_cases_to_repeat(task),
         )
         for task_id, task in status.tasks.items()
         if task_id in repeated
     )
+
+
+def _stays_skipped(task: TaskStatus, repeated: Collection[str]) -> bool:
+    return task.unmet is not None and task.state is TaskState.SKIPPED and task.unmet.task not in repeated
 
 
 def _cases_to_repeat(task: TaskStatus) -> tuple[str, ...]:

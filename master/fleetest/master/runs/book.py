@@ -77,13 +77,17 @@ class RunBook:
         """The run's keeper, whether or not there is such a run."""
         keeper = self._keepers.pop(run_id, None)
         if keeper is None:
+            self._forget_some()
             keeper = RunKeeper(run_id, self._store, self._clock, self._backoff, self._after_commit)
         self._keepers[run_id] = keeper  # the one used last is at the end
-        self._forget_some()
         return keeper
 
-    def hear(self, notices: Iterable[CommitNotice]) -> None:
-        """Another master, or this one, made commits."""
+    def hear(self, notices: Sequence[CommitNotice]) -> None:
+        """Another master, or this one, made commits. No notices at all mean that some may have been lost."""
+        if not notices:
+            for run_id, known in self._keepers.items():
+                known.hear_of_gap()
+                self._hub.ring(run_id)
         for notice in notices:
             keeper = self._keepers.get(notice.run_id)
             if keeper is not None:
@@ -91,11 +95,13 @@ class RunBook:
             self._hub.ring(notice.run_id)
 
     async def enqueue(self, status: RunStatus, shards: Iterable[ShardStatus]) -> None:
-        """Queue those that wait. Idempotent."""
+        """Queue those that wait and may start. Idempotent."""
         entries = [
             queue_entry(status, shard)
             for shard in shards
-            if shard.waiting and not status.tasks[shard.task_id].state.ended
+            if shard.waiting
+            and not status.tasks[shard.task_id].state.ended
+            and status.tasks[shard.task_id].stop is None
         ]
         if entries:
             await self._queue.enqueue(entries)
@@ -118,15 +124,15 @@ class RunBook:
             )
 
     def _forget_some(self) -> None:
-        surplus = len(self._keepers) - _KEPT
+        surplus = len(self._keepers) + 1 - _KEPT
         if surplus > 0:
-            idle = [run_id for run_id, keeper in self._keepers.items() if keeper.idle]
-            for run_id in idle[:surplus]:
+            over = [run_id for run_id, keeper in self._keepers.items() if keeper.over]
+            for run_id in over[:surplus]:
                 del self._keepers[run_id]
 
     async def _after_commit(self, status: RunStatus, committed: Committed) -> None:
         commit, decider = committed.commit, committed.decider
-        self._projector.take(status, commit.position, committed.events)
+        self._projector.take(self.keeper(status.run_id), status, commit.position, committed.events)
         self._hub.ring(status.run_id)
         self.tell_to_stop(status, decider.stop)
         try:
@@ -140,14 +146,12 @@ class RunBook:
 
     async def _unqueue(self, status: RunStatus, committed: Committed) -> None:
         """Take shards out of the queue whose tasks end before anybody took them."""
+        concerned: dict[str, None] = {}
+        for event in committed.events:
+            if isinstance(event, (CancelRequested, TaskEnded)):
+                concerned |= dict.fromkeys([event.task_id] if event.task_id else status.tasks)
         stopped = [
-            shard.shard_id
-            for event in committed.events
-            if isinstance(event, (CancelRequested, TaskEnded))
-            for task_id, task in status.tasks.items()
-            if not event.task_id or event.task_id == task_id
-            for shard in task.shards.values()
-            if shard.waiting
+            shard.shard_id for task_id in concerned for shard in status.tasks[task_id].shards.values() if shard.waiting
         ]
         if stopped:
             await self._queue.remove(status.run_id, stopped)

@@ -15,10 +15,10 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from fleetest.common.backoff import Backoff
-from fleetest.common.errors import LeaseLost, WrongState
+from fleetest.common.errors import LeaseLost, NotFound, WrongState
 from fleetest.common.results import Artifact, CaseResult, ResourceUsage
 from fleetest.common.states import Outcome, RunState, ShardKind, TaskState, Verdict
-from fleetest.common.tasks import RetryOn, When
+from fleetest.common.tasks import RetryOn
 from fleetest.master.runs.events import (
     ArtifactsSaved,
     AttemptEnded,
@@ -39,7 +39,7 @@ from fleetest.master.runs.state import Attempt, RunStatus, ShardStatus, TaskStat
 __all__ = ["MAX_MISHAPS", "STOPPED_BY_FAILURE", "Decider"]
 
 MAX_MISHAPS: Final = 3
-"""How often the infrastructure may fail a shard before its task is *errored*."""
+"""How often a shard is repeated that the infrastructure failed; once more, and its task is *errored*."""
 
 STOPPED_BY_FAILURE: Final = frozenset({"fail_fast", "maxfail", "failed"})
 """Values of `CancelRequested.by` after which a task that has failures is *failed*, not *cancelled*."""
@@ -119,7 +119,7 @@ class Decider:
         """
         shard, _ = self._attempt(shard_id, token)
         status = self.status.tasks[shard.task_id]
-        if status.planned:
+        if status.planned or shard.kind is not ShardKind.PLAN:
             return
         self._finish_cases(shard, collection_errors)
         if collection_errors and "--continue-on-collection-errors" not in status.task.args:
@@ -134,14 +134,15 @@ class Decider:
                 deselected=deselected + plan.left_out,
             )
         )
-        for missing in plan.missing:
-            self._finish_cases(shard, [_not_collected(missing, "it is not in the suite any more")])
+        self._finish_cases(shard, [_gone(case_id) for case_id in plan.missing])
         self.enqueue += [each for each in status.shards.values() if each.kind is ShardKind.EXECUTE]
         self._advance()
 
     def cases_finished(self, shard_id: str, token: int, results: Sequence[CaseResult]) -> None:
         """Take each case's result, at most once in an attempt. One that the attempt was not given is left out."""
         shard, attempt = self._attempt(shard_id, token)
+        if shard.kind is ShardKind.PLAN:
+            return
         accepted = []
         names: set[str] = set()
         for result in results:
@@ -184,7 +185,9 @@ class Decider:
         shard, attempt = self._attempt(shard_id, token)
         status = self.status.tasks[shard.task_id]
         absent = [case_id for case_id in missing if case_id in attempt.awaited]
-        self._finish_cases(shard, [_not_collected(each, f"by the session on {attempt.worker_id}") for each in absent])
+        self._finish_cases(shard, [_not_collected(case_id, attempt.worker_id) for case_id in absent])
+        if absent and not attempt.awaited and verdict is Verdict.FAILED:
+            verdict = Verdict.COMPLETED  # those cases say it; the others of the task are not to blame
         verdict, reason = _settle(verdict, reason, shard, attempt, status)
         again = self._cases_to_retry(shard, attempt, status, verdict)
         self._emit(
@@ -222,7 +225,7 @@ class Decider:
                 verdict=Verdict.CANCELLED,
                 reason=f"declined by {attempt.worker_id}: {reason}",
                 will_retry=not stopping,
-                retry_at=self.now + self._backoff.delay(attempt.number),
+                retry_at=None if stopping else self.now + self._backoff.delay(attempt.number),
             )
         )
         if not stopping:
@@ -230,28 +233,32 @@ class Decider:
         self._advance()
 
     def cancel(self, task_id: str = "", *, by: str, reason: str, grace: timedelta = timedelta(seconds=10)) -> bool:
-        """Stop a task, or with an empty id the run. Answers whether there was anything to stop. Idempotent."""
-        target = self.status.tasks.get(task_id) if task_id else None
-        if self.status.state.ended or (target is not None and target.state.ended):
+        """
+        Stop a task, or with an empty id the run. Answers whether there was anything to stop. Idempotent.
+
+        What is being stopped after its running cases is stopped without waiting for them.
+
+        Raises:
+            NotFound: there is no such run, or no such task.
+        """
+        if self.status.submitted is None:
+            raise NotFound(f"there is no run {self.status.run_id}")
+        if task_id and task_id not in self.status.tasks:
+            raise NotFound(f"run {self.status.run_id} has no task {task_id!r}")
+        target = self.status.tasks[task_id] if task_id else self.status
+        if target.state.ended:
             return False
-        if (target.stop if target else self.status.stop) is None:
+        if target.stop is None or target.stop.finish_running_case:
             self._request_stop(CancelRequested(at=self.now, task_id=task_id, by=by, reason=reason, grace=grace))
             self._advance()
         return True
 
     def give_up_waiting(self, task_id: str) -> None:
-        """The task has waited in the queue for longer than it may."""
+        """The task has waited in the queue for longer than it may. Once a worker took it, nothing happens."""
         status = self.status.tasks[task_id]
-        limit = status.task.timeouts.queue
         if status.state is TaskState.QUEUED and status.stop is None:
-            self._emit(
-                TaskEnded(
-                    at=self.now,
-                    task_id=task_id,
-                    state=TaskState.TIMED_OUT,
-                    reason=f"no worker took it within its queue timeout of {limit}",
-                )
-            )
+            limit = status.task.timeouts.queue
+            self._end_task(status, TaskState.TIMED_OUT, f"no worker took it within its queue timeout of {limit}")
             self._advance()
 
     def _emit(self, event: Event) -> None:
@@ -265,11 +272,18 @@ class Decider:
         return shard, shard.attempt
 
     def _own_name(self, shard: ShardStatus, result: CaseResult) -> CaseResult:
-        """A command that runs in several shards has one case in each."""
-        shards = self.status.tasks[shard.task_id].task.shards or 1
-        if shard.case_ids or shards == 1 or result.case_id != shard.task_id:
+        """
+        A command in several shards has a case of its own in each, and so has whatever two shards call alike: the one
+        must not hide the other.
+        """
+        status = self.status.tasks[shard.task_id]
+        if shard.case_ids or status.task.type.planned:
             return result
-        return replace(result, case_id=f"{result.case_id} [{shard.index + 1}/{shards}]")
+        namesake = status.cases.get(result.case_id)
+        shards = status.task.shards or 1
+        if (shards > 1 and result.case_id == shard.task_id) or (namesake and namesake.shard_id != shard.shard_id):
+            return replace(result, case_id=f"{result.case_id} [{shard.index + 1}/{shards}]")
+        return result
 
     def _finish_cases(self, shard: ShardStatus, results: Sequence[CaseResult]) -> None:
         if not results:
@@ -293,16 +307,13 @@ class Decider:
             return
         limit = status.task.maxfail
         if self.status.request.fail_fast and status.final_failures:
-            self._request_stop(
-                CancelRequested(
-                    at=self.now,
-                    by="fail_fast",
-                    reason=f"stopped at the first failure, in {status.task.name}",
-                    finish_running_case=True,
-                )
-            )
+            self._stop_run(status)
         elif limit and status.final_failures >= limit:
-            self._stop_task(status, by="maxfail", reason=f"stopped after {limit} failure{'s' * (limit > 1)}")
+            self._stop_task(status, by="maxfail", reason=f"stopped after {_count(limit, 'failure')}")
+
+    def _stop_run(self, failed: TaskStatus) -> None:
+        reason = f"stopped at the first failure, in {failed.task.name}"
+        self._request_stop(CancelRequested(at=self.now, by="fail_fast", reason=reason, finish_running_case=True))
 
     def _stop_task(self, status: TaskStatus, *, by: str, reason: str) -> None:
         self._request_stop(
@@ -321,22 +332,20 @@ class Decider:
         """
         The cases that the shard's next attempt runs; `None` when there is none.
 
-        A command, and a plan, are done again whole: an empty tuple.
+        A command, and a plan, are done again whole: an empty tuple. Cases that the attempt left without a result are
+        either repeated with those that failed, or end the shard: a later attempt must not make them forgotten.
         """
         if status.stop is not None:
             return None
         task = status.task
-        unfinished = verdict in {Verdict.ERRORED, Verdict.LOST} and shard.mishaps < MAX_MISHAPS
+        granted = verdict in {Verdict.ERRORED, Verdict.LOST} and shard.mishaps < MAX_MISHAPS
         if verdict is Verdict.TIMED_OUT:
-            unfinished = RetryOn.TIMED_OUT in task.retry_on and shard.timeouts < task.retries
+            granted = RetryOn.TIMED_OUT in task.retry_on and shard.timeouts < task.retries
+        if not granted and (attempt.awaited or verdict is not Verdict.COMPLETED):
+            return None
         if not shard.case_ids:
-            failed = any(status.cases[each].may_retry(task) for each in attempt.seen if each in status.cases)
-            return () if unfinished or (failed and shard.kind is ShardKind.EXECUTE) else None
-        again = [
-            each
-            for each in shard.case_ids
-            if (each in attempt.awaited and unfinished) or (each in attempt.seen and status.cases[each].may_retry(task))
-        ]
+            return () if granted or any(status.cases[each].may_retry(task) for each in attempt.seen) else None
+        again = [each for each in shard.case_ids if each in attempt.awaited or status.cases[each].may_retry(task)]
         return tuple(again) or None
 
     def _retry_at(self, shard: ShardStatus, verdict: Verdict) -> datetime | None:
@@ -346,50 +355,36 @@ class Decider:
     def _advance(self) -> None:
         """Draw every consequence of what was just decided, until there is none left."""
         while self.status.touched and not self.status.state.ended:
-            task_id = next(iter(self.status.touched))
-            del self.status.touched[task_id]
-            status = self.status.tasks[task_id]
-            if status.state is TaskState.BLOCKED:
-                self._unblock(status)
-            elif not status.state.ended:
-                self._close(status)
+            touched, self.status.touched = self.status.touched, {}
+            for task_id in touched:
+                status = self.status.tasks[task_id]
+                if status.state is TaskState.BLOCKED:
+                    self._unblock(status)
+                elif not status.state.ended:
+                    self._close(status)
         if self.status.submitted is not None and not self.status.live_tasks and not self.status.state.ended:
             self._emit(_run_ended(self.status, self.now))
 
     def _unblock(self, status: TaskStatus) -> None:
-        name = status.task.name
         if status.stop is not None:
-            self._emit(TaskEnded(at=self.now, task_id=name, state=TaskState.CANCELLED, reason=status.stop.reason))
-            return
-        waits = False
-        for need in status.task.needs:
-            needed = self.status.tasks[need.task]
-            if not needed.state.ended:
-                waits = True
-            elif not _satisfies(needed.state, need.when):
-                reason = f"needs {need.task} {need.when.value}, which {_past(needed.state)}"
-                self._emit(TaskEnded(at=self.now, task_id=name, state=TaskState.SKIPPED, reason=reason))
-                return
-        if not waits:
-            self._emit(TaskQueued(at=self.now, task_id=name))
+            self._end_task(status, TaskState.CANCELLED, status.stop.reason)
+        elif status.unmet is not None:
+            need, end = status.unmet, self.status.tasks[status.unmet.task].state
+            self._end_task(status, TaskState.SKIPPED, f"needs {need.task} {need.when.value}, which {_past(end)}")
+        elif not status.open_needs:
+            self._emit(TaskQueued(at=self.now, task_id=status.task.name))
             self.enqueue += status.shards.values()
 
     def _close(self, status: TaskStatus) -> None:
         """End the task when nothing of it is left to do."""
-        if any(True for _ in status.live_attempts):
-            return
-        if status.stop is None and any(shard.waiting for shard in status.shards.values()):
-            return
-        state, reason = _end_of(status)
+        if not status.live and (status.stop is not None or not status.open_shards):
+            self._end_task(status, *_end_of(status))
+
+    def _end_task(self, status: TaskStatus, state: TaskState, reason: str) -> None:
         self._emit(TaskEnded(at=self.now, task_id=status.task.name, state=state, reason=reason))
-
-
-def _satisfies(state: TaskState, when: When) -> bool:
-    if when is When.ALWAYS:
-        return True
-    if when is When.PASSED:
-        return state is TaskState.PASSED
-    return state in {TaskState.FAILED, TaskState.ERRORED, TaskState.TIMED_OUT}
+        failed = state in {TaskState.FAILED, TaskState.ERRORED, TaskState.TIMED_OUT}
+        if failed and self.status.request.fail_fast and self.status.stop is None:
+            self._stop_run(status)
 
 
 def _past(state: TaskState) -> str:
@@ -398,11 +393,17 @@ def _past(state: TaskState) -> str:
     )
 
 
-def _not_collected(case_id: str, where: str) -> CaseResult:
+def _gone(case_id: str) -> CaseResult:
+    return CaseResult(
+        case_id=case_id, outcome=Outcome.ERROR, message="was asked for, but is not in the suite (any more)"
+    )
+
+
+def _not_collected(case_id: str, worker_id: str) -> CaseResult:
     return CaseResult(
         case_id=case_id,
         outcome=Outcome.ERROR,
-        message=f"was planned, but not collected {where}",
+        message=f"was planned, but not collected by the session on {worker_id}",
         details="The ids of cases must be the same in every session. Typical causes: parameters that come from a "
         "set, from the clock, or from object addresses.",
     )
@@ -414,31 +415,32 @@ def _settle(
     """What an end really means: a worker's word is checked against what it delivered."""
     if verdict is Verdict.CANCELLED and status.stop is None:
         return Verdict.ERRORED, reason or "the worker stopped it unasked"
-    if verdict is Verdict.COMPLETED and shard.kind is ShardKind.PLAN and not status.planned:
+    delivered = status.planned if shard.kind is ShardKind.PLAN else bool(shard.case_ids) and not attempt.awaited
+    if delivered and verdict in {Verdict.ERRORED, Verdict.LOST, Verdict.TIMED_OUT}:
+        return Verdict.COMPLETED, ""  # it has done what it was for; a case that timed out says so itself
+    if verdict is Verdict.COMPLETED and shard.kind is ShardKind.PLAN and not delivered:
         return Verdict.ERRORED, "the worker ended the plan without any"
     if verdict is Verdict.COMPLETED and attempt.awaited:
-        return Verdict.ERRORED, f"the worker left out {len(attempt.awaited)} of its cases"
+        return Verdict.ERRORED, f"the worker left out {_count(len(attempt.awaited), 'case')} that it was given"
     return verdict, reason
 
 
 def _end_of(status: TaskStatus) -> tuple[TaskState, str]:  # noqa: PLR0911 - the rules, in order of precedence
-    stop, shards = status.stop, list(status.shards.values())
-    failures = status.final_failures
-    if stop is not None and not (stop.by in STOPPED_BY_FAILURE and (failures or stop.by == "failed")):
-        return TaskState.CANCELLED, stop.reason
-    if stop is not None:
-        return TaskState.FAILED, stop.reason
+    stop, shards, counts = status.stop, list(status.shards.values()), status.counts
+    if stop is not None and (counts.bad or any(shard.verdict is not Verdict.COMPLETED for shard in shards)):
+        by_failure = stop.by in STOPPED_BY_FAILURE and (status.final_failures or stop.by == "failed")
+        return (TaskState.FAILED if by_failure else TaskState.CANCELLED), stop.reason
     if status.collection_errors:
         return TaskState.FAILED, f"{_count(status.collection_errors, 'error')} during collection"
-    if status.counts.failed or status.counts.error:
-        return TaskState.FAILED, f"{status.counts.bad} of {_count(status.counts.done, 'case')} failed"
+    if counts.failed or counts.error:
+        return TaskState.FAILED, f"{counts.bad} of {_count(counts.done, 'case')} failed"
     for verdict, state in _SHARD_ENDS:
         reason = next((shard.reason for shard in shards if shard.verdict is verdict), None)
         if reason is not None:
             return state, reason
-    if status.counts.timed_out:
-        return TaskState.TIMED_OUT, f"{_count(status.counts.timed_out, 'case')} timed out"
-    if not status.cases and status.task.type.planned and not status.task.last_failed:
+    if counts.timed_out:
+        return TaskState.TIMED_OUT, f"{_count(counts.timed_out, 'case')} timed out"
+    if not status.cases and status.task.type.planned:
         left_out = f" ({status.deselected} deselected)" if status.deselected else ""
         return TaskState.FAILED, f"no tests ran{left_out}"
     return TaskState.PASSED, ""

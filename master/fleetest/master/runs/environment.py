@@ -7,27 +7,42 @@ priority) makes none.
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
+import re
 from collections.abc import Sequence
 
 import msgspec
 
 from fleetest.common.tasks import Task
+from fleetest.common.workspace import WorkspaceFile
 from fleetest.master.runs.events import RunSubmitted
 
-__all__ = ["environment_key", "requirements_of", "setup_digest"]
+__all__ = ["SetupInputs", "environment_key", "requirements_of", "setup_digest"]
 
 
-def setup_digest(task: Task, inputs: Sequence[tuple[str, str]]) -> str:
-    """
-    The name of what `setup` makes.
+class SetupInputs:
+    """The files of a workspace that decide what `setup` makes; many tasks name the same ones."""
 
-    Args:
-        inputs: path and digest of every workspace file that `setup_inputs` names.
-    """
+    def __init__(self, files: Sequence[WorkspaceFile]) -> None:
+        self._files = files
+        self._digests: dict[tuple[str, ...], str] = {}
+
+    def digest(self, globs: tuple[str, ...]) -> str:
+        """Of the paths and contents of the files that a glob matches (`*` matches `/`, too); without any, of all."""
+        if globs not in self._digests:
+            matches = [re.compile(fnmatch.translate(glob)).match for glob in globs]
+            named = [file for file in self._files if not globs or any(match(file.path) for match in matches)]
+            self._digests[globs] = _digest(sorted((file.path, file.digest or file.symlink_target) for file in named))
+        return self._digests[globs]
+
+
+def setup_digest(task: Task, inputs: SetupInputs) -> str:
+    """The name of what `setup` makes; empty without setup."""
     if not task.setup:
         return ""
-    return _digest([task.setup, task.image, task.python, sorted(task.env.items()), sorted(inputs)])
+    inputs_digest = inputs.digest(task.setup_inputs)
+    return _digest([task.setup, task.image, task.python, sorted(task.env.items()), inputs_digest])
 
 
 def environment_key(run_id: str, request: RunSubmitted, task: Task) -> str:

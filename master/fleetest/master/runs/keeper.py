@@ -3,20 +3,23 @@ Keeps one run: takes requests from everywhere, and makes commits of them one aft
 
 All requests that arrive while a commit is on its way to the store share the next one (group commit). A commit that
 loses the race to another master is decided again, on what that master wrote.
+
+A decision changes the state before its commit is durable, so nobody may look at the state in between.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+import msgspec
 import structlog
 
 from fleetest.common.backoff import Backoff
 from fleetest.common.clock import Clock
-from fleetest.common.errors import DependencyUnavailable, FleetestError, NotFound
+from fleetest.common.errors import DependencyUnavailable, FleetestError, NotFound, WrongState
 from fleetest.master.runs.decisions import Decider
 from fleetest.master.runs.events import Event, decode, encode
 from fleetest.master.runs.state import RunStatus
@@ -26,6 +29,8 @@ __all__ = ["Committed", "Committer", "RunKeeper", "load_status"]
 
 T = TypeVar("T")
 Request = Callable[[Decider], T]
+Waiting = tuple[Request[Any], asyncio.Future[Any]]
+Answer = tuple[Any, FleetestError | None]
 
 _log = structlog.get_logger()
 
@@ -50,18 +55,28 @@ class Committer(Protocol):
 
 async def load_status(run_id: str, log: RunLog, *, into: RunStatus | None = None) -> RunStatus:
     """
-    Read a run's log, from the beginning or from where `into` stands.
+    Read a run's log, from the beginning or from where `into` stands. A run that does not exist has an empty one.
 
     Raises:
-        NotFound: there is no such run.
+        WrongState: a newer version wrote the log.
     """
     status = into or RunStatus(run_id)
     while commits := await log.read(run_id, after=status.position):
         for commit in commits:
-            for event in decode(commit.events):
+            for event in _decoded(commit):
                 status.apply(event, commit.position)
     status.touched.clear()
     return status
+
+
+def _decoded(commit: Commit) -> tuple[Event, ...]:
+    try:
+        return decode(commit.events)
+    except msgspec.MsgspecError as error:
+        raise WrongState(
+            f"commit {commit.position} of run {commit.run_id} cannot be read: {error}",
+            hint="a newer Fleetest wrote it: upgrade this master",
+        ) from error
 
 
 class RunKeeper:
@@ -77,16 +92,19 @@ class RunKeeper:
         self._backoff = backoff
         self._after_commit = after_commit
         self._status: RunStatus | None = None
-        self._requests: list[tuple[Request[Any], asyncio.Future[Any]]] = []
-        self._worker: asyncio.Task[None] | None = None
         self._behind = False
+        self._requests: list[Waiting] = []
+        self._worker: asyncio.Task[None] | None = None
+        self._settled = asyncio.Lock()  # held while the state is ahead of the log
 
     async def ask(self, request: Request[T]) -> T:
         """
         Decide, make it durable, then answer what the request answered.
 
+        A request may be decided several times before its commit is durable: it changes nothing but its decider.
+
         Raises:
-            FleetestError: what the request raised; its own events, if any, are in no commit.
+            FleetestError: what the request raised; its events, if any, are in no commit.
             DependencyUnavailable, CapacityExceeded: the store did not take the commit.
         """
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
@@ -97,83 +115,127 @@ class RunKeeper:
 
     async def status(self) -> RunStatus:
         """
-        What the run has come to, as far as this master knows. Not to be changed.
+        What the run has come to, as far as this master knows: what is durable, until the caller awaits something
+        else. Not to be changed.
 
         Raises:
             NotFound: there is no such run.
+            DependencyUnavailable: the store cannot be read.
         """
-        if self._status is None or self._behind:
-            await self.ask(lambda _decider: None)
-        assert self._status is not None
-        if self._status.submitted is None:
-            raise NotFound(f"there is no run {self.run_id}")
-        return self._status
+        async with self._settled:
+            status = await self._current()
+        if status.submitted is None:
+            raise NotFound(f"there is no run {self.run_id}", hint="list runs: fleetest ls")
+        return status
+
+    async def newest_status(self) -> RunStatus:
+        """As `status`, with what other masters committed just now: for whoever would refuse something for good."""
+        self.hear_of_gap()
+        return await self.status()
 
     @property
     def idle(self) -> bool:
         return not self._requests and (self._worker is None or self._worker.done())
+
+    @property
+    def over(self) -> bool:
+        """Whether it keeps nothing that would have to be read again soon: nothing at all, or a run that has ended."""
+        return self.idle and (self._status is None or self._status.submitted is None or self._status.state.ended)
 
     def hear(self, position: int) -> None:
         """Another master committed: read on before the next decision."""
         if self._status is not None and position > self._status.position:
             self._behind = True
 
+    def hear_of_gap(self) -> None:
+        """Another master may have committed."""
+        self._behind = True
+
+    async def _current(self) -> RunStatus:
+        """Read what this keeper has not seen yet."""
+        known = self._status
+        if known is None or self._behind:
+            self._behind = False  # what is heard of while we read is read next time
+            self._status = None
+            self._status = await load_status(self.run_id, self._log_port, into=known)
+        assert self._status is not None
+        return self._status
+
     async def _work(self) -> None:
         while self._requests:
             batch, self._requests = self._requests, []
-            try:
-                await self._commit(batch)
-            except Exception as error:  # noqa: BLE001 - whatever it is, whoever waits must hear of it
-                self._status = None
-                self._fail(batch, error)
+            while batch:
+                try:
+                    await self._serve(batch)
+                    break
+                except _Spoiled as spoiled:  # the others of its batch are decided again, without it
+                    self._status = None
+                    self._fail([batch.pop(spoiled.index)], spoiled.error)
+                except Exception as error:  # noqa: BLE001 - whatever it is, whoever waits must hear of it
+                    self._status = None
+                    self._fail(batch, error)
+                    break
 
-    def _fail(self, batch: list[tuple[Request[Any], asyncio.Future[Any]]], error: Exception) -> None:
+    def _fail(self, batch: Sequence[Waiting], error: Exception) -> None:
         if not isinstance(error, FleetestError):
-            _log.exception("commit_failed", run_id=self.run_id)
+            _log.error("commit_failed", run_id=self.run_id, exc_info=error)
             error = DependencyUnavailable(f"run {self.run_id} could not be kept: {error!r}")
         for _, answer in batch:
             if not answer.done():
                 answer.set_exception(error)
 
-    async def _commit(self, batch: list[tuple[Request[Any], asyncio.Future[Any]]]) -> None:
+    async def _serve(self, batch: Sequence[Waiting]) -> None:
+        async with self._settled:
+            status, answers, committed = await self._commit([request for request, _ in batch])
+        if committed is not None:
+            try:
+                await self._after_commit(status, committed)
+            except Exception:  # noqa: BLE001 - the commit is durable: whoever asked for it must hear so
+                _log.exception("commit_not_followed_up", run_id=self.run_id, position=committed.commit.position)
+        _answer(batch, answers)
+
+    async def _commit(self, requests: Sequence[Request[Any]]) -> tuple[RunStatus, list[Answer], Committed | None]:
         for _ in range(_MOST_CONFLICTS):
-            if self._status is None:
-                self._status = await load_status(self.run_id, self._log_port)
-            elif self._behind:
-                await load_status(self.run_id, self._log_port, into=self._status)
-            self._behind = False
-            status = self._status
+            status = await self._current()
             decider = Decider(status, self._clock.now(), self._backoff)
-            answers = [_decide(request, decider) for request, _ in batch]
+            answers = [_decide(request, index, decider) for index, request in enumerate(requests)]
             events = tuple(decider.events)
-            if events:
-                commit = Commit(run_id=self.run_id, position=decider.position, at=decider.now, events=encode(events))
-                try:
-                    await self._log_port.append(commit)
-                except PositionTaken:
-                    self._status = None
+            if not events:  # then no append tells whether another master went on
+                if await self._log_port.read(self.run_id, after=status.position, limit=1):
+                    self.hear_of_gap()
                     continue
-                await self._after_commit(status, Committed(commit=commit, events=events, decider=decider))
-            _answer(batch, answers)
-            return
+                return status, answers, None
+            commit = Commit(run_id=self.run_id, position=decider.position, at=decider.now, events=encode(events))
+            try:
+                await self._log_port.append(commit)
+            except PositionTaken:
+                self._status = None
+                continue
+            return status, answers, Committed(commit=commit, events=events, decider=decider)
         raise DependencyUnavailable(f"run {self.run_id}: lost {_MOST_CONFLICTS} races for a commit in a row")
 
 
-def _decide(request: Request[Any], decider: Decider) -> tuple[Any, Exception | None]:
-    """
-    One request may be refused without harm to the others of its commit: a request either refuses before its first
-    event or takes effect whole.
-    """
+class _Spoiled(Exception):
+    """A request failed after its first event, or by a defect: what it did to the state must be undone."""
+
+    def __init__(self, index: int, error: Exception) -> None:
+        super().__init__(index, error)
+        self.index = index
+        self.error = error
+
+
+def _decide(request: Request[Any], index: int, decider: Decider) -> Answer:
+    """One that refuses before its first event does no harm to the others of its commit."""
     before = len(decider.events)
     try:
         return request(decider), None
-    except FleetestError as error:
-        if len(decider.events) != before:
-            raise
+    except Exception as error:
+        if len(decider.events) != before or not isinstance(error, FleetestError):
+            raise _Spoiled(index, error) from error
         return None, error
 
 
-def _answer(batch: list[tuple[Request[Any], asyncio.Future[Any]]], answers: list[tuple[Any, Exception | None]]) -> None:
+def _answer(batch: Sequence[Waiting], answers: Sequence[Answer]) -> None:
     for (_, future), (answer, error) in zip(batch, answers, strict=True):
         if future.done():
             continue

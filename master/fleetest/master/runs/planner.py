@@ -8,6 +8,7 @@ idles while another holds a tail (longest processing time first: Graham, 1969).
 
 from __future__ import annotations
 
+import heapq
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -63,13 +64,14 @@ class _Unit:
 
 def plan(task: Task, collected: Sequence[PlannedCase], history: Mapping[str, CaseHistory], *, slots: int) -> Plan:
     """
-    Deal cases to shards.
+    Deal cases to shards. An id that was collected twice is one case, since nothing tells its results apart.
 
     Args:
         collected: in the order of collection.
         history: of earlier runs, by case id; a case without any gets the median of the others.
         slots: how many shards could run at once, at least 1.
     """
+    collected = list({case.case_id: case for case in reversed(collected)}.values())[::-1]
     cases, missing = _selected(task, collected, history)
     seconds = _predictions(cases, history)
     units = _units(task.split, cases, seconds)
@@ -168,11 +170,11 @@ def _packed(units: Sequence[_Unit], target: float) -> list[list[_Unit]]:
 
 def _balanced(units: Sequence[_Unit], count: int) -> list[list[_Unit]]:
     parts: list[list[_Unit]] = [[] for _ in range(count)]
-    loads = [0.0] * count
+    lightest = [(0.0, 0, index) for index in range(count)]
     for unit in sorted(units, key=lambda unit: unit.seconds, reverse=True):
-        lightest = min(range(count), key=lambda each: (loads[each], len(parts[each])))
-        parts[lightest].append(unit)
-        loads[lightest] += unit.seconds
+        seconds, number, index = lightest[0]
+        parts[index].append(unit)
+        heapq.heapreplace(lightest, (seconds + unit.seconds, number + 1, index))
     return sorted(parts, key=_total, reverse=True)
 
 

@@ -2,18 +2,20 @@
 What a run has come to: the fold of its events.
 
 `RunStatus.apply` is the only place that changes it, and knows no rules: which events may follow is decided in
-`decisions`. It refuses nothing, so that every log that was ever written can be read.
+`decisions`. It refuses nothing, so that every log that was ever written can be read. Whatever is asked for at each
+commit is counted here as it changes, since a run may have half a million cases in thousands of shards.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from fleetest.common.results import Artifact, CaseResult, Counts, PlannedCase, ResourceUsage
 from fleetest.common.states import Outcome, RunState, ShardKind, TaskState, Verdict
-from fleetest.common.tasks import RetryOn, Task
+from fleetest.common.tasks import Need, RetryOn, Task, When
 from fleetest.master.runs.events import (
     ArtifactsSaved,
     AttemptEnded,
@@ -51,7 +53,12 @@ _RETRY_WORD = {
 
 @dataclass(slots=True)
 class CaseStatus:
-    """A case, what became of it so far, and in how many attempts."""
+    """
+    A case, what became of it so far, and in how many attempts.
+
+    Args:
+        repeatable: whether an attempt could run it again; a file that could not be collected is no case of any shard.
+    """
 
     planned: PlannedCase
     index: int
@@ -61,15 +68,25 @@ class CaseStatus:
     tries: int = 0
     duration: timedelta = timedelta()
     worker_id: str = ""
+    repeatable: bool = True
+
+    @property
+    def bad(self) -> bool:
+        return self.outcome is not None and self.outcome.bad
 
     def may_retry(self, task: Task) -> bool:
         """Whether the suite grants this case one more try after what became of it."""
         return (
-            self.outcome is not None
+            self.repeatable
+            and self.outcome is not None
             and self.outcome.bad
             and _RETRY_WORD[self.outcome] in task.retry_on
             and self.tries <= task.retries
         )
+
+    def failed_for_good(self, task: Task) -> bool:
+        """Whether it ended badly and will not be tried again."""
+        return self.bad and not self.may_retry(task)
 
 
 @dataclass(slots=True)
@@ -118,7 +135,16 @@ class ShardStatus:
 
 @dataclass(slots=True)
 class TaskStatus:
-    """A task with its cases in the order of the plan, and its shards."""
+    """
+    A task with its cases in the order of the plan, and its shards.
+
+    Args:
+        final_failures: cases that ended badly and will not be tried again.
+        live: shards with an attempt.
+        open_shards: those without a verdict: waiting, or with an attempt.
+        open_needs: needed tasks that have not ended.
+        unmet: the first need whose task did not end as it asks.
+    """
 
     task: Task
     state: TaskState = TaskState.BLOCKED
@@ -129,6 +155,11 @@ class TaskStatus:
     counts: Counts = Counts()
     deselected: int = 0
     collection_errors: int = 0
+    final_failures: int = 0
+    live: int = 0
+    open_shards: int = 0
+    open_needs: int = 0
+    unmet: Need | None = None
     predicted: timedelta | None = None
     stop: CancelRequested | None = None
     queued_at: datetime | None = None
@@ -136,7 +167,7 @@ class TaskStatus:
     ended_at: datetime | None = None
     artifacts: dict[tuple[str, str], Artifact] = field(default_factory=dict)
     usage: ResourceUsage = ResourceUsage()
-    dependents: list[str] = field(default_factory=list)
+    dependents: list[tuple[str, Need]] = field(default_factory=list)
 
     @property
     def attempts(self) -> int:
@@ -146,16 +177,10 @@ class TaskStatus:
     def live_attempts(self) -> Iterator[ShardStatus]:
         return (shard for shard in self.shards.values() if shard.attempt is not None)
 
-    @property
-    def final_failures(self) -> int:
-        """Cases that ended badly and will not be tried again."""
-        if not self.counts.bad:
-            return 0
-        return sum(
-            1
-            for case in self.cases.values()
-            if case.outcome is not None and case.outcome.bad and not case.may_retry(self.task)
-        )
+    def open(self, shard: ShardStatus) -> None:
+        """Have one more shard, which waits."""
+        self.shards[shard.shard_id] = shard
+        self.open_shards += 1
 
 
 class RunStatus:
@@ -164,7 +189,8 @@ class RunStatus:
 
     Attributes:
         position: of the last applied commit; 0 before the first.
-        touched: tasks that an event concerned since somebody last emptied the set.
+        touched: tasks of which an event may have decided the next step, since somebody last emptied the set. Not part
+            of what the log says: whoever decides draws every consequence into the same commit.
     """
 
     def __init__(self, run_id: str) -> None:
@@ -210,8 +236,8 @@ class RunStatus:
             case CasesFinished(task_id=task_id):
                 self._finish_cases(self.tasks[task_id], event)
             case ArtifactsSaved(task_id=task_id):
-                for artifact in event.artifacts:
-                    self.tasks[task_id].artifacts[event.shard_id, artifact.path] = artifact
+                kept = self.tasks[task_id].artifacts
+                kept |= {(event.shard_id, artifact.path): artifact for artifact in event.artifacts}
             case AttemptEnded(task_id=task_id):
                 self._end_attempt(self.tasks[task_id], event)
             case CancelRequested():
@@ -230,49 +256,42 @@ class RunStatus:
         self.live_tasks = len(self.tasks)
         for task in event.tasks:
             self._touch(task.name)
+            self.tasks[task.name].open_needs = len(task.needs)
             for need in task.needs:
-                self.tasks[need.task].dependents.append(task.name)
+                self.tasks[need.task].dependents.append((task.name, need))
 
     def _queue(self, status: TaskStatus, event: TaskQueued) -> None:
         status.state, status.queued_at = TaskState.QUEUED, event.at
         name = status.task.name
         if status.task.type.planned:
-            first = ShardStatus(plan_shard_id(name), name, ShardKind.PLAN, 0, queued_at=event.at)
-            status.shards[first.shard_id] = first
-        else:
-            status.planned = True
-            for index in range(status.task.shards or 1):
-                shard = ShardStatus(shard_id(name, index), name, ShardKind.EXECUTE, index, queued_at=event.at)
-                status.shards[shard.shard_id] = shard
+            status.open(ShardStatus(plan_shard_id(name), name, ShardKind.PLAN, 0, queued_at=event.at))
+            return
+        status.planned = True
+        for index in range(status.task.shards or 1):
+            status.open(ShardStatus(shard_id(name, index), name, ShardKind.EXECUTE, index, queued_at=event.at))
 
     def _plan(self, status: TaskStatus, event: TaskPlanned) -> None:
-        self._touch(event.task_id)
         status.planned, status.predicted, status.deselected = True, event.predicted, event.deselected
-        first = len(status.cases)
-        for index, case in enumerate(event.cases, first):
-            status.cases[case.case_id] = CaseStatus(case, index)
+        known = len(status.cases)
+        for case in event.cases:
+            status.cases.setdefault(case.case_id, CaseStatus(case, len(status.cases)))
         for index, plan in enumerate(event.shards):
             case_ids = tuple(event.cases[each].case_id for each in plan.cases)
             for case_id in case_ids:
                 status.cases[case_id].shard_id = plan.shard_id
-            status.shards[plan.shard_id] = ShardStatus(
-                plan.shard_id,
-                event.task_id,
-                ShardKind.EXECUTE,
-                index,
-                case_ids=case_ids,
-                predicted=plan.predicted,
-                queued_at=event.at,
+            shard = ShardStatus(
+                plan.shard_id, event.task_id, ShardKind.EXECUTE, index, case_ids, plan.predicted, event.at
             )
-        status.counts += Counts(planned=len(event.cases))
+            status.open(shard)
+        status.counts += Counts(planned=len(status.cases) - known)
 
     def _start(self, status: TaskStatus, event: AttemptStarted, token: int) -> None:
-        self._touch(event.task_id)
         shard = status.shards[event.shard_id]
         shard.attempts, shard.retry_at = event.number, None
         shard.attempt = Attempt(
             token, event.number, event.worker_id, event.instance, event.at, awaited=set(shard.case_ids)
         )
+        status.live += 1
         if status.state is TaskState.QUEUED:
             status.state = TaskState.LEASED
         if status.started_at is None:
@@ -285,34 +304,37 @@ class RunStatus:
             self.tasks[shard.task_id].state = TaskState.RUNNING
 
     def _finish_cases(self, status: TaskStatus, event: CasesFinished) -> None:
-        self._touch(event.task_id)
         shard = status.shards[event.shard_id]
+        changes: Counter[str] = Counter()
         for result in event.results:
-            self._finish_case(status, shard, result, event.worker_id)
+            case = status.cases.get(result.case_id)
+            if case is None:
+                case = _add_case(status, shard, result)
+                changes["planned"] += 1
+            if shard.attempt is not None:
+                shard.attempt.awaited.discard(result.case_id)
+                shard.attempt.seen.add(result.case_id)
+            self._finish_case(status, case, result, changes)
+            case.shard_id, case.worker_id = shard.shard_id, event.worker_id
+        status.counts += Counts(**changes)
 
-    def _finish_case(self, status: TaskStatus, shard: ShardStatus, result: CaseResult, worker_id: str) -> None:
-        case = status.cases.get(result.case_id)
-        if case is None:
-            planned = PlannedCase(case_id=result.case_id, file=result.file, line=result.line)
-            case = CaseStatus(planned, len(status.cases))
-            status.cases[result.case_id] = case
-            status.counts += Counts(planned=1)
-            if shard.kind is ShardKind.PLAN and result.outcome.bad:
-                status.collection_errors += 1
-        if shard.attempt is not None:
-            shard.attempt.awaited.discard(result.case_id)
-            shard.attempt.seen.add(result.case_id)
-        before, flaky = case.outcome, case.flaky
-        case.flaky = flaky or (before is not None and before.bad != result.outcome.bad)
-        case.outcome, case.duration, case.worker_id = result.outcome, result.duration, worker_id
-        case.shard_id = shard.shard_id
+    def _finish_case(self, status: TaskStatus, case: CaseStatus, result: CaseResult, changes: Counter[str]) -> None:
+        before, failed_before = case.outcome, case.failed_for_good(status.task)
+        if before is not None:
+            changes[before.value] -= 1
+            if before.bad != result.outcome.bad and not case.flaky:
+                case.flaky = True
+                changes["flaky"] += 1
+        changes[result.outcome.value] += 1
+        case.outcome, case.duration = result.outcome, result.duration
         case.tries += 1
-        status.counts = _recount(status.counts, before, result.outcome, flaked=case.flaky and not flaky)
+        status.final_failures += case.failed_for_good(status.task) - failed_before
 
     def _end_attempt(self, status: TaskStatus, event: AttemptEnded) -> None:
         self._touch(event.task_id)
         shard = status.shards[event.shard_id]
         shard.attempt, shard.reason = None, event.reason
+        status.live -= 1
         shard.mishaps += event.verdict in {Verdict.ERRORED, Verdict.LOST}
         shard.timeouts += event.verdict is Verdict.TIMED_OUT
         status.usage = _add_usage(status.usage, event.usage)
@@ -321,28 +343,49 @@ class RunStatus:
             shard.case_ids = event.case_ids or shard.case_ids
         else:
             shard.verdict = event.verdict
+            status.open_shards -= 1
 
     def _cancel(self, event: CancelRequested) -> None:
-        if not event.task_id:
+        if not event.task_id and _supersedes(event, self.stop):
             self.stop = event
-        for task_id, status in self.tasks.items():
-            if status.state.ended or (event.task_id and event.task_id != task_id):
-                continue
-            status.stop = event
-            self._touch(task_id)
+        for task_id in [event.task_id] if event.task_id else self.tasks:
+            status = self.tasks[task_id]
+            if not status.state.ended and _supersedes(event, status.stop):
+                status.stop = event
+                self._touch(task_id)
 
     def _end_task(self, status: TaskStatus, event: TaskEnded) -> None:
         status.state, status.reason, status.ended_at = event.state, event.reason, event.at
         self.live_tasks -= 1
-        for dependent in status.dependents:
-            self._touch(dependent)
+        for name, need in status.dependents:
+            dependent = self.tasks[name]
+            dependent.open_needs -= 1
+            if dependent.unmet is None and not _meets(event.state, need.when):
+                dependent.unmet = need
+            self._touch(name)
 
 
-def _recount(counts: Counts, before: Outcome | None, after: Outcome, *, flaked: bool) -> Counts:
-    change = {after.value: 1}
-    if before is not None:
-        change[before.value] = change.get(before.value, 0) - 1
-    return counts + Counts(flaky=int(flaked), **change)
+def _add_case(status: TaskStatus, shard: ShardStatus, result: CaseResult) -> CaseStatus:
+    """A case that no plan has: a part of a command, or a file that could not be collected."""
+    planned = PlannedCase(case_id=result.case_id, file=result.file, line=result.line)
+    case = status.cases[result.case_id] = CaseStatus(planned, len(status.cases))
+    if shard.kind is ShardKind.PLAN:
+        case.repeatable = False
+        status.collection_errors += result.outcome.bad
+    return case
+
+
+def _supersedes(event: CancelRequested, standing: CancelRequested | None) -> bool:
+    """A stop stands, except that one which lets running cases finish gives way to one which does not."""
+    return standing is None or (standing.finish_running_case and not event.finish_running_case)
+
+
+def _meets(state: TaskState, when: When) -> bool:
+    if when is When.ALWAYS:
+        return True
+    if when is When.PASSED:
+        return state is TaskState.PASSED
+    return state in {TaskState.FAILED, TaskState.ERRORED, TaskState.TIMED_OUT}
 
 
 def _add_usage(total: ResourceUsage, more: ResourceUsage) -> ResourceUsage:
