@@ -120,7 +120,10 @@ class _PartWriter(BlobWriter):
 
     def __init__(self, descriptor: int, path: Path, target: Path, *, offset_bytes: int) -> None:
         super().__init__(descriptor, path, target)
-        self.dropped_bytes = os.fstat(descriptor).st_size - offset_bytes
+        kept_bytes = os.fstat(descriptor).st_size
+        if not 0 <= offset_bytes <= kept_bytes:
+            raise WrongState(f"of {target.name} {kept_bytes} bytes are kept; cannot go on at {offset_bytes}")
+        self.dropped_bytes = kept_bytes - offset_bytes
         os.ftruncate(descriptor, offset_bytes)
         for chunk in read_chunks(descriptor):
             self._sha256.update(chunk)
@@ -201,11 +204,11 @@ class BlobDirectory:
             raise WrongState(f"somebody else uploads {digest} now", hint="Try again in a moment.")
         if descriptor is None:
             return self.create(digest)
-        kept_bytes = os.fstat(descriptor).st_size
-        if not 0 <= offset_bytes <= kept_bytes:
+        try:
+            return _PartWriter(descriptor, self._part(digest), self.path(digest), offset_bytes=offset_bytes)
+        except BaseException:
             os.close(descriptor)
-            raise WrongState(f"of {digest} {kept_bytes} bytes are kept; cannot go on at {offset_bytes}")
-        return _PartWriter(descriptor, self._part(digest), self.path(digest), offset_bytes=offset_bytes)
+            raise
 
     def kept_bytes(self, digest: str) -> int:
         """How much is kept of an unfinished blob, whoever writes it."""
@@ -256,15 +259,15 @@ class BlobDirectory:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # Between `open` and `flock` its writer may have published or discarded it.
+                # Between `open` and `flock` its writer may have published or discarded it: then try again.
                 if os.path.samestat(os.fstat(descriptor), path.stat()):
-                    return descriptor
+                    return os.dup(descriptor)  # which shares the lock
             except BlockingIOError:
-                os.close(descriptor)
                 return None
             except FileNotFoundError:
-                pass
-            os.close(descriptor)
+                continue
+            finally:
+                os.close(descriptor)
 
 
 def _statuses(directory: Path) -> Iterator[tuple[str, os.stat_result]]:

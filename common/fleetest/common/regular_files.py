@@ -29,6 +29,10 @@ CHUNK_BYTES: Final = 1 << 20
 """How much of a file is read, and sent, at a time: 1 MiB, the most that a `BlobChunk` holds."""
 
 
+# What systems say of a symbolic link (ELOOP), and of a socket or a device without its driver (the others).
+_NOT_OPENED: Final = frozenset({errno.ELOOP, errno.ENXIO, errno.EOPNOTSUPP})
+
+
 class NotRegular(OSError):
     """The path is a symbolic link, a directory, a device, a socket or a FIFO."""
 
@@ -73,7 +77,7 @@ def open_regular(path: str | Path, *, directory: int | None = None) -> int:
     try:
         descriptor = os.open(path, flags, dir_fd=directory)
     except OSError as error:
-        if error.errno in {errno.ELOOP, errno.ENXIO}:  # a symbolic link; a socket or a device without its driver
+        if error.errno in _NOT_OPENED:
             raise NotRegular(error.errno, "not a regular file", str(path)) from error
         raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -105,8 +109,10 @@ def open_beneath(root: Path, path: str) -> int:
 def _open_directory(name: str, parent: int) -> int:
     try:
         return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-    except NotADirectoryError as error:  # what Linux says of a symbolic link, too
-        raise NotRegular(error.errno, "not a directory", name) from error
+    except OSError as error:
+        if error.errno in {errno.ENOTDIR, errno.ELOOP}:  # of a symbolic link Linux says the first, macOS the second
+            raise NotRegular(error.errno, "not a directory", name) from error
+        raise
 
 
 def read_chunks(descriptor: int) -> Iterator[bytes]:

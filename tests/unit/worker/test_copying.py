@@ -39,6 +39,10 @@ def test_what_the_kernel_cannot_copy_by_itself_is_read_and_written(tmp_path: Pat
 def test_full_disk_is_not_taken_for_a_kernel_that_cannot(tmp_path: Path) -> None:
     (tmp_path / "source").write_bytes(CONTENT)
 
-    with (tmp_path / "source").open("rb") as source, (tmp_path / "target").open("wb") as target, no_room_beyond(1000):
-        with pytest.raises(OSError, match="File too large"):
-            copy_content(source.fileno(), target.fileno())
+    with (
+        (tmp_path / "source").open("rb") as source,
+        (tmp_path / "target").open("wb") as target,
+        no_room_beyond(1000),
+        pytest.raises(OSError, match="File too large"),
+    ):
+        copy_content(source.fileno(), target.fileno())

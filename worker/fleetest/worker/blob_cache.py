@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from fleetest.common.blob_directory import BlobDirectory, BlobWriter
+from fleetest.common.disk import disk_errors
 from fleetest.common.errors import NotFound
 
 __all__ = ["BlobCache"]
@@ -31,7 +32,8 @@ class BlobCache:
     """
 
     def __init__(self, root: Path, *, max_bytes: int) -> None:
-        self._blobs = BlobDirectory(root)
+        with disk_errors(f"the blob cache {root}"):
+            self._blobs = BlobDirectory(root)
         self._lock_file = root / "eviction.lock"
         self._max_bytes = max_bytes
         self._unchecked_bytes = max_bytes  # what earlier workers left is not known: the first check is due

@@ -7,6 +7,7 @@ taken its permissions away. So everything goes by descriptor from one directory 
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import stat
@@ -32,6 +33,10 @@ def open_directory(parent: int, name: str) -> int:
     except PermissionError:
         _make_accessible(parent, name)
         descriptor = os.open(name, _OPEN, dir_fd=parent)
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # what macOS says of a symbolic link
+            raise NotADirectoryError(errno.ENOTDIR, "not a directory", name) from error
+        raise
     if stat.S_IMODE(os.fstat(descriptor).st_mode) != _MODE:
         os.fchmod(descriptor, _MODE)
     return descriptor
