@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 
 import pytest
 
@@ -10,8 +11,9 @@ from fleetest.common.errors import LeaseLost, NotFound, WrongState
 from fleetest.common.results import Artifact
 from fleetest.common.states import RunState, TaskState, Verdict
 from fleetest.common.tasks import RetryOn, Timeouts, When
-from fleetest.master.runs.decisions import MAX_MISHAPS
-from tests.tools.story import Story, command_task, need, pytest_task, result, submitted
+from fleetest.master.runs.decisions import MAX_MISHAPS, Decider
+from fleetest.master.runs.planner import Plan
+from tests.tools.story import Story, cases, command_task, need, pytest_task, result, submitted
 
 
 def test_a_task_goes_from_queued_over_leased_and_running_to_passed() -> None:
@@ -449,12 +451,9 @@ def test_running_and_planned_are_idempotent() -> None:
 def test_only_a_plan_attempt_can_plan() -> None:
     story = Story(command_task())
     token = story.start("lint#0")
-    dealt = Story(pytest_task())
-    dealt.plans("unit", "a")
+    dealt = Plan(cases=cases("a"), shards=(), predicted=None)
 
-    story.ask(
-        lambda decider: decider.planned("lint#0", token, None, deselected=0, collection_errors=[result("x", "error")])  # type: ignore[arg-type]  # never looked at
-    )
+    story.ask(lambda decider: decider.planned("lint#0", token, dealt, deselected=0, collection_errors=[]))
 
     assert story.outcomes("lint") == {}
 
@@ -632,13 +631,13 @@ def test_artifacts_are_kept_by_shard_and_path() -> None:
     for shard_id in ("lint#0", "lint#1"):
         token = story.start(shard_id)
         artifact = Artifact(path="report.html", digest="0" * 64, size_bytes=1)
-        story.ask(
-            lambda decider, shard_id=shard_id, token=token, artifact=artifact: decider.artifacts_saved(
-                shard_id, token, [artifact], ["too-large.bin is larger than 1 GiB"]
-            )
-        )
+        story.ask(partial(_save, shard_id, token, artifact))
 
     assert list(story.task("lint").artifacts) == [("lint#0", "report.html"), ("lint#1", "report.html")]
+
+
+def _save(shard_id: str, token: int, artifact: Artifact, decider: Decider) -> None:
+    decider.artifacts_saved(shard_id, token, [artifact], ["too-large.bin is larger than 1 GiB"])
 
 
 # -- stops
