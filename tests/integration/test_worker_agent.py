@@ -79,11 +79,12 @@ async def test_second_sigterm_ends_what_runs(master, address, tmp_path):
     async with worker_process(tmp_path / "worker", address) as process:
         await master.until(started.exists)
         process.send_signal(signal.SIGTERM)
-        await master.until(lambda: master.of("heartbeat")[-1].draining)
+        await master.until(lambda: any(beat.draining for beat in master.of("heartbeat")))
         process.send_signal(signal.SIGTERM)
         exit_code = await process.wait()
 
     ended = master.ends()["unit#0"]
+    assert master.of("goodbye")
     assert (ended.verdict, ended.reason) == (types_pb2.VERDICT_ERRORED, "worker shut down")
     assert exit_code == 0
 

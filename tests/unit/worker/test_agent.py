@@ -35,15 +35,25 @@ CAPACITY = Resources(cpu_millis=4000, memory_bytes=4 << 30, disk_bytes=1 << 30)
 PASSED, FAILED = types_pb2.OUTCOME_PASSED, types_pb2.OUTCOME_FAILED
 
 
+class Host(LocalHost):
+    """This machine, whose memory is as short as the test says."""
+
+    short = False
+
+    def memory_is_short(self):
+        return self.short
+
+
 class Worker:
     """The parts of an agent under test."""
 
-    def __init__(self, directory, addresses, *, slots=2, idle_timeout=timedelta(minutes=1), **settings):
+    def __init__(self, directory, addresses, *, slots=2, idle_timeout=timedelta(minutes=1), probe=None, **settings):
         self.executor = EchoExecutor()
         self.runner = EchoRunner()
         self.spool = Spool(directory / "spool")
         self.outbox = Outbox(self.spool)
         clock = SystemClock()
+        self.host = Host(clock)
 
         def make_slots(observer):
             made = [
@@ -62,7 +72,7 @@ class Worker:
             return Roster(
                 make_slots=make_slots,
                 outbox=self.outbox,
-                readiness=Readiness(clock),
+                readiness=Readiness(clock, probe=probe) if probe else Readiness(clock),
                 clock=clock,
                 on_change=on_change,
             )
@@ -80,7 +90,7 @@ class Worker:
             dials=[partial(dial, address, Secret("hush")) for address in addresses],
             outbox=self.outbox,
             make_roster=make_roster,
-            host=LocalHost(clock),
+            host=self.host,
             clock=clock,
             backoff=Backoff(first=timedelta(milliseconds=10), longest=timedelta(milliseconds=50)),
             **settings,
@@ -193,7 +203,7 @@ async def test_running_attempt_reserves_what_it_may_use(master, address, tmp_pat
         await worker.runner.ran.wait()
         master.enqueue("pass", shard="unit#1", key="other")
         await master.ended("unit#1")
-        await master.until(lambda: master.of("want")[-1].shards == 1)
+        await master.until(lambda: [want.shards for want in master.of("want")][-1:] == [1])
 
         free = master.of("want")[-1].free
         assert (free.cpu_millis, free.memory_bytes) == (2500, 3 << 30)
@@ -281,7 +291,7 @@ async def test_worker_takes_no_work_after_three_infrastructure_failures_in_a_row
         for number in range(3):
             master.enqueue("a", shard=f"unit#{number}")
         await master.ended("unit#2")
-        await master.until(lambda: not master.of("heartbeat")[-1].ready)
+        await master.until(lambda: any(not beat.ready for beat in master.of("heartbeat")))
 
         assert master.of("heartbeat")[-1].not_ready_reason == "3 infrastructure failures in a row, the last: no disk"
         await master.wanted(0)
@@ -313,26 +323,32 @@ async def test_attempt_may_finish_its_running_case_unless_told_otherwise_later(m
     assert not master.results()
 
 
-async def test_attempt_that_is_stopped_while_it_waits_or_is_prepared_never_starts(master, address, tmp_path):
-    async with working(tmp_path, address, slots=1) as worker:
+async def test_attempt_that_is_stopped_while_it_is_prepared_never_starts(master, address, tmp_path):
+    async with working(tmp_path, address) as worker:
         worker.executor.ready.clear()
-        first = master.enqueue("a", shard="unit#0")
-        await master.until(lambda: master.reports("unit#0"))
-        master.say(stop=worker_pb2.Stop(attempts=[first], reason="changed my mind"))
-        ended = await master.ended("unit#0")
+        ref = master.enqueue("a")
+        await master.until(master.reports)
+        master.say(stop=worker_pb2.Stop(attempts=[ref], reason="changed my mind"))
+        ended = await master.ended()
 
         assert ended.verdict == types_pb2.VERDICT_CANCELLED
-        worker.executor.ready.set()
-        master._want = None
-        master.enqueue("wait-b", "c", key="one", shard="unit#1")
-        second = master.enqueue("d", key="two", shard="unit#2")
-        master.assign(master.backlog.pop(0))
+        assert not worker.runner.sessions
+
+
+async def test_attempt_that_is_stopped_while_it_waits_for_its_slot_never_starts(master, address, tmp_path):
+    master.enqueue("wait-a", "b", key="one", shard="unit#0")
+    ref = master.enqueue("c", key="two", shard="unit#1")
+
+    async with working(tmp_path, address, slots=1) as worker:
         await master.until(lambda: not master.backlog and worker.runner.ran.is_set())
-        master.say(stop=worker_pb2.Stop(attempts=[second], reason="changed my mind"))
-        assert (await master.ended("unit#2")).verdict == types_pb2.VERDICT_CANCELLED
-        worker.runner.gate("b").set()
-        await master.ended("unit#1")
-        assert master.results("unit#2") == []
+        master.say(stop=worker_pb2.Stop(attempts=[ref], reason="changed my mind"))
+        ended = await master.ended("unit#1")
+        assert ended.verdict == types_pb2.VERDICT_CANCELLED
+        worker.runner.gate("a").set()
+        await master.ended("unit#0")
+
+        assert [case for case, _ in master.results()] == ["wait-a", "b"]
+        assert worker.executor.log == [("prepare", "one")]
 
 
 @pytest.mark.parametrize(("cases", "prepares"), [(("silent", "b"), True), (("a",), False)])
@@ -470,7 +486,7 @@ async def test_draining_worker_finishes_what_runs_says_goodbye_and_ends(master, 
     async with working(tmp_path, address) as worker:
         await worker.runner.ran.wait()
         worker.agent.drain("told to end")
-        await master.until(lambda: master.of("heartbeat")[-1].draining)
+        await master.until(lambda: any(beat.draining for beat in master.of("heartbeat")))
         await master.wanted(0)
         worker.runner.gate("a").set()
         await worker.running
@@ -497,7 +513,7 @@ async def test_drain_by_the_master_ends_the_work_but_not_the_worker(master, addr
         await master.wanted(2)
         master.say(drain=worker_pb2.Drain(reason="maintenance"))
         await master.wanted(0)
-        await master.until(lambda: master.of("heartbeat")[-1].draining)
+        await master.until(lambda: any(beat.draining for beat in master.of("heartbeat")))
 
         assert not worker.running.done()
 
@@ -548,9 +564,47 @@ async def test_heartbeats_carry_what_host_and_attempts_use(master, address, tmp_
 
     async with working(tmp_path, address) as worker:
         await worker.runner.ran.wait()
-        await master.until(lambda: master.of("heartbeat")[-1].attempts)
+        await master.until(lambda: any(beat.attempts for beat in master.of("heartbeat")))
 
         heartbeat = master.of("heartbeat")[-1]
         assert heartbeat.host.memory_bytes > 0
         assert heartbeat.attempts[0].attempt == ref
         assert heartbeat.attempts[0].sample.memory_bytes == 1000
+
+
+async def test_probing_worker_takes_one_shard_at_a_time(master, address, tmp_path):
+    impatient = Backoff(first=timedelta(milliseconds=1), longest=timedelta(milliseconds=1))
+
+    async with working(tmp_path, address, probe=impatient) as worker:
+        worker.executor.failure = DependencyUnavailable("no disk")
+        for number in range(3):
+            master.enqueue("a", shard=f"unit#{number}")
+        await master.ended("unit#2")
+        await master.wanted(1)
+        worker.executor.failure = None
+        master.enqueue("a", shard="unit#3")
+        await master.ended("unit#3")
+
+        await master.wanted(2)
+
+
+async def test_idle_sessions_are_closed_when_memory_is_short(master, address, tmp_path):
+    async with working(tmp_path, address) as worker:
+        worker.host.short = True
+        master.enqueue("a")
+        await master.ended()
+
+        await master.until(lambda: ("close", "env") in worker.executor.log)
+
+
+async def test_garbled_instruction_breaks_the_stream_but_not_the_worker(master, address, tmp_path):
+    master.enqueue("wait-a", "b")
+
+    async with working(tmp_path, address) as worker:
+        await worker.runner.ran.wait()
+        master.say(stop=worker_pb2.Stop(grace=Duration(seconds=2**62)))
+        await master.until(lambda: len(master.hellos) == 2)
+        worker.runner.gate("a").set()
+        ended = await master.ended()
+
+    assert ended.verdict == types_pb2.VERDICT_COMPLETED

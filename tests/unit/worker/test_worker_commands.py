@@ -25,11 +25,12 @@ def test_every_wrong_setting_is_named_and_the_exit_code_says_infrastructure(tmp_
     result = CliRunner().invoke(
         main,
         ["worker", "--directory", str(tmp_path)],
-        env={"FLEETEST_WORKER_SLOTS": "many", "FLEETEST_WORKER_CACHE_BYTES": "1"},
+        env={"FLEETEST_WORKER_SLOTS": "many", "FLEETEST_WORKER_CACHE_BYTES": "1", "FLEETEST_MASTER": ","},
     )
 
     assert result.exit_code == 3
     assert "FLEETEST_WORKER_SLOTS" in result.output
+    assert "FLEETEST_MASTER: names no master" in result.output
     assert "FLEETEST_WORKER_CACHE_BYTES" in result.output
 
 

@@ -106,6 +106,7 @@ class Agent:
         self._wants = Wants()
         self._registered: Registered | None = None
         self._stream: SessionStream | None = None
+        self._said_goodbye = False
         self._failures = 0
         self._id_taken_since: float | None = None
         self._roster = make_roster(self._on_change)
@@ -167,15 +168,19 @@ class Agent:
             async with asyncio.timeout(self._farewell_patience.total_seconds()):
                 await self._outbox.emptied()
                 if self._stream is not None:
+                    self._said_goodbye = True
                     await self._stream.say(Goodbye(reason=self._roster.draining))
                     await self._stream.finish()
+                    # Hanging up before the master does could take the goodbye back.
+                    await asyncio.Event().wait()
         except TimeoutError:
             _log.warning("left_with_reports_in_spool")
         except FleetestError as error:
             _log.warning("left_without_goodbye", reason=error.message)
 
     async def _stay_connected(self) -> None:
-        while True:
+        """Ends when the master has taken our goodbye; else raises what no further try will heal."""
+        while not self._said_goodbye:
             try:
                 async with next(self._dials)() as master:
                     await self._work_for(master)
@@ -187,6 +192,8 @@ class Agent:
             except AlreadyExists as error:
                 self._bear_with(error)
             except FleetestError as error:
+                if self._said_goodbye:
+                    return
                 _log.warning("master_unavailable", reason=error.message, failures=self._failures + 1)
             self._failures += 1
             await asyncio.sleep(self._backoff.delay(self._failures).total_seconds())
@@ -204,7 +211,12 @@ class Agent:
         if self._registered is None:
             self._registered = await master.register(self._offer)
             self._id_taken_since = None
-        session = self._registered
+        try:
+            await self._hold_session(master, self._registered)
+        except (InvalidRequest, WrongState) as error:  # one side cannot read the other, here; attempts go on
+            raise DependencyUnavailable(f"the session broke: {error.message}") from error
+
+    async def _hold_session(self, master: MasterConnection, session: Registered) -> None:
         async with master.session() as stream:
             await stream.say(Hello(session_id=session.session_id, attempts=tuple(self._roster.refs)))
             self._obey_welcome(await _in_time(stream.hear(), session.lease_ttl))

@@ -6,12 +6,14 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from fleetest.common.errors import FleetestError
+from fleetest.common.tether import TETHER_VARIABLE, tether_to_parent
 
 if TYPE_CHECKING:
     from fleetest.worker.settings import WorkerSettings
@@ -40,7 +42,6 @@ def worker(
     """
     from fleetest.common.logging import configure_logging
     from fleetest.common.settings import pairs, read_settings
-    from fleetest.common.tether import tether_to_parent
     from fleetest.worker.settings import WorkerSettings
 
     tether_to_parent(os.environ)
@@ -62,6 +63,12 @@ def worker(
         sys.exit(INFRASTRUCTURE)
 
 
+def _orphaned(environment: Mapping[str, str]) -> bool:
+    """Whether the supervisor that started this worker is gone: then nobody waits for what still runs."""
+    supervisor = environment.get(TETHER_VARIABLE)
+    return supervisor is not None and supervisor != str(os.getppid())
+
+
 async def _work(settings: WorkerSettings) -> None:
     import structlog
 
@@ -71,7 +78,7 @@ async def _work(settings: WorkerSettings) -> None:
         structlog.contextvars.bind_contextvars(worker_id=agent.worker_id)
 
         def on_terminate() -> None:
-            if agent.leaving:
+            if agent.leaving or _orphaned(os.environ):
                 agent.stop("worker was told twice to end")
             else:
                 agent.drain("worker was told to end")

@@ -85,19 +85,19 @@ class AttemptReporter:
             )
         )
 
-    def ended(self, ended: Ended) -> None:
-        """The attempt's last word."""
+    def ended(self, ended: Ended) -> Ended:
+        """The attempt's last word; answers it without secrets, fit for logs."""
         self._show(self._masked_output.close())
         text = self._masker.text
-        self._say(
-            replace(
-                ended,
-                reason=text(ended.reason),
-                missing=tuple(map(text, ended.missing)),
-                extra=tuple(map(text, ended.extra)),
-            )
+        masked = replace(
+            ended,
+            reason=text(ended.reason),
+            missing=tuple(map(text, ended.missing)),
+            extra=tuple(map(text, ended.extra)),
         )
+        self._say(masked)
         self._ended = True
+        return masked
 
     def _show(self, content: bytes) -> None:
         if not content or self._output_truncated:

@@ -152,9 +152,9 @@ class Roster:
 
     def attempt_ended(self, attempt: Attempt, ended: Ended) -> None:
         entry = self._entries.pop(attempt.ref)
+        ended = attempt.reporter.ended(ended)
         if attempt.stop_order is not _SHUT_DOWN:
             self._readiness.attempt_ended(ended.verdict, ended.reason)
-        attempt.reporter.ended(ended)
         _log.info(
             "attempt_ended",
             run_id=attempt.ref.run_id,

@@ -19,6 +19,13 @@ _LOCAL_MASTER: Final[tuple[str, ...]] = ("127.0.0.1:50051",)
 _NO_LABELS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
+def _addresses(raw: str) -> Sequence[str]:
+    addresses = words(raw)
+    if not addresses:
+        raise ValueError("names no master")
+    return addresses
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSettings:
     """
@@ -35,7 +42,7 @@ class WorkerSettings:
         idle_timeout: how long a slot keeps an unused session and its environment open.
     """
 
-    masters: Sequence[str] = setting("FLEETEST_MASTER", words, default=_LOCAL_MASTER)
+    masters: Sequence[str] = setting("FLEETEST_MASTER", _addresses, default=_LOCAL_MASTER)
     token: Secret = setting("FLEETEST_TOKEN", secret, default=Secret())
     worker_id: str = setting("FLEETEST_WORKER_ID", text, default="")
     labels: Mapping[str, str] = setting("FLEETEST_WORKER_LABELS", pairs, default=_NO_LABELS)

@@ -54,8 +54,8 @@ class Slots:
 
     def place(self, attempt: Attempt) -> Slot:
         """
-        Give an attempt to the slot where it starts soonest: one that has its environment, an empty one, the idle one
-        that was used the longest time ago, a hungry one.
+        Give an attempt to the slot where it starts soonest: an idle one that has its environment, an idle one that has
+        none, the idle one that was used the longest time ago, a hungry one.
 
         Raises:
             CapacityExceeded: every slot is busy.
@@ -70,5 +70,5 @@ class Slots:
 
 
 def _preference(slot: Slot, environment_key: str) -> tuple[bool, bool, bool, float]:
-    """The least is the best."""
-    return slot.environment_key != environment_key, slot.hungry, bool(slot.environment_key), slot.last_used
+    """The least is the best. Nothing should wait behind a running case while another slot has nothing to do."""
+    return slot.hungry, slot.environment_key != environment_key, bool(slot.environment_key), slot.last_used
