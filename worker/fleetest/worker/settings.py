@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -19,7 +19,7 @@ _LOCAL_MASTER: Final[tuple[str, ...]] = ("127.0.0.1:50051",)
 _NO_LABELS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
-def _addresses(raw: str) -> Sequence[str]:
+def _addresses(raw: str) -> tuple[str, ...]:
     addresses = words(raw)
     if not addresses:
         raise ValueError("names no master")
@@ -42,7 +42,7 @@ class WorkerSettings:
         idle_timeout: how long a slot keeps an unused session and its environment open.
     """
 
-    masters: Sequence[str] = setting("FLEETEST_MASTER", _addresses, default=_LOCAL_MASTER)
+    masters: tuple[str, ...] = setting("FLEETEST_MASTER", _addresses, default=_LOCAL_MASTER)
     token: Secret = setting("FLEETEST_TOKEN", secret, default=Secret())
     worker_id: str = setting("FLEETEST_WORKER_ID", text, default="")
     labels: Mapping[str, str] = setting("FLEETEST_WORKER_LABELS", pairs, default=_NO_LABELS)
