@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 from fleetest.common.results import Artifact, CaseResult, PlannedCase
@@ -19,8 +20,19 @@ from fleetest.common.states import ShardKind
 from fleetest.worker.assignments import Assignment, AttemptRef, Ended, TaskSpec
 from fleetest.worker.executors.process import ProcessExecutor
 from fleetest.worker.ports import Environment, Session
+from fleetest.worker.runners.pytest import PytestRunner
 
-__all__ = ["CopiedWorkspaces", "DirectoryBlobs", "RecordingReporter", "assignment", "environment", "make_spec"]
+__all__ = [
+    "CopiedWorkspaces",
+    "DirectoryBlobs",
+    "RecordingReporter",
+    "assignment",
+    "environment",
+    "make_spec",
+    "opened",
+    "run_cases",
+    "suite",
+]
 
 
 class CopiedWorkspaces:
@@ -71,7 +83,9 @@ class RecordingReporter:
         self.notes = list(notes)
         self.changed.set()
 
-    def planned(self, cases: Sequence[PlannedCase], *, deselected: int, collection_errors: Sequence[CaseResult]) -> None:
+    def planned(
+        self, cases: Sequence[PlannedCase], *, deselected: int, collection_errors: Sequence[CaseResult]
+    ) -> None:
         assert self.plan is None, "planned is said once"
         self.plan, self.deselected, self.collection_errors = list(cases), deselected, list(collection_errors)
         self.changed.set()
@@ -145,10 +159,31 @@ async def environment(
             await prepared.close()
 
 
-async def run_cases(session: Session, spec: TaskSpec, case_ids: Sequence[str], **changes: Any) -> tuple[Ended, RecordingReporter]:
+async def run_cases(
+    session: Session, spec: TaskSpec, case_ids: Sequence[str], **changes: Any
+) -> tuple[Ended, RecordingReporter]:
     """One attempt, flushed."""
     reporter = RecordingReporter()
     future = session.submit(assignment(spec, case_ids, **changes), reporter)
     session.flush()
     async with asyncio.timeout(300):
         return await future, reporter
+
+
+@asynccontextmanager
+async def opened(spec: TaskSpec, root: Path | None = None, blobs: Path = Path("unused")) -> AsyncIterator[Session]:
+    """A pytest session, closed at the end."""
+    async with environment(spec, root) as place:
+        session = await PytestRunner(DirectoryBlobs(blobs)).open(spec, place)
+        try:
+            yield session
+        finally:
+            await session.close()
+
+
+def suite(directory: Path, **files: str) -> Path:
+    """A workspace with Python files, named without their suffix."""
+    directory.mkdir(exist_ok=True)
+    for name, content in files.items():
+        (directory / f"{name}.py").write_text(dedent(content))
+    return directory

@@ -60,7 +60,10 @@ def plain(python: Path, directory: Path, arguments: Sequence[str]) -> Mapping[st
         )  # fmt: skip
         if not file.exists():
             raise SystemExit(f"plain pytest failed:\n{done.stdout.decode()}{done.stderr.decode()}")
-        return {id_: Recorded(outcome=outcome, reason=reason) for id_, (outcome, reason) in json.loads(file.read_text()).items()}
+        return {
+            id_: Recorded(outcome=outcome, reason=reason)
+            for id_, (outcome, reason) in json.loads(file.read_text()).items()
+        }
 
 
 async def resident(python: Path, directory: Path, arguments: Sequence[str], *, sessions: int) -> Mapping[str, Recorded]:
@@ -100,7 +103,7 @@ async def _run(spec: TaskSpec, slot: int, case_ids: Sequence[str]) -> dict[str, 
             for future, reporter in waiting:
                 ended = await future
                 if ended.verdict is not Verdict.COMPLETED:
-                    print(f"slot {slot}: {ended.verdict}: {ended.reason}")
+                    sys.stderr.write(f"slot {slot}: {ended.verdict}: {ended.reason}\n")
                 for result in reporter.results:
                     reason = result.message if result.outcome.value in {"skipped", "xfailed"} else ""
                     found[result.case_id] = Recorded(outcome=result.outcome.value, reason=reason)
@@ -129,8 +132,7 @@ def main() -> int:
     expected = plain(python, directory, options.arguments)
     found = asyncio.run(resident(python, directory, options.arguments, sessions=options.sessions))
     lines = differences(expected, found)
-    print(*lines, sep="\n")
-    print(f"{len(expected)} cases, {len(lines)} differences")
+    sys.stdout.write("".join(f"{line}\n" for line in [*lines, f"{len(expected)} cases, {len(lines)} differences"]))
     return 1 if lines else 0
 
 

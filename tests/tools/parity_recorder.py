@@ -9,23 +9,24 @@ from __future__ import annotations
 
 import json
 import os
+from typing import Any
 
 __all__ = ["pytest_sessionfinish"]
 
 _ORDER = ("failed", "error", "xfailed", "xpassed", "skipped", "passed")
 
 
-def _reason(report):
+def _reason(report: Any) -> str:
     if hasattr(report, "wasxfail"):
-        reason = report.wasxfail
-        return reason[len("reason: ") :] if reason.startswith("reason: ") else reason
-    reason = report.longrepr[2]
+        reason = str(report.wasxfail)
+        return reason[len("reason: ") :] if reason.startswith("reason: ") else reason  # noqa: FURB188 - Python 3.8
+    reason = str(report.longrepr[2])
     if reason.startswith("Skipped: "):
         return reason[len("Skipped: ") :]
     return "" if reason == "Skipped" else reason
 
 
-def pytest_sessionfinish(session):
+def pytest_sessionfinish(session: Any) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     cases = {}
     for outcome in reversed(_ORDER):
@@ -34,5 +35,5 @@ def pytest_sessionfinish(session):
             # A skipped subtest is counted, but the case that it belongs to is counted too.
             if not (hasattr(report, "context") and outcome == "skipped"):
                 cases[report.nodeid] = [outcome, reason]
-    with open(os.environ["PARITY_FILE"], "w", encoding="utf-8") as file:
+    with open(os.environ["PARITY_FILE"], "w", encoding="utf-8") as file:  # noqa: PTH123 - tests may have patched pathlib
         json.dump(cases, file)

@@ -63,6 +63,7 @@ def combine(reports: List[Any]) -> Tuple[str, Optional[Any]]:
     for report in whole:
         if report.outcome == "skipped":
             return ("xfailed" if hasattr(report, "wasxfail") else "skipped"), report
+    for report in whole:
         if report.when == "call":
             return ("xpassed" if hasattr(report, "wasxfail") else "passed"), report
     if whole:  # --setup-only and the like: no call, nothing wrong

@@ -20,6 +20,22 @@ __all__ = ["ResidentPlugin"]
 _BATCH = 500
 
 
+class _Canary:
+    """A low descriptor that nobody else uses: when it is gone, so are others."""
+
+    def __init__(self) -> None:
+        self._fstat = os.fstat
+        self._descriptor, self._other = os.pipe()
+        self._inode = self._fstat(self._descriptor).st_ino
+
+    def is_dead(self) -> bool:
+        """Whether somebody closed it, or put something else in its place."""
+        try:
+            return bool(self._fstat(self._descriptor).st_ino != self._inode)
+        except OSError:
+            return True
+
+
 class ResidentPlugin:
     """See `channel.py` for what is said to the agent, and when."""
 
@@ -36,6 +52,7 @@ class ResidentPlugin:
         self._have_run: Set[str] = set()
         self._reports: List[Any] = []
         self._flush = self._end = False
+        self._canary = _Canary()
         descriptor = os.open(config["dump_file"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._dump = os.fdopen(channel.move_high(descriptor), "w")
         faulthandler.register(config["dump_signal"], file=self._dump, all_threads=True, chain=False)
@@ -50,8 +67,9 @@ class ResidentPlugin:
             option.numprocesses, option.tx, option.dist = 0, [], "no"
         if getattr(option, "randomly_seed", None) == "default":
             option.randomly_seed = self._seed
-        if str(getattr(option, "random_order_seed", "")).startswith("default"):
-            option.random_order_seed = str(self._seed)
+        order_seed = str(getattr(option, "random_order_seed", ""))
+        if order_seed.startswith("default"):  # what comes before the number says that nobody asked for shuffling
+            option.random_order_seed = order_seed.rstrip("0123456789") + str(self._seed)
 
     # -- collection
 
@@ -61,9 +79,11 @@ class ResidentPlugin:
     def pytest_collectreport(self, report: Any) -> None:
         if report.outcome == "passed":
             return
-        result = self._outcome.collected_result(
-            self._unique(report.nodeid or "collection"), report.nodeid.split("::")[0], report, self._limit
-        )
+        case_id = self._outcome.bounded(report.nodeid or "collection", self._limit)[0]
+        if case_id in self._seen:  # a file may be collected twice, as a module and for its doctests
+            return
+        self._seen[case_id] = 1
+        result = self._outcome.collected_result(case_id, case_id.partition("::")[0], report, self._limit)
         self._channel.send(dict(result, event="collect_error" if report.outcome == "failed" else "collect_skip"))
 
     def _unique(self, node_id: str) -> str:
@@ -156,6 +176,9 @@ class ResidentPlugin:
         result = self._outcome.result(case_id, self._place(item), self._reports, self._limit)
         self._reports = []
         self._channel.send(dict(result, event="done"))
+        if self._canary.is_dead():
+            # The test closed what is not its own, pytest's capture among it. What follows runs in a new session.
+            self._channel.leave(1)
         if session.shouldfail:
             self._send_stopped("limit", str(session.shouldfail))
             raise session.Failed(session.shouldfail)

@@ -18,8 +18,8 @@ from fleetest.common.limits import MAX_RESULT_TEXT_BYTES
 from fleetest.common.results import CaseResult, PlannedCase
 from fleetest.worker.assignments import TaskSpec
 from fleetest.worker.ports import Environment, Process
+from fleetest.worker.runners.endings import ending_of
 from fleetest.worker.runners.pytest_channel import Channel, case_result, planned_cases
-from fleetest.worker.runners.pytest_endings import ending_of
 from fleetest.worker.tail import Tail
 
 __all__ = ["Collection", "Resident", "resident_key"]
@@ -29,6 +29,7 @@ _DRAIN: Final = timedelta(seconds=2)
 _END_GRACE: Final = timedelta(seconds=10)
 _STACKS_WAIT_SECONDS: Final = 2.0
 _STACKS_POLL_SECONDS: Final = 0.05
+_LOST_AFTER_SECONDS: Final = 1.0
 _TAIL_BYTES: Final = 16 << 10
 # A real-time signal, because tests use the others themselves.
 _DUMP_SIGNAL: Final = (signal.SIGRTMAX - 4) if hasattr(signal, "SIGRTMAX") else signal.SIGUSR2
@@ -115,7 +116,8 @@ class Resident:
         self.flushed = False
         self._on_message = on_message
         self._on_gone = on_gone
-        self._garbage = ""
+        self._broken = ""
+        self._lost: asyncio.TimerHandle | None = None
         self._tail = Tail(_TAIL_BYTES)
         self._process: Process | None = None
         self._channel: Channel | None = None
@@ -137,6 +139,7 @@ class Resident:
             token=token,
             on_message=lambda message: self._on_message(self, message),
             on_garbage=self.hang_up,
+            on_ended=self._expect_end,
         )
         await self._channel.listen()
         config = self._directory / "config.json"
@@ -154,7 +157,7 @@ class Resident:
                 output=write,
             )
         except BaseException:
-            await self._channel.close()
+            self._channel.close()
             raise
         self._watch = asyncio.create_task(self._wait())
 
@@ -178,7 +181,9 @@ class Resident:
         reason = self._process.end_reason if self._process is not None else ""
         if self.stopped is not None:
             reason = reason or self.stopped[1]
-        return reason or self._garbage or ending_of(exit_code, self._tail.text(), collected=self.collection.complete)
+        if exit_code == -signal.SIGKILL:  # we may have sent it
+            reason = reason or self._broken
+        return reason or ending_of(exit_code, self._tail.text(), collected=self.collection.complete)
 
     def tail(self) -> str:
         """The end of its output."""
@@ -219,18 +224,25 @@ class Resident:
         if self._channel is not None:
             self._channel.send(message)
 
-    def hang_up(self, problem: str) -> None:
-        """End it, because it said what makes no sense."""
-        self._garbage = f"something wrote into the session's own channel: {problem}"
+    def hang_up(self, reason: str) -> None:
+        """End it, because it cannot be spoken with any more."""
+        self._broken = self._broken or reason
         if self._process is not None:
             self._process.interrupt(signal.SIGKILL)
+
+    def _expect_end(self) -> None:
+        """A process whose line has ended ends too; one that does not has lost it."""
+        reason = "a test closed the descriptor over which its session reports"
+        self._lost = asyncio.get_running_loop().call_later(_LOST_AFTER_SECONDS, self.hang_up, reason)
 
     async def _wait(self) -> None:
         assert self._process is not None
         assert self._channel is not None
         exit_code = await self._process.wait()
+        if self._lost is not None:
+            self._lost.cancel()
         await self._channel.drain(_DRAIN)
-        await self._channel.close()
+        self._channel.close()
         await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
         self._on_gone(self, exit_code)
 

@@ -260,7 +260,7 @@ class PytestSession:
                 case _:
                     resident.collection.take(message)
         except (KeyError, ValueError) as error:
-            resident.hang_up(str(error))
+            resident.hang_up(f"the session said what makes no sense: {error}")
 
     def _on_start(self, resident: Resident, case_id: str) -> None:
         case = resident.collection.cases[case_id]

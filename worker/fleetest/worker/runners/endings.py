@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Iterator
 from typing import Final
 
 from fleetest.worker.runners.pytest_channel import DESCRIPTOR_LOST
@@ -46,10 +45,9 @@ def ending_of(exit_code: int, output: str, *, collected: bool) -> str:
     if collected:
         return f"the interpreter ended with exit code {exit_code} in the middle"
     said = "; ".join(_telling_lines(output))
-    return said or f"pytest ended with exit code {exit_code} before it had collected anything"
+    return said or f"pytest ended with exit code {exit_code} before it had collected its cases"
 
 
-def _telling_lines(output: str) -> Iterator[str]:
-    lines = [line.rstrip() for line in output.splitlines() if line.strip()]
-    found = [re.sub(r"^(E +|INTERNALERROR> )|^!+ | !+$", "", line) for line in lines if _TELLING.match(line)]
-    yield from dict.fromkeys(found[:_MOST_LINES] or lines[-1:])
+def _telling_lines(output: str) -> list[str]:
+    found = [line.rstrip() for line in output.splitlines() if _TELLING.match(line)]
+    return [re.sub(r"^(E +|INTERNALERROR> )|^!+ | !+$", "", line) for line in found[:_MOST_LINES]]

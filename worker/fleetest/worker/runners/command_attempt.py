@@ -1,0 +1,212 @@
+"""One try at a command, from its start to its results."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from fleetest.common.errors import InvalidRequest
+from fleetest.common.limits import MAX_RESULT_TEXT_BYTES
+from fleetest.common.results import CaseResult, PlannedCase, ResourceSample
+from fleetest.common.states import Outcome, ShardKind, Verdict
+from fleetest.worker.artifacts import collect_artifacts, matching_files
+from fleetest.worker.assignments import Assignment, Ended, Reporter
+from fleetest.worker.ports import Blobs, Environment, Process
+from fleetest.worker.runners.endings import signal_name
+from fleetest.worker.runners.junit import MAX_REPORT_BYTES, read_report
+from fleetest.worker.runners.unique_ids import told_apart
+from fleetest.worker.tail import Tail
+
+__all__ = ["CommandAttempt"]
+
+_TIMEOUT_GRACE: Final = timedelta(seconds=2)
+_NOT_FOUND: Final = 127
+_NOT_EXECUTABLE: Final = 126
+
+Stamp = tuple[int, int, int]
+
+
+class CommandAttempt:
+    """
+    Attributes:
+        assignment: what it was told to do.
+        future: done once it has ended; never raises.
+    """
+
+    def __init__(self, assignment: Assignment, reporter: Reporter, environment: Environment, blobs: Blobs) -> None:
+        self.assignment = assignment
+        self.future: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
+        self._reporter = reporter
+        self._environment = environment
+        self._blobs = blobs
+        self._process: Process | None = None
+        self._tail = Tail(MAX_RESULT_TEXT_BYTES // 2)
+        self._last_word = 0.0
+        self._cancelled: str | None = None
+
+    async def run(self) -> Ended:
+        """
+        Run the command; whatever it does is a result.
+
+        Raises:
+            CapacityExceeded, DependencyUnavailable: it could not be started, through the infrastructure's doing.
+        """
+        self._reporter.running(self._environment.notes)
+        if self.assignment.kind is ShardKind.PLAN:
+            self._reporter.planned([PlannedCase(case_id=self._case_id)], deselected=0, collection_errors=())
+            return Ended(verdict=Verdict.COMPLETED)
+        before = await asyncio.to_thread(self._reports)
+        started_at = datetime.now(UTC)
+        try:
+            self._process = await self._start()
+        except InvalidRequest as error:
+            self._report(Outcome.FAILED, error.message, started_at)
+            return Ended(verdict=Verdict.COMPLETED)
+        if self._cancelled is not None:
+            await self._process.stop(timedelta())
+        timed_out = await self._wait(self._process)
+        ended = await self._conclude(self._process, timed_out, started_at, before)
+        spec = self.assignment.spec
+        if spec.artifacts:
+            await collect_artifacts(self._blobs, self._environment.host_source, spec.artifacts, self._reporter)
+        return ended
+
+    async def cancel(self, reason: str, grace: timedelta) -> None:
+        """End the command; the attempt ends as cancelled."""
+        self._cancelled = reason
+        if self._process is not None:
+            await self._process.stop(grace)
+
+    def sample(self) -> ResourceSample | None:
+        """What the command uses."""
+        return self._process.sample() if self._process is not None else None
+
+    @property
+    def _case_id(self) -> str:
+        assignment = self.assignment
+        if assignment.shard_count <= 1:
+            return assignment.spec.task_id
+        return f"{assignment.spec.task_id} {assignment.shard_index + 1}/{assignment.shard_count}"
+
+    async def _start(self) -> Process:
+        spec = self.assignment.spec
+        argv = ["/bin/sh", "-c", spec.shell] if spec.shell else list(spec.command)
+        if not argv:
+            raise InvalidRequest("the task has neither a command nor a shell line")
+        self._last_word = asyncio.get_running_loop().time()
+        return await self._environment.start(
+            argv,
+            env={**self._variables(), **self.assignment.secrets},
+            cwd=self._environment.source / spec.working_directory,
+            output=self._write,
+        )
+
+    def _variables(self) -> Mapping[str, str]:
+        return {
+            "FLEETEST_RUN_ID": self.assignment.ref.run_id,
+            "FLEETEST_TASK": self.assignment.spec.task_id,
+            "FLEETEST_SHARD_INDEX": str(self.assignment.shard_index),
+            "FLEETEST_SHARD_TOTAL": str(self.assignment.shard_count),
+        }
+
+    def _write(self, content: bytes) -> None:
+        self._last_word = asyncio.get_running_loop().time()
+        self._tail.write(content)
+        self._reporter.output(content)
+
+    async def _wait(self, process: Process) -> str:
+        """Wait for its end; answers which limit ended it, or nothing."""
+        spec = self.assignment.spec
+        try:
+            async with asyncio.timeout(_seconds(spec.total_timeout)):
+                return "" if await self._wait_while_not_silent(process) else f"silence limit of {spec.silence_timeout}"
+        except TimeoutError:
+            return f"total limit of {spec.total_timeout}"
+        finally:
+            await process.stop(_TIMEOUT_GRACE)
+
+    async def _wait_while_not_silent(self, process: Process) -> bool:
+        """Whether it ended by itself."""
+        loop = asyncio.get_running_loop()
+        limit = _seconds(self.assignment.spec.silence_timeout)
+        while True:
+            deadline = None if limit is None else self._last_word + limit
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await process.wait()
+                    return True
+            except TimeoutError:
+                if deadline is not None and loop.time() >= self._last_word + (limit or 0):
+                    return False
+
+    async def _conclude(
+        self, process: Process, timed_out: str, started_at: datetime, before: Mapping[Path, Stamp]
+    ) -> Ended:
+        exit_code, usage = await process.wait(), process.usage()
+        if self._cancelled is not None:
+            return Ended(verdict=Verdict.CANCELLED, reason=self._cancelled, usage=usage)
+        cases = await asyncio.to_thread(self._read_reports, before)
+        for case in cases:
+            self._reporter.result(case)
+        if timed_out:
+            self._report(Outcome.TIMED_OUT, f"its {timed_out} has passed", started_at)
+        elif exit_code != 0 and not any(case.outcome.bad for case in cases):
+            self._report(Outcome.FAILED, self._failure(process, exit_code), started_at)
+        elif not cases:
+            self._report(Outcome.PASSED if exit_code == 0 else Outcome.FAILED, "", started_at)
+        if timed_out.startswith("total"):
+            return Ended(verdict=Verdict.TIMED_OUT, reason=f"the {timed_out} has passed", usage=usage)
+        return Ended(verdict=Verdict.COMPLETED, usage=usage)
+
+    def _failure(self, process: Process, exit_code: int) -> str:
+        if process.end_reason:
+            return process.end_reason
+        if exit_code < 0:
+            return f"the command was ended by {signal_name(-exit_code)}"
+        last = next(iter(self._tail.text().splitlines()[-1:]), "")
+        if exit_code == _NOT_FOUND:
+            return f"command not found (exit code {exit_code}): {last}"
+        if exit_code == _NOT_EXECUTABLE:
+            return f"command not executable (exit code {exit_code}): {last}"
+        return f"the command ended with exit code {exit_code}"
+
+    def _report(self, outcome: Outcome, message: str, started_at: datetime) -> None:
+        self._reporter.result(
+            CaseResult(
+                case_id=self._case_id,
+                outcome=outcome,
+                duration=max(timedelta(), datetime.now(UTC) - started_at),
+                started_at=started_at,
+                message=message,
+                details=self._tail.text() if outcome.bad else "",
+            )
+        )
+
+    # -- reports
+
+    def _reports(self) -> dict[Path, Stamp]:
+        globs = self.assignment.spec.reports
+        root = self._environment.host_source
+        paths, _ = matching_files(root, globs, MAX_REPORT_BYTES) if globs else ([], [])
+        return {path: _stamp(path) for path in paths}
+
+    def _read_reports(self, before: Mapping[Path, Stamp]) -> list[CaseResult]:
+        """The cases of the reports that this command wrote: a file from before it is somebody else's."""
+        root = self._environment.host_source
+        cases: list[CaseResult] = []
+        for path, stamp in self._reports().items():
+            if before.get(path) != stamp:
+                cases += read_report(path, name=str(path.relative_to(root)))
+        return list(told_apart(cases))
+
+
+def _seconds(duration: timedelta | None) -> float | None:
+    return None if duration is None else duration.total_seconds()
+
+
+def _stamp(path: Path) -> Stamp:
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
