@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -62,14 +63,17 @@ async def test_worker_runs_a_command_and_drains_on_sigterm(master, address, tmp_
     async with worker_process(tmp_path, address, "--label", "zone=eu") as process:
         ended = await master.ended()
         process.send_signal(signal.SIGTERM)
-        exit_code = await process.wait()
+        _, said = await process.communicate()
 
     assert ended.verdict == types_pb2.VERDICT_COMPLETED
+    lines = [json.loads(line) for line in said.splitlines() if line.startswith(b"{")]
+    (line,) = [line for line in lines if line["message"] == "attempt_ended"]
+    assert (line["worker_id"], line["run_id"], line["verdict"]) == ("w1", "r1", "completed")
     output = b"".join(report.output.content for report in master.reports())
     assert b"the password is ***" in output
     assert master.registrations[0][0].capabilities["zone"] == "eu"
     assert master.of("goodbye")
-    assert exit_code == 0
+    assert process.returncode == 0
 
 
 async def test_second_sigterm_ends_what_runs(master, address, tmp_path):

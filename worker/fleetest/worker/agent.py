@@ -112,10 +112,6 @@ class Agent:
         self._roster = make_roster(self._on_change)
 
     @property
-    def worker_id(self) -> str:
-        return self._offer.worker_id
-
-    @property
     def leaving(self) -> bool:
         """Whether it has been told to go."""
         return self._leaving.is_set()

@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 
+import structlog
+
 from fleetest.common.clock import SystemClock
 from fleetest.common.version import version
 from fleetest.v1.blob_pb2_grpc import BlobServiceStub
@@ -67,6 +69,9 @@ def _agent(settings: WorkerSettings, executors: list[Executor], runners: list[Ru
     capacity = capacity_of(settings.directory, read_cgroup())
     count = settings.slots or default_slots(capacity)
     outbox = Outbox(spool)
+    worker_id = settings.worker_id or persistent_worker_id(settings.directory)
+    # Before the slots are made, whose tasks take the context as it is then.
+    structlog.contextvars.bind_contextvars(worker_id=worker_id)
 
     def make_slots(observer: SlotObserver) -> Slots:
         slots = [
@@ -88,7 +93,7 @@ def _agent(settings: WorkerSettings, executors: list[Executor], runners: list[Ru
 
     return Agent(
         offer=Offer(
-            worker_id=settings.worker_id or persistent_worker_id(settings.directory),
+            worker_id=worker_id,
             instance=secrets.token_hex(8),
             version=version(),
             hostname=socket.gethostname(),

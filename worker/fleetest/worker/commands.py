@@ -70,12 +70,9 @@ def _orphaned(environment: Mapping[str, str]) -> bool:
 
 
 async def _work(settings: WorkerSettings) -> None:
-    import structlog
-
     from fleetest.worker.assembly import open_worker
 
     async with open_worker(settings) as agent:
-        structlog.contextvars.bind_contextvars(worker_id=agent.worker_id)
 
         def on_terminate() -> None:
             if agent.leaving or _orphaned(os.environ):
