@@ -71,8 +71,10 @@ def plan(task: Task, collected: Sequence[PlannedCase], history: Mapping[str, Cas
         history: of earlier runs, by case id; a case without any gets the median of the others.
         slots: how many shards could run at once, at least 1.
     """
-    collected = list({case.case_id: case for case in reversed(collected)}.values())[::-1]
-    cases, missing = _selected(task, collected, history)
+    unique: dict[str, PlannedCase] = {}
+    for case in collected:
+        unique.setdefault(case.case_id, case)
+    cases, missing = _selected(task, list(unique.values()), history)
     seconds = _predictions(cases, history)
     units = _units(task.split, cases, seconds)
     if not units:
@@ -93,7 +95,7 @@ def plan(task: Task, collected: Sequence[PlannedCase], history: Mapping[str, Cas
         cases=tuple(cases),
         shards=shards,
         predicted=timedelta(seconds=sum(seconds)) if history else None,
-        left_out=len(collected) - len(cases),
+        left_out=len(unique) - len(cases),
         missing=missing,
     )
 
