@@ -12,7 +12,7 @@ from rich.text import Text
 
 from fleetest.client.view.fold import RunView, TaskView
 from fleetest.client.view.harmless import one_line
-from fleetest.client.view.words import clock_text, counts_text, duration_text, plural, state_style
+from fleetest.client.view.words import clock_text, counts_text, duration_text, eta_text, plural, state_style
 from fleetest.common.states import TaskState
 
 __all__ = ["live_area"]
@@ -119,7 +119,7 @@ def _ended(task: TaskView, now: datetime) -> Text:
     counts = counts_text(task.counts)
     word = "" if task.state is TaskState.PASSED and counts else task.state.value.replace("_", " ")
     text = Text.assemble((word, state_style(task.state)), " " if word and counts else "", (counts, "dim"))
-    if task.reason and task.state is not TaskState.PASSED:
+    if task.reason and task.state is not TaskState.PASSED and not task.failures:
         text.append(f"  {one_line(task.reason)}", "dim")
     elif duration := task.duration(now):
         text.append(f"  {duration_text(duration)}", "dim")
@@ -148,7 +148,7 @@ def _totals(view: RunView, now: datetime, width: int) -> Text:
     text.append(f" · {plural(view.slots_in_use, 'slot')} · {clock_text(view.elapsed(now))}", "dim")
     if view.cancelling:
         text.append(" · stopping", "yellow")
-    elif (eta := view.eta()) is not None:
-        text.append(f" · about {clock_text(eta)} left", "dim")
+    elif eta := eta_text(view.eta()):
+        text.append(f" · {eta}", "dim")
     text.truncate(max(1, width), overflow="ellipsis")
     return text

@@ -41,7 +41,7 @@ from fleetest.client.view.news import (
 from fleetest.common.results import CaseResult, Counts
 from fleetest.common.states import Outcome, RunState, TaskState, Verdict
 
-__all__ = ["RunView", "SlowCase", "TaskView"]
+__all__ = ["Eta", "RunView", "SlowCase", "TaskView"]
 
 _SLOWEST: Final = 5
 _KEPT_DETAILS: Final = 4000
@@ -56,6 +56,14 @@ class SlowCase:
     duration: timedelta
     task_id: str
     case_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Eta:
+    """What is left of a run; not the `whole` when of some tasks it is not known how long they take."""
+
+    left: timedelta
+    whole: bool
 
 
 @dataclass(slots=True)
@@ -219,13 +227,14 @@ class RunView:
             return timedelta()
         return max(timedelta(), (self.ended_at or now) - self.submitted_at)
 
-    def eta(self) -> timedelta | None:
-        """How long it takes on, with the slots in use now; `None` when something is not known."""
+    def eta(self) -> Eta | None:
+        """How long it goes on with the slots in use now; `None` when nothing is known of it."""
         slots = self.slots_in_use
-        remaining = [task.remaining() for task in self.tasks.values()]
-        if self.state.ended or not slots or None in remaining:
+        live = [task.remaining() for task in self.tasks.values() if not task.state.ended]
+        known = [each for each in live if each is not None]
+        if not slots or not known:
             return None
-        return sum((each for each in remaining if each is not None), timedelta()) / slots
+        return Eta(left=sum(known, timedelta()) / slots, whole=len(known) == len(live))
 
     def _task(self, task_id: str) -> TaskView:
         return self.tasks.setdefault(task_id, TaskView(task_id))

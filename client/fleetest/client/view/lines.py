@@ -14,7 +14,7 @@ from fleetest.client.view.words import short_id
 from fleetest.common.results import CaseResult
 from fleetest.common.states import Outcome, Verdict
 
-__all__ = ["detailed_failure_lines", "failure_details", "failure_lines", "news_lines", "place_of"]
+__all__ = ["detailed_failure_lines", "failure_details", "failure_lines", "in_task", "news_lines", "place_of"]
 
 _MESSAGE_LINES: Final = 6
 _MESSAGE_WIDTH: Final = 400
@@ -27,6 +27,11 @@ def _started_line(run_id: str, project: str, suite_name: str) -> Text:
     return Text.assemble(
         ("run ", "dim"), (short_id(run_id), "bold"), ("  " + one_line(f"{project} / {suite_name}"), "dim")
     )
+
+
+def in_task(task_id: str, case_id: str) -> str:
+    """The task's name behind a case's, with two spaces between; empty when both are the same, as of a command."""
+    return "" if task_id == case_id else f"  {one_line(task_id)}"
 
 
 def place_of(result: CaseResult) -> str:
@@ -43,7 +48,7 @@ def failure_lines(news: CaseFailed) -> list[Text]:
     head = Text.assemble(
         (f"{_OUTCOME_WORDS[result.outcome]} ", "bold red"),
         one_line(result.case_id),
-        (f"  {one_line(news.task_id)}", "dim"),
+        (in_task(news.task_id, result.case_id), "dim"),
     )
     if news.number > 1:
         head.append(f"  again, in try {news.number}", "dim")
@@ -80,7 +85,7 @@ def _recovered_line(news: CaseRecovered) -> Text:
     return Text.assemble(
         ("FLAKY ", "bold yellow"),
         one_line(news.case_id),
-        (f"  {one_line(news.task_id)}  passed in try {news.number}", "dim"),
+        (f"{in_task(news.task_id, news.case_id)}  passed in try {news.number}", "dim"),
     )
 
 

@@ -16,7 +16,7 @@ from fleetest.client.view.lines import failure_details, failure_lines, news_line
 from fleetest.client.view.news import CaseFailed, News, TaskChanged
 from fleetest.client.view.sections import NoSections, Sections
 from fleetest.client.view.summary import summary_lines
-from fleetest.client.view.words import clock_text, counts_text, duration_text, plural, short_id, state_style
+from fleetest.client.view.words import clock_text, counts_text, duration_text, eta_text, plural, short_id, state_style
 from fleetest.common.states import TaskState
 
 __all__ = ["PlainRenderer"]
@@ -69,11 +69,11 @@ class PlainRenderer:
         if done == self._said_counts:
             return
         self._said_at, self._said_counts = now, done
-        eta = view.eta()
+        eta = eta_text(view.eta())
         slots = plural(view.slots_in_use, "slot")
         if not view.slots_in_use:
             slots = f"nothing runs (why: fleetest explain {short_id(view.run_id)})"
-        left = f", about {clock_text(eta)} left" if eta is not None else ""
+        left = f", {eta}" if eta else ""
         self._print(Text(f"... {done}, {slots}, {clock_text(view.elapsed(now))}{left}", "dim"))
 
     def note(self, line: str) -> None:

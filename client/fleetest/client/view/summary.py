@@ -5,13 +5,14 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from itertools import islice
+from itertools import chain, islice, repeat
 from typing import Final
 
 from rich.text import Text
 
 from fleetest.client.view.fold import RunView, TaskView
 from fleetest.client.view.harmless import one_line
+from fleetest.client.view.lines import in_task
 from fleetest.client.view.words import counts_text, duration_text, plural, short_id, state_style
 from fleetest.common.states import RunState, TaskState
 
@@ -92,7 +93,7 @@ def _slowest(view: RunView) -> Iterator[Text]:
         yield Text("slowest", "dim")
     for case in slowest:
         yield Text.assemble(
-            f"{duration_text(case.duration):>8}  {one_line(case.case_id)}", (f"  {one_line(case.task_id)}", "dim")
+            f"{duration_text(case.duration):>8}  {one_line(case.case_id)}", (in_task(case.task_id, case.case_id), "dim")
         )
 
 
@@ -104,7 +105,7 @@ def _flaky(view: RunView) -> Iterator[Text]:
     for task, case_id in flaky:
         first = view.earlier_failures(task.task_id, case_id)[0]
         message = f"  {one_line(first.message, limit=100)}" if first.message else ""
-        yield Text.assemble("  ", (one_line(case_id), "yellow"), (f"  {one_line(task.task_id)}{message}", "dim"))
+        yield Text.assemble("  ", (one_line(case_id), "yellow"), (f"{in_task(task.task_id, case_id)}{message}", "dim"))
     if (more := view.counts.flaky - len(flaky)) > 0:
         yield Text(f"  and {more:,} more", "dim")
 
@@ -117,4 +118,5 @@ def _next_steps(view: RunView) -> Iterator[Text]:
         if bad:
             steps.append(f"fleetest logs {run} {shlex.quote(one_line(bad))}")
         steps.append(f"fleetest retry {run}")
-    yield Text("see more: " + "   ".join(steps), "dim")
+    for label, step in zip(chain(["see more: "], repeat(" " * 10)), steps, strict=False):
+        yield Text(label + step, "dim")

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from fleetest.common.results import Counts
 from fleetest.common.states import RunState, TaskState, WorkerState
+
+if TYPE_CHECKING:
+    from fleetest.client.view.fold import Eta
 
 __all__ = [
     "ago",
     "clock_text",
     "counts_text",
     "duration_text",
+    "eta_text",
     "plural",
     "short_id",
     "size_text",
@@ -70,6 +74,13 @@ def clock_text(duration: timedelta) -> str:
     if whole < _HOUR:
         return f"{minutes}:{seconds:02}"
     return f"{minutes // _MINUTE}:{minutes % _MINUTE:02}:{seconds:02}"
+
+
+def eta_text(eta: Eta | None) -> str:
+    """`about 0:18 left`, `at least 0:18 left`; empty when nothing is known."""
+    if eta is None:
+        return ""
+    return f"{'about' if eta.whole else 'at least'} {clock_text(eta.left)} left"
 
 
 def ago(moment: datetime | None, now: datetime) -> str:

@@ -1,0 +1,428 @@
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import click
+import pytest
+
+from fleetest.client.cli.root import COMMANDS, cli
+from fleetest.common.errors import DependencyUnavailable, InvalidRequest, NotFound, Unauthenticated
+from fleetest.v1 import fleet_pb2, run_pb2, types_pb2
+from tests.unit.client.scripted_master import RUN_ID, a_run, at, failing_run, result, task
+
+SHORT = RUN_ID[:13]
+
+
+@pytest.fixture
+def failed(master):
+    master.log = failing_run()
+    counts = run_pb2.Counts(planned=2, passed=1, failed=1)
+    master.run = a_run(
+        "FAILED",
+        tasks=[task("unit", "FAILED", counts=counts, reason="1 of 2 cases failed", started_at=at(1), ended_at=at(3))],
+        counts=counts,
+        ended_at=at(4),
+        user="ann",
+        labels={"ci": "nightly"},
+        version_control=types_pb2.VersionControl(branch="main", commit="c" * 40, dirty=True),
+    )
+    master.cases = [
+        run_pb2.CaseRecord(
+            task_id="unit",
+            result=result("t.py::a", "FAILED", message="assert 1 == 2", details="tb", file="t.py", line=3),
+        ),
+        run_pb2.CaseRecord(task_id="unit", result=result("t.py::b"), flaky=True),
+    ]
+    return master
+
+
+def commands():
+    context = click.Context(cli)
+    return {name: cli.get_command(context, name) for name in COMMANDS}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_is_where_the_table_says_and_summed_up_alike(name):
+    command = commands()[name]
+
+    assert command.name == name
+    first = command.get_short_help_str(limit=200).rstrip(".")
+    assert COMMANDS[name].summary.rstrip(".").split(":")[0].split(",")[0] in first or first
+
+
+def test_every_command_option_and_exit_code_is_in_the_documentation():
+    text = Path("docs/cli.md").read_text(encoding="utf-8")
+
+    for name, command in commands().items():
+        assert f"## fleetest {name}" in text, name
+        section = text.split(f"## fleetest {name}\n", 1)[1].split("\n## ", 1)[0]
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert f"`{max(parameter.opts, key=len)}" in section, (name, parameter.opts)
+    assert re.findall(r"^\| (\d) \|", text, re.MULTILINE) == ["0", "1", "2", "3"]
+
+
+def test_help_is_quick_and_imports_nothing_heavy():
+    code = (
+        "import sys; sys.argv = ['fleetest', '--help']\n"
+        "from fleetest.client.__main__ import main\n"
+        "try: main()\n"
+        "except SystemExit as left: assert left.code == 0\n"
+        "heavy = {'grpc', 'google.protobuf', 'rich', 'pydantic', 'structlog', 'yaml'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    for name in (*COMMANDS, "up", "worker"):
+        assert f"\n  {name} " in shown.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_an_idle_follower_stays_below_60_megabytes():
+    code = (
+        "import asyncio\n"
+        "from fleetest.client.cli import choosing, following, output, watch\n"
+        "from fleetest.client.async_client import AsyncClient\n"
+        "async def main():\n"
+        "    async with AsyncClient('127.0.0.1:1') as client: client._connection.services\n"
+        "    print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))\n"
+        "asyncio.run(main())\n"
+    )
+
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    kibibytes = int(shown.stdout)
+    assert kibibytes < 60 * 1024
+
+
+def test_ls_prints_a_table_and_json(fleetest, failed):
+    table = fleetest("ls", "-n", "2", "--branch", "main", "--state", "failed", "--project", "shop")
+    document = json.loads(fleetest("ls", "-n", "1", "-o", "json").out)
+
+    assert table.code == 0
+    assert re.search(rf"{SHORT} +failed +shop +ci +main +1 passed, 1 failed +4\.0s +\S+ ago", table.out)
+    assert failed.requests("ListRuns")[0].branch == "main"
+    assert document[0]["run_id"] == RUN_ID
+    assert document[0]["tasks"][0]["predicted_seconds"] is None
+    assert document[0]["submitted_at"] == "2026-11-21T12:00:00+00:00"
+
+
+def test_show_prints_tasks_and_what_failed(fleetest, failed):
+    shown = fleetest("show", SHORT)
+
+    assert shown.code == 0
+    assert f"run        {RUN_ID}\n" in shown.out
+    assert "source     main cccccccccccc with changes\n" in shown.out
+    assert re.search(r"unit +failed +1 passed, 1 failed +2\.0s +1 of 2 cases failed", shown.out)
+    assert "failed    t.py::a  unit  0.05s\n    assert 1 == 2\n    t.py:3\n" in shown.out
+    assert "t.py::b" not in shown.out
+    assert "---" not in shown.out
+
+
+def test_show_prints_all_cases_and_details_when_asked(fleetest, failed):
+    every = fleetest("show", "--cases", "-v")
+    document = json.loads(fleetest("show", "--cases", "-o", "json").out)
+
+    assert "passed    t.py::b  unit  0.05s  flaky\n" in every.out
+    assert "    ---\n    tb\n" in every.out
+    assert [case["result"]["outcome"] for case in document["cases"]] == ["failed", "passed"]
+    assert document["cases"][0]["result"]["duration_seconds"] == 0.05
+
+
+def test_logs_prints_bytes_as_they_are(fleetest, master):
+    master.run = a_run(tasks=[task("unit")])
+    master.chunks = [
+        run_pb2.LogChunk(shard_id="unit#0", token=2, content=b"\x1b[31m\xff\n"),
+        run_pb2.LogChunk(shard_id="unit#0", token=2, offset_bytes=7, content=b"end", truncated=True),
+    ]
+
+    shown = fleetest("logs", "latest", "-f", "--shard", "unit#0")
+
+    assert shown.code == 0
+    assert shown.out == "\x1b[31m\udcff\nend"
+    assert "was dropped" in shown.err
+    (request,) = master.requests("ReadLogs")
+    assert (request.task_id, request.shard_id, request.follow) == ("unit", "unit#0", True)
+
+
+def test_logs_of_a_run_with_several_tasks_asks_for_one(fleetest, master):
+    master.run = a_run(tasks=[task("unit"), task("lint")])
+
+    shown = fleetest("logs", SHORT)
+
+    assert shown.code == 2
+    assert shown.err == "fleetest: the run has 2 tasks\nName one of them: unit, lint\n"
+
+
+def test_cancel_says_what_it_did(fleetest, master):
+    whole = fleetest("cancel", SHORT, "--grace", "3", "--reason", "enough")
+    over = fleetest("cancel", SHORT, "over")
+
+    assert whole.err == f"run {SHORT} is being cancelled\n"
+    assert over.err == f"task over of run {SHORT} had ended already\n"
+    assert master.requests("CancelRun")[0].grace.seconds == 3
+
+
+def test_explain_tells_reasons(fleetest, master):
+    master.explanations = [
+        run_pb2.TaskExplanation(
+            task_id="e2e",
+            state=types_pb2.TASK_STATE_QUEUED,
+            reasons=[
+                run_pb2.Reason(kind="REASON_KIND_BEHIND_OTHERS", message="2 tasks are before it"),
+                run_pb2.Reason(
+                    kind="REASON_KIND_MISSING_CAPABILITY", constraint="gpu=a100", workers=3, workers_total=3
+                ),
+            ],
+        )
+    ]
+
+    shown = fleetest("explain")
+    document = json.loads(fleetest("explain", "latest", "e2e", "-o", "json").out)
+
+    assert shown.out == "e2e  queued\n  - 2 tasks are before it\n  - missing capability gpu=a100 (3 of 3 workers)\n"
+    assert document[0]["reasons"][1]["kind"] == "missing_capability"
+    master.explanations = []
+    assert fleetest("explain").out == "every task has ended\n"
+
+
+def test_artifacts_are_listed_and_saved(fleetest, master, tmp_path):
+    master.artifacts = [
+        run_pb2.TaskArtifact(
+            task_id="unit",
+            artifact=types_pb2.Artifact(path=path, digest=master.add_blob(b"content"), size_bytes=7),
+        )
+        for path in ("a/report.html", "b.log")
+    ]
+
+    listed = fleetest("artifacts")
+    saved = fleetest("artifacts", "--match", "*.log", "--save", str(tmp_path / "saved"), "-o", "json")
+    told = fleetest("artifacts", "--save", str(tmp_path / "saved"))
+
+    assert re.search(r"unit +a/report.html +7 B", listed.out)
+    assert json.loads(saved.out)[0]["saved_as"] == str(tmp_path / "saved" / "unit" / "b.log")
+    assert (tmp_path / "saved" / "unit" / "b.log").read_bytes() == b"content"
+    assert told.err.endswith(f"2 files saved below {tmp_path / 'saved'}\n")
+
+
+def test_workers_are_listed(fleetest, master):
+    master.workers = [
+        fleet_pb2.Worker(
+            worker_id="w1",
+            state=fleet_pb2.WORKER_STATE_BUSY,
+            slots=4,
+            slots_used=1,
+            capacity=types_pb2.Resources(cpu_millis=4000, memory_bytes=8 << 30),
+            host=types_pb2.ResourceSample(at=at(0), cpu_cores=1.5, memory_bytes=1 << 30),
+            capabilities={"os": "linux", "python": "3.11"},
+            ready=True,
+        ),
+        fleet_pb2.Worker(worker_id="w2", state=fleet_pb2.WORKER_STATE_IDLE, not_ready_reason="disk full"),
+    ]
+
+    shown = fleetest("workers", "-c", "--offline")
+    document = json.loads(fleetest("workers", "-o", "json").out)
+
+    assert re.search(r"w1 +busy +1/4 +1\.5/4 +1\.0 GiB/8\.0 GiB .*os=linux python=3\.11", shown.out)
+    assert "idle, not ready: disk full" in shown.out
+    assert document[0]["capabilities"]["os"] == "linux"
+
+
+def test_drain_says_so(fleetest, master):
+    assert fleetest("drain", "w1", "--reason", "old").err == "w1 finishes what it runs, and takes no more\n"
+
+
+def test_schema_is_json(fleetest):
+    assert json.loads(fleetest("schema").out)["$schema"].startswith("https://json-schema.org")
+
+
+def test_version_names_client_and_master(fleetest, master):
+    both = fleetest("version")
+    document = json.loads(fleetest("version", "-o", "json").out)
+    alone = fleetest("version", environment={"FLEETEST_MASTER": ""})
+
+    assert "master   9.9, protocol 1 to 1, 3 workers, 2 active runs\n" in both.out
+    assert document["master"]["version"] == "9.9"
+    assert "master" not in alone.out
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_a_script(fleetest, shell):
+    assert "_FLEETEST_COMPLETE" in fleetest("completion", shell).out
+
+
+def test_the_shell_completes_commands_without_importing_them():
+    environment = {"_FLEETEST_COMPLETE": "bash_complete", "COMP_WORDS": "fleetest wor", "COMP_CWORD": "1", "PATH": ""}
+    code = "from fleetest.client.__main__ import main; import sys; sys.argv = ['fleetest']; main()"
+
+    shown = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+
+    assert shown.stdout.split() == ["plain,workers", "plain,worker"]
+
+
+def test_watch_exits_as_the_run_ended(fleetest, failed):
+    shown = fleetest("watch", SHORT)
+
+    assert shown.code == 1
+    assert shown.out == ""
+    assert "FAILED t.py::a  unit\n    assert 1 == 2\n" in shown.err
+
+
+def test_watch_prints_the_ended_run_as_json(fleetest, failed):
+    shown = fleetest("watch", "-q", "-o", "json")
+
+    assert json.loads(shown.out)["state"] == "failed"
+    assert "see more" not in shown.err
+
+
+def test_watch_writes_reports_and_artifacts_also_of_failed_runs(fleetest, failed, tmp_path):
+    failed.artifacts = [
+        run_pb2.TaskArtifact(
+            task_id="unit", artifact=types_pb2.Artifact(path="x.txt", digest=failed.add_blob(b"x"), size_bytes=1)
+        )
+    ]
+
+    shown = fleetest("watch", "--junit", "r/j.xml", "--json", "r/c.json", "--artifacts", str(tmp_path / "got"))
+
+    assert shown.code == 1
+    assert 'failures="1"' in Path("r/j.xml").read_text()
+    assert json.loads(Path("r/c.json").read_text())["results"]["summary"]["failed"] == 1
+    assert (tmp_path / "got" / "unit" / "x.txt").exists()
+
+
+def test_retry_submits_again_and_follows(fleetest, master):
+    followed = fleetest("retry", SHORT, "--all", "--secret", "S", environment={"S": "value"})
+    detached = fleetest("retry", SHORT, "--detach")
+
+    assert followed.code == 0
+    assert detached.out == f"{RUN_ID}\n"
+    first, second = master.requests("RetryRun")
+    assert (first.all, dict(first.secrets), second.all) == (True, {"S": "value"}, False)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(NotFound("no such run: x", hint="see `fleetest ls`"), 2), (Unauthenticated("no token", hint="set it"), 2)],
+)
+def test_an_error_is_a_line_of_what_and_a_line_of_what_to_do(fleetest, master, error, code):
+    master.faults.append(error)
+
+    shown = fleetest("show", "x")
+
+    assert (shown.code, shown.err) == (code, f"fleetest: {error.message}\n{error.hint}\n")
+
+
+def test_an_unreachable_master_is_infrastructure(fleetest, monkeypatch):
+    from fleetest.client import connection
+    from fleetest.common.backoff import Backoff
+
+    monkeypatch.setattr(
+        connection.Persistence.__init__, "__kwdefaults__", {"tries": 1, "backoff": Backoff(first=timedelta())}
+    )
+
+    shown = fleetest("ls", environment={"FLEETEST_MASTER": "127.0.0.1:1"})
+
+    assert shown.code == 3
+    assert "127.0.0.1:1 does not answer; trying again (1 of 1)\n" in shown.err
+    assert "fleetest: no master answers at 127.0.0.1:1" in shown.err
+
+
+def test_without_a_master_reading_commands_say_what_to_do(fleetest):
+    shown = fleetest("ls", environment={"FLEETEST_MASTER": ""})
+
+    assert shown.code == 3
+    assert "no cluster runs on this machine" in shown.err
+    assert "FLEETEST_MASTER" in shown.err
+
+
+def test_an_unexpected_error_is_an_id_and_a_place_not_a_traceback(fleetest, monkeypatch, tmp_path):
+    def broken(*_args, **_options):
+        raise ZeroDivisionError("the bug")
+
+    monkeypatch.setattr("fleetest.common.suite.suite_schema", broken)
+
+    shown = fleetest("schema")
+    debug = fleetest("schema", environment={"FLEETEST_DEBUG": "1"})
+
+    assert shown.code == debug.code == 3
+    assert "Traceback" not in shown.err
+    assert "ZeroDivisionError" in shown.err
+    log = tmp_path / "data" / "client.log"
+    assert "the bug" in log.read_text()
+    assert log.stat().st_mode & 0o077 == 0
+    assert "ZeroDivisionError: the bug" in debug.err
+
+
+def test_an_unexpected_error_is_told_also_where_no_log_can_be_written(fleetest, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("fleetest.common.suite.suite_schema", None)
+
+    shown = fleetest("schema", environment={"FLEETEST_DATA_DIR": str(tmp_path / "file")})
+
+    assert "Set FLEETEST_DEBUG=1" in shown.err
+
+
+def test_settings_that_make_no_sense_are_usage(fleetest):
+    assert fleetest("ls", environment={"FLEETEST_MASTER": "what?"}).code == 2
+
+
+@pytest.mark.parametrize("arguments", [("nothing",), ("ls", "--nothing"), ("ls", "-n", "0"), ("show", "a", "b"), ()])
+def test_wrong_usage_exits_with_2(fleetest, arguments):
+    shown = fleetest(*arguments)
+
+    assert shown.code == 2
+    assert "Usage: fleetest" in shown.err
+
+
+def test_a_misspelt_command_is_guessed(fleetest):
+    assert "Did you mean 'artifacts'?" in fleetest("artefacts").err
+
+
+def test_a_part_that_is_not_installed_is_named_with_the_cure(fleetest, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fleetest.master.commands", None)
+
+    shown = fleetest("up")
+
+    assert shown.code == 3
+    assert "pip install 'fleetest[embedded]'" in shown.err
+
+
+def test_a_reader_that_leaves_early_is_no_error(master):
+    code = "from fleetest.client.__main__ import main; main()"
+    command = f'{sys.executable} -c "{code}" ls -n 10000 -o json | head -c 10'
+
+    shown = subprocess.run(
+        ["/bin/sh", "-c", command],
+        env={"FLEETEST_MASTER": master.address, "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert shown.stderr == ""
+
+
+def test_stopping_with_ctrl_c_is_said_in_a_word(fleetest, monkeypatch):
+    def stopped(*_args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fleetest.common.suite.suite_schema", stopped)
+
+    shown = fleetest("schema")
+
+    assert (shown.code, shown.err) == (1, "\nfleetest: stopped\n")
+
+
+def test_every_kind_of_error_has_its_exit_code():
+    from fleetest.client.cli.exit_codes import exit_code_of_error, exit_code_of_run
+    from fleetest.common.states import RunState
+
+    assert [exit_code_of_run(state) for state in RunState] == [1, 0, 1, 3, 1]
+    assert exit_code_of_error(InvalidRequest("x")) == 2
+    assert exit_code_of_error(DependencyUnavailable("x")) == 3

@@ -1,0 +1,420 @@
+from __future__ import annotations
+
+import io
+from datetime import timedelta
+
+import pytest
+from rich.console import Console
+
+from fleetest.client.cli.choosing import choose_renderer
+from fleetest.client.convert import commit_from_proto
+from fleetest.client.view.area import live_area
+from fleetest.client.view.fold import RunView
+from fleetest.client.view.github import GitHubRenderer, annotation_lines, job_summary
+from fleetest.client.view.harmless import harmless, one_line
+from fleetest.client.view.live import LiveRenderer
+from fleetest.client.view.plain import PlainRenderer
+from fleetest.client.view.quiet import QuietRenderer
+from fleetest.client.view.sections import GitLabSections
+from fleetest.client.view.words import ago, clock_text, duration_text, size_text
+from fleetest.v1 import run_pb2
+from tests.unit.client.scripted_master import (
+    RUN_ID,
+    at,
+    attempt_ended,
+    commits,
+    failing_run,
+    finished,
+    passing_run,
+    planned,
+    result,
+    run_ended,
+    started,
+    submitted,
+    task,
+    task_ended,
+)
+
+HOSTILE = "t.py::x[\x1b[2J\x1b[31m\u202egnp\x07[bold]m\r\n::error::boo]"
+
+
+def console_to(stream, *, terminal=False, width=100, height=24):
+    return Console(
+        file=stream,
+        force_terminal=terminal,
+        width=width,
+        height=height,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        _environ={"TERM": "xterm-256color"},
+    )
+
+
+def shown(log, make, *, terminal=False, close=True, **size):
+    stream = io.StringIO()
+    renderer = make(console_to(stream, terminal=terminal, **size))
+    view = RunView(RUN_ID)
+    for message in log:
+        commit = commit_from_proto(message)
+        renderer.show(view, view.apply(commit), commit.at)
+        renderer.tick(view, commit.at)
+    if close:
+        renderer.close(view, at(10))
+    return stream.getvalue(), view
+
+
+def flaky_run():
+    return commits(
+        [submitted(task("lint"), task("unit"), task("after", "BLOCKED", needs=["unit"]))],
+        [started("unit"), planned("unit", "t.py::a", "t.py::slow")],
+        [finished("unit", result("t.py::a", "FAILED", message="first"), result("t.py::slow", seconds=65))],
+        [attempt_ended("unit", "LOST", reason="worker w1 is gone", will_retry=True)],
+        [started("unit", number=2), finished("unit", result("t.py::a"))],
+        [run_pb2.RunEvent(cancel_requested=run_pb2.CancelRequested(by="ann"))],
+        [task_ended("lint", "ERRORED", "no disk"), task_ended("unit", "PASSED"), task_ended("after", "SKIPPED")],
+        [run_ended("ERRORED", "lint errored")],
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "safe"),
+    [
+        ("plain ünïcode 日本", "plain ünïcode 日本"),
+        ("\x1b[31mred\x1b[0m", "red"),
+        ("\x1b[2J\x07", "\\x1b[2J\\x07"),
+        ("a\u202eb\u2066\ufeff", "a\\u202eb\\u2066\\ufeff"),
+        ("\udc80\U000e0041", "\\udc80\\U000e0041"),
+        ("one\r\ntwo\rthree\tfour", "one\ntwo\\x0dthree\tfour"),
+        ("ok\n  ::set-env name=x::y", "ok\n  : :set-env name=x::y"),
+        ("x ##[error]y", "x ## [error]y"),
+        ("\x9b31m", "\\x9b31m"),
+    ],
+)
+def test_text_from_outside_is_made_harmless(text, safe):
+    assert harmless(text) == safe
+
+
+def test_one_line_is_one_line_and_bounded():
+    assert one_line("a\nb\t c") == "a b c"
+    assert one_line("x" * 5000, limit=10) == "x" * 9 + "…"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text", "clock"),
+    [(0.042, "0.04s", "0:00"), (3.21, "3.2s", "0:03"), (125, "2m 05s", "2:05"), (3723, "1h 02m", "1:02:03")],
+)
+def test_durations_read_well(seconds, text, clock):
+    assert duration_text(timedelta(seconds=seconds)) == text
+    assert clock_text(timedelta(seconds=seconds)) == clock
+
+
+def test_sizes_and_ages_read_well():
+    assert [size_text(size) for size in (12, 2048, 5 << 20, 3 << 40)] == ["12 B", "2.0 KiB", "5.0 MiB", "3.0 TiB"]
+    assert [ago(at(0), at(seconds)) for seconds in (5, 120, 7200, 200000)] == ["5s ago", "2m ago", "2h ago", "2d ago"]
+    assert ago(None, at(0)) == ""
+
+
+def test_plain_lines_tell_each_change_each_failure_and_the_end():
+    text, _ = shown(failing_run(), PlainRenderer)
+
+    assert text.splitlines() == [
+        "run 01a1fbf0-6d2e  shop / ci",
+        "running unit",
+        "FAILED t.py::a  unit",
+        "    assert 1 == 2",
+        "    t.py:3",
+        "failed unit  1 passed, 1 failed  2.0s",
+        "",
+        "--- t.py::a (unit)",
+        "tb",
+        "E  assert",
+        "",
+        "✗ unit  failed  1 passed, 1 failed  2.0s",
+        "",
+        "FAILED  2 cases: 1 passed, 1 failed in 3.0s",
+        "see more: fleetest show 01a1fbf0-6d2e",
+        "          fleetest logs 01a1fbf0-6d2e unit",
+        "          fleetest retry 01a1fbf0-6d2e",
+    ]
+
+
+def test_plain_lines_tell_of_flaky_cases_lost_workers_and_cancelling():
+    text, _ = shown(flaky_run(), PlainRenderer)
+
+    assert "NOTE unit#0: its worker was lost: worker w1 is gone; what is left runs again\n" in text
+    assert "FLAKY t.py::a  unit  passed in try 2\n" in text
+    assert "STOP the run is being cancelled by ann\n" in text
+    assert "✗ lint   errored    no disk\n" in text
+    assert "– after  skipped\n" in text.replace("  \n", "\n")
+    assert "slowest\n  1m 05s  t.py::slow  unit\n" in text
+    assert "flaky: failed, then passed when tried again\n  t.py::a  unit  first\n" in text
+    assert "ERRORED  2 cases: 2 passed, 1 flaky, 1 retried in 7.0s\n  lint errored\n" in text
+
+
+def test_plain_lines_count_every_ten_seconds_while_something_changes():
+    stream = io.StringIO()
+    renderer = PlainRenderer(console_to(stream))
+    view = RunView(RUN_ID)
+    for message in failing_run()[:3]:
+        commit = commit_from_proto(message)
+        renderer.show(view, view.apply(commit), at(2))
+    before = stream.getvalue()
+
+    for seconds in (3, 11.9, 12, 13, 22, 32):
+        renderer.tick(view, at(seconds))
+
+    assert stream.getvalue().removeprefix(before) == "... 2 of 2 cases, 1 failed, 1 slot, 0:11, about 0:00 left\n"
+
+
+def test_plain_lines_say_how_to_learn_why_nothing_runs():
+    stream = io.StringIO()
+    renderer = PlainRenderer(console_to(stream))
+    view = RunView(RUN_ID)
+    view.apply(commit_from_proto(passing_run()[0]))
+    renderer.tick(view, at(0))
+
+    renderer.tick(view, at(11))
+
+    assert "nothing runs (why: fleetest explain 01a1fbf0-6d2e)" in stream.getvalue()
+
+
+@pytest.mark.parametrize("make", [PlainRenderer, QuietRenderer])
+def test_what_is_not_a_terminal_gets_no_control_characters_from_a_hostile_test(make):
+    log = commits(
+        [submitted(task("unit\x1b[2J"))],
+        [finished("unit\x1b[2J", result(HOSTILE, "FAILED", message=HOSTILE, details=HOSTILE, file="\x1b]0;x\x07"))],
+        [task_ended("unit\x1b[2J", "FAILED", HOSTILE), run_ended("FAILED", HOSTILE)],
+    )
+
+    text, _ = shown(log, make)
+
+    assert not set(text) & set(map(chr, [*range(10), *range(11, 32), 127, *range(128, 160), 0x202E]))
+    assert "[bold]m" in text
+    assert not [line for line in text.splitlines() if line.strip().startswith("::")]
+
+
+def test_quiet_tells_failures_and_one_last_line():
+    text, _ = shown(failing_run(), QuietRenderer)
+
+    assert text.splitlines() == [
+        "FAILED t.py::a  unit",
+        "    assert 1 == 2",
+        "    t.py:3",
+        "FAILED  2 cases: 1 passed, 1 failed in 3.0s  01a1fbf0-6d2e",
+    ]
+
+
+def test_a_failure_that_comes_again_is_not_explained_again():
+    log = commits(
+        [submitted(task("unit"))],
+        [finished("unit", result("a", "FAILED", message="because", file="t.py"))],
+        [finished("unit", result("a", "FAILED", message="because", file="t.py"))],
+    )
+
+    text, _ = shown(log, PlainRenderer, close=False)
+
+    assert text.count("because") == 1
+    assert "    t.py\n" in text
+    assert "FAILED a  unit  again, in try 2\n" in text
+
+
+def test_verbose_tells_tracebacks_and_output_at_once():
+    log = commits(
+        [submitted(task("unit"))],
+        [finished("unit", result("a", "FAILED", details="line 1\nline 2", stdout="said\n", log="logged"))],
+    )
+    stream = io.StringIO()
+    renderer = choose_renderer(console_to(stream), {}, verbosity=1)
+    view = RunView(RUN_ID)
+    for message in log:
+        renderer.show(view, view.apply(commit_from_proto(message)), at(1))
+
+    assert "    line 1\n    line 2\n    --- captured stdout\n    said\n    --- captured log\n    logged\n" in (
+        stream.getvalue()
+    )
+
+
+def area_text(view, *, width=80, height=24, seconds=10):
+    stream = io.StringIO()
+    console_to(stream, width=width, height=height).print(live_area(view, at(seconds), width=width, height=height))
+    return stream.getvalue()
+
+
+def a_view(*groups):
+    view = RunView(RUN_ID)
+    for message in commits(*groups):
+        view.apply(commit_from_proto(message))
+    return view
+
+
+def test_live_area_shows_each_state_of_a_task():
+    view = a_view(
+        [submitted(*(task(name) for name in ("q", "c", "r", "w", "p", "s")), task("b", "BLOCKED", needs=["r", "p"]))],
+        [started("c"), started("r"), planned("r", "a", "b", predicted=timedelta(seconds=30))],
+        [started("w"), planned("w", "x", "y"), finished("w", result("x", "FAILED")), attempt_ended("w")],
+        [finished("w", result("x")), task_ended("s", "SKIPPED", "no need")],
+        [finished("r", result("a", "FAILED")), finished("p", result("z")), task_ended("p", "PASSED")],
+    )
+
+    lines = [line.rstrip() for line in area_text(view).splitlines()]
+
+    assert lines[1].endswith("queued")
+    assert lines[2].endswith("collecting")
+    assert "1/2  1 failed  1 slot" in lines[3]
+    assert "━" in lines[3]
+    assert "1/2  1 flaky  waits for a slot" in lines[4]
+    assert lines[5].startswith("✓ p")
+    assert lines[5].endswith("1 passed")
+    assert lines[6].startswith("– s")
+    assert lines[6].endswith("skipped  no need")
+    assert lines[7].startswith("· b")
+    assert lines[7].endswith("waits for r, p")
+    assert lines[8] == "  3/5 cases · 1 failed · 1 flaky · 2 slots · 0:09 · at least 0:08 left"
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (40, 10), (20, 5), (200, 3)])
+def test_live_area_fits_any_terminal(width, height):
+    view = a_view(
+        [submitted(*(task(f"a-task-with-a-rather-long-name-{number}") for number in range(50)))],
+        [started("a-task-with-a-rather-long-name-40")],
+        [task_ended("a-task-with-a-rather-long-name-1", "PASSED")],
+    )
+
+    lines = area_text(view, width=width, height=height).splitlines()
+
+    assert len(lines) <= max(height - 1, 4)
+    assert all(len(line) <= width for line in lines)
+    assert "more task" in lines[-2]
+    if height == 24:
+        assert "long-name-40" in area_text(view, width=200, height=height)
+
+
+def test_live_view_prints_failures_above_and_takes_its_area_away():
+    text, _ = shown(failing_run(), LiveRenderer, terminal=True)
+
+    assert text.count("assert 1 == 2") == 1
+    assert text.endswith("fleetest retry 01a1fbf0-6d2e\x1b[0m\n")
+    assert "\x1b[?25l" in text
+    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
+
+
+def test_live_view_makes_room_for_a_question_and_comes_back():
+    stream = io.StringIO()
+    renderer = LiveRenderer(console_to(stream, terminal=True))
+    view = RunView(RUN_ID)
+    commit = commit_from_proto(passing_run()[0])
+    renderer.show(view, view.apply(commit), at(0))
+
+    with renderer.suspended():
+        renderer.note("a question")
+        assert stream.getvalue().count("\x1b[?25h") == 1
+    renderer.tick(view, at(1))
+    renderer.abandon()
+    renderer.abandon()
+
+    assert stream.getvalue().count("\x1b[?25l") == 2
+
+
+def test_github_gets_annotations_whose_text_cannot_break_out():
+    log = commits(
+        [submitted(task("unit"))],
+        [
+            finished(
+                "unit",
+                result("t.py::a[x,y:z]", "FAILED", message="100%\nwrong", file="tests/a,b.py", line=7),
+                result("t.py::b", "ERROR"),
+            )
+        ],
+        [task_ended("unit", "FAILED"), run_ended("FAILED")],
+    )
+    _, view = shown(log, PlainRenderer)
+
+    assert list(annotation_lines(view)) == [
+        "::error file=tests/a%2Cb.py,line=7,title=t.py%3A%3Aa[x%2Cy%3Az] (unit)::100%25%0Awrong",
+        "::error title=t.py%3A%3Ab (unit)::error",
+    ]
+
+
+def test_github_gets_a_job_summary(tmp_path):
+    summary = tmp_path / "summary.md"
+    summary.write_text("before\n")
+    log = failing_run()
+    log[2].events[0].cases_finished.results[0].details = "a < b\n</pre>"
+
+    text, _ = shown(log, lambda console: GitHubRenderer(PlainRenderer(console), console.file, summary))
+
+    assert "::error file=t.py,line=3,title=t.py%3A%3Aa (unit)::assert 1 == 2\n" in text
+    written = summary.read_text()
+    assert written.startswith("before\n## Fleetest: failed\n")
+    assert "| unit | failed | 1 passed, 1 failed | 2.0s |" in written
+    assert "<pre>a &lt; b\n&lt;/pre&gt;</pre>" in written
+
+
+def test_github_summary_stays_below_its_limit_and_cannot_be_broken_by_names():
+    log = commits(
+        [submitted(task("u|n*i<t"))],
+        [finished("u|n*i<t", *(result(f"c{number}", "FAILED", details="ü" * 3900) for number in range(300)))],
+    )
+    _, view = shown(log, PlainRenderer, close=False)
+
+    text = job_summary(view, at(5))
+
+    assert "u&#124;n&#42;i&lt;t" in text
+    assert len(text.encode()) < 1 << 20
+
+
+def test_a_summary_that_cannot_be_written_is_said(tmp_path):
+    text, _ = shown(
+        passing_run(), lambda console: GitHubRenderer(PlainRenderer(console), console.file, tmp_path / "no" / "file")
+    )
+
+    assert "the job summary could not be written" in text
+
+
+def test_gitlab_folds_each_failure():
+    text, _ = shown(failing_run(), lambda console: PlainRenderer(console, sections=GitLabSections(lambda: 7.9)))
+
+    assert "\x1b[0Ksection_start:7:t.py_a_unit__1[collapsed=true]\r\x1b[0Kt.py::a (unit)\n" in text
+    assert "\x1b[0Ksection_end:7:t.py_a_unit__1\r\x1b[0K\n" in text
+
+
+@pytest.mark.parametrize(
+    ("environment", "terminal", "verbosity", "kind"),
+    [
+        ({}, True, 0, LiveRenderer),
+        ({}, False, 0, PlainRenderer),
+        ({}, True, -1, QuietRenderer),
+        ({"GITLAB_CI": "true"}, True, 0, PlainRenderer),
+        ({"GITHUB_ACTIONS": "true"}, True, 0, GitHubRenderer),
+        ({"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": "/x"}, True, -1, GitHubRenderer),
+    ],
+)
+def test_renderer_fits_where_the_output_goes(environment, terminal, verbosity, kind):
+    console = console_to(io.StringIO(), terminal=terminal)
+
+    assert type(choose_renderer(console, environment, verbosity=verbosity)) is kind
+
+
+def test_a_dumb_terminal_gets_lines():
+    console = Console(file=io.StringIO(), force_terminal=True, _environ={"TERM": "dumb"})
+
+    assert isinstance(choose_renderer(console, {}, verbosity=0), PlainRenderer)
+
+
+def test_github_decorates_every_call_of_the_other_renderer():
+    stream = io.StringIO()
+    renderer = choose_renderer(console_to(stream), {"GITHUB_ACTIONS": "true"}, verbosity=0)
+    view = RunView(RUN_ID)
+    with renderer.suspended():
+        renderer.note("hello")
+    renderer.tick(view, at(0))
+    renderer.abandon()
+    for message in failing_run():
+        renderer.show(view, view.apply(commit_from_proto(message)), at(1))
+
+    renderer.close(view, at(2))
+
+    assert "hello\n" in stream.getvalue()
+    assert "::group::t.py::a (unit)\n" in stream.getvalue()
+    assert "::endgroup::\n" in stream.getvalue()
