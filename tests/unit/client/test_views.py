@@ -16,7 +16,8 @@ from fleetest.client.view.live import LiveRenderer
 from fleetest.client.view.plain import PlainRenderer
 from fleetest.client.view.quiet import QuietRenderer
 from fleetest.client.view.sections import GitLabSections
-from fleetest.client.view.words import ago, clock_text, duration_text, size_text
+from fleetest.client.view.words import ago, clock_text, duration_text, size_text, verdict_text
+from fleetest.common.results import Counts
 from fleetest.v1 import run_pb2
 from tests.unit.client.scripted_master import (
     RUN_ID,
@@ -107,6 +108,19 @@ def test_one_line_is_one_line_and_bounded():
 def test_durations_read_well(seconds, text, clock):
     assert duration_text(timedelta(seconds=seconds)) == text
     assert clock_text(timedelta(seconds=seconds)) == clock
+
+
+@pytest.mark.parametrize(
+    ("counts", "text"),
+    [
+        (Counts(planned=97, passed=90, failed=4), "4 of 97 failed"),
+        (Counts(planned=97, passed=12), "12 of 97"),
+        (Counts(planned=2, passed=1, skipped=1), "2 cases"),
+        (Counts(), ""),
+    ],
+)
+def test_the_shortest_word_on_counts(counts, text):
+    assert verdict_text(counts) == text
 
 
 def test_sizes_and_ages_read_well():

@@ -11,7 +11,7 @@ from fleetest.client.cli.connecting import connected, master_option, project_opt
 from fleetest.client.cli.output import output_option, print_json, print_table
 from fleetest.client.values import Run
 from fleetest.client.view.harmless import one_line
-from fleetest.client.view.words import ago, counts_text, duration_text, short_id, state_style
+from fleetest.client.view.words import ago, duration_text, short_id, state_style, verdict_text
 from fleetest.common.states import RunState
 
 if TYPE_CHECKING:
@@ -35,7 +35,9 @@ def ls(*, branch: str, state: str | None, limit: int, project: str, master: str,
         return
     now = datetime.now(UTC)
     print_table(
-        ("run", "state", "project", "suite", "branch", "cases", "took", "submitted"), (_row(each, now) for each in runs)
+        ("run", "state", "suite", "branch", "cases", "took", "submitted"),
+        (_row(each, now) for each in runs),
+        flexible=("suite", "branch", "cases"),
     )
 
 
@@ -50,10 +52,9 @@ def _row(run: Run, now: datetime) -> tuple[str | Text, ...]:
     return (
         short_id(run.run_id),
         Text(run.state.value, state_style(run.state)),
-        one_line(run.project),
-        one_line(run.suite_name),
+        one_line(f"{run.project}/{run.suite_name}"),
         one_line(run.version_control.branch),
-        counts_text(run.counts),
+        verdict_text(run.counts),
         duration_text((run.ended_at or now) - run.submitted_at),
         ago(run.submitted_at, now),
     )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import datetime, timedelta
 from enum import Enum
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["json_form", "output_option", "print_json", "print_lines", "print_table", "stderr_console"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+
+_NO_LIMIT: Final = 10_000
 
 
 def output_option(command: _Command) -> _Command:
@@ -86,20 +88,28 @@ def print_lines(lines: Iterable[Text]) -> None:
         console.print(line, soft_wrap=True)
 
 
-def print_table(headings: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
-    """A table: as wide as the terminal, or, for pipes, as its content."""
+def print_table(
+    headings: Sequence[str], rows: Iterable[Sequence[str | Text]], *, flexible: Collection[str] = ()
+) -> None:
+    """
+    A table: at most as wide as the terminal, or, for pipes, as wide as its content.
+
+    Args:
+        flexible: headings of the columns that are folded when there is not enough room.
+    """
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim")
     for heading in headings:
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold", no_wrap=heading not in flexible)
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
     console = _console(sys.stdout)
     if not console.is_terminal:
-        console.width = max(80, console.measure(table).maximum)
+        console.width = _NO_LIMIT
+        console.width = console.measure(table).maximum
     console.print(table)
 
 

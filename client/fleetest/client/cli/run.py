@@ -188,4 +188,5 @@ def _print_tasks(suite: Suite, output: str) -> None:
             )
             for task in suite.tasks
         ),
+        flexible=("task", "needs", "runs"),
     )

@@ -45,7 +45,11 @@ def show(*, run_id: str, task_id: str, every_case: bool, verbose: bool, project:
         return
     now = datetime.now(UTC)
     print_lines(_head(run, now))
-    print_table(("task", "state", "cases", "took", "why"), (_task_row(task, now) for task in run.tasks))
+    print_table(
+        ("task", "state", "cases", "took", "why"),
+        (_task_row(task, now) for task in run.tasks),
+        flexible=("task", "cases", "why"),
+    )
     print_lines(line for record in cases for line in _case_lines(record, verbose=verbose))
 
 

@@ -31,12 +31,14 @@ def workers(*, include_offline: bool, with_capabilities: bool, master: str, outp
         print_json(found)
         return
     now = datetime.now(UTC)
-    headings = ["worker", "state", "slots", "cpu", "memory", "host", "seen"]
-    rows = [_row(each, now) for each in found]
+    print_table(
+        ("worker", "state", "slots", "cpu", "memory", "host", "seen"),
+        (_row(each, now) for each in found),
+        flexible=("worker", "state", "host"),
+    )
     if with_capabilities:
-        headings.append("capabilities")
-        rows = [(*row, _capabilities(each)) for row, each in zip(rows, found, strict=True)]
-    print_table(headings, rows)
+        for each in found:
+            click.echo(f"\n{one_line(each.worker_id)}: {_capabilities(each)}")
 
 
 @click.command()

@@ -22,6 +22,7 @@ __all__ = [
     "short_id",
     "size_text",
     "state_style",
+    "verdict_text",
 ]
 
 _SHORT_ID: Final = 13
@@ -117,6 +118,15 @@ def counts_text(counts: Counts) -> str:
         (counts.flaky, "flaky"),
     )
     return ", ".join(f"{count:,} {word}" for count, word in shown if count)
+
+
+def verdict_text(counts: Counts) -> str:
+    """The shortest word on counts: `4 of 97 failed`, `12 of 97`, `97 cases`."""
+    if counts.bad:
+        return f"{counts.bad:,} of {counts.planned:,} failed"
+    if counts.done < counts.planned:
+        return f"{counts.done:,} of {counts.planned:,}"
+    return plural(counts.done, "case") if counts.done else ""
 
 
 def state_style(state: TaskState | RunState | WorkerState) -> str:
