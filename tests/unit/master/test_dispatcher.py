@@ -1,0 +1,245 @@
+"""Waiting shards and willing workers are brought together, on a real Redis and a real SQLite."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from fleetest.common.errors import DependencyUnavailable
+from fleetest.common.ids import new_run_id
+from fleetest.common.states import ShardKind, TaskState
+from fleetest.common.tasks import Resources
+from fleetest.master.queue.embedded_redis import EmbeddedRedis
+from fleetest.master.queue.ports import QueueEntry
+from fleetest.master.reports import Planned
+from fleetest.master.sessions import Assign, Session, Want
+from fleetest.master.store.ports import Commit
+from tests.tools.core import Core, instructions, open_core, until, unwritable
+from tests.tools.story import START, cases, command_task, pytest_task
+
+
+async def test_a_waiting_shard_goes_to_a_worker_that_wants_it(core: Core) -> None:
+    run_id = await core.submit(command_task(shards=2, env={"A": "1"}))
+    session = await core.connect(shards=1)
+
+    [assigned] = await core.assigned(session)
+
+    assert (assigned.ref.run_id, assigned.ref.shard_id, assigned.ref.token) == (run_id, "lint#0", 2)
+    assert (assigned.kind, assigned.number, assigned.shard_index, assigned.shard_count) == (ShardKind.EXECUTE, 1, 0, 2)
+    assert (assigned.task.env, assigned.case_ids) == ({"A": "1"}, ())
+    assert await core.queue.waiting(run_id) == {"lint#1"}
+    assert (await core.status(run_id)).tasks["lint"].state is TaskState.LEASED
+
+
+async def test_the_shards_of_a_plan_carry_their_cases(core: Core) -> None:
+    run_id = await core.submit(pytest_task(shards=2))
+    session = await core.connect(shards=9)
+    [planning] = await core.assigned(session)
+    await core.report(planning.ref, Planned(cases=cases("a", "b", "c")))
+
+    assigned = await core.assigned(session)
+
+    assert (planning.kind, planning.shard_count) == (ShardKind.PLAN, 1)
+    assert sorted(each.case_ids for each in assigned) == [("a", "c"), ("b",)]
+    assert {each.shard_count for each in assigned} == {2}
+    assert {each.ref.run_id for each in assigned} == {run_id}
+
+
+async def test_a_want_is_answered_even_when_there_is_nothing(core: Core) -> None:
+    session = await core.connect()
+
+    await core.dispatcher.dispatch()
+    await core.dispatcher.dispatch()
+
+    assert instructions(session) == [Assign(want_number=1, assigned=())]
+
+
+async def test_one_round_serves_many_workers_and_runs(core: Core) -> None:
+    runs = [await core.submit(command_task(shards=2)) for _ in range(3)]
+    sessions = [await core.connect(f"w{index}", shards=2) for index in range(3)]
+
+    await core.dispatcher.dispatch()
+
+    told = [told for session in sessions for told in instructions(session)]
+    refs = [each.ref for answer in told if isinstance(answer, Assign) for each in answer.assigned]
+    assert sorted(ref.run_id for ref in refs) == sorted(runs * 2)
+    assert [(await core.store.read(run_id))[-1].position for run_id in runs] == [2, 2, 2]
+
+
+async def test_what_a_worker_was_given_is_taken_off_what_it_wants(core: Core) -> None:
+    await core.submit(command_task(shards=5, resources=Resources(cpu_millis=3000)))
+    session = await core.connect(shards=4)
+
+    given = await core.assigned(session)
+
+    assert len(given) == 2
+    assert session.want == Want(
+        number=1, shards=2, free=Resources(cpu_millis=2000, memory_bytes=8 << 30, disk_bytes=8 << 30)
+    )
+
+
+async def test_a_draining_worker_gets_nothing(core: Core) -> None:
+    await core.submit(command_task())
+    session = await core.connect(draining=True)
+
+    assert await core.assigned(session) == []
+
+
+async def test_claims_go_back_when_the_store_fails(core: Core) -> None:
+    run_id = await core.submit(command_task())
+    session = await core.connect()
+
+    with unwritable(core.path):
+        assert await core.assigned(session) == []
+
+    assert await core.queue.waiting(run_id) == {"lint#0"}
+    assert len(await core.assigned(session)) == 1
+
+
+async def test_a_leftover_entry_of_a_shard_that_waits_no_more_is_dropped(core: Core) -> None:
+    run_id = await core.submit(command_task())
+    session = await core.connect()
+    await core.book.keeper(run_id).ask(lambda decider: decider.start_attempt("lint#0", "other", "other-1"))
+
+    assert await core.assigned(session) == []
+
+    assert await core.queue.waiting(run_id) == frozenset()
+
+
+async def test_an_entry_of_a_run_that_does_not_exist_is_dropped(core: Core) -> None:
+    run_id = new_run_id()
+    await core.queue.enqueue([_entry(run_id)])
+    session = await core.connect()
+
+    assert await core.assigned(session) == []
+
+    assert await core.queue.waiting(run_id) == frozenset()
+
+
+async def test_an_entry_of_a_run_that_cannot_be_read_is_dropped(core: Core) -> None:
+    run_id = new_run_id()
+    await core.store.append(Commit(run_id=run_id, position=1, at=START, events=b"from the future"))
+    await core.queue.enqueue([_entry(run_id)])
+    session = await core.connect()
+
+    assert await core.assigned(session) == []
+
+    assert await core.queue.waiting(run_id) == frozenset()
+
+
+async def test_a_task_gets_its_secrets_and_no_others(core: Core) -> None:
+    await core.submit(command_task(secrets=("TOKEN",)), secrets={"TOKEN": "s3cret", "OTHER": "x"})
+    session = await core.connect()
+
+    [assigned] = await core.assigned(session)
+
+    assert assigned.secrets == {"TOKEN": "s3cret"}
+    assert "s3cret" not in repr(assigned)
+
+
+async def test_a_task_whose_secret_is_gone_fails_and_says_so(core: Core) -> None:
+    run_id = await core.submit(command_task(secrets=("TOKEN",), retries=3))
+    session = await core.connect()
+
+    assert await core.assigned(session) == []
+
+    task = (await core.status(run_id)).tasks["lint"]
+    assert task.state is TaskState.FAILED
+    assert task.reason.startswith("the secret TOKEN is no longer held")
+
+
+async def test_what_began_for_a_stream_that_ended_meanwhile_waits_again(core: Core) -> None:
+    run_id = await core.submit(command_task())
+    session = await core.connect()
+    again = Session(session.presence)
+    dispatch = asyncio.create_task(core.dispatcher.dispatch())
+    await asyncio.sleep(0)
+
+    core.sessions.add(again)
+    await dispatch
+
+    status = await core.status(run_id)
+    shard = status.shard("lint#0")
+    assert shard is not None
+    assert (shard.waiting, shard.attempts, shard.mishaps) == (True, 1, 0)
+    assert shard.reason == "declined by w1: its stream ended before this was sent"
+    assert instructions(again) == []
+
+
+async def test_what_began_is_sent_although_redis_dies_before_the_claim_is_confirmed(
+    tmp_path: Path, embedded_redis: EmbeddedRedis
+) -> None:
+    async with open_core(tmp_path, embedded_redis.url, busy_timeout=timedelta(seconds=30)) as core:
+        run_id = await core.submit(command_task())
+        session = await core.connect()
+
+        with unwritable(core.path):
+            dispatch = asyncio.create_task(core.assigned(session))
+            await until(lambda: _claimed(core))
+            assert embedded_redis.pid is not None
+            os.kill(embedded_redis.pid, signal.SIGKILL)
+            await embedded_redis.wait()
+
+        assert [each.ref.shard_id for each in await dispatch] == ["lint#0"]
+        assert (await core.status(run_id)).tasks["lint"].live == 1
+
+
+async def test_dispatching_without_redis_says_so(core: Core, embedded_redis: EmbeddedRedis) -> None:
+    await core.connect()
+    await embedded_redis.stop()
+
+    with pytest.raises(DependencyUnavailable):
+        await core.dispatcher.dispatch()
+
+
+async def test_the_loop_dispatches_whatever_comes_and_survives_failures(
+    core: Core, embedded_redis: EmbeddedRedis
+) -> None:
+    session = await core.connect(shards=3)
+    first = await core.submit(command_task())
+    loop = asyncio.create_task(core.dispatcher.run())
+    try:
+        with unwritable(core.path):
+            await until(lambda: _told(session))  # that there is nothing: the store took no attempt
+        await until(lambda: _leased(core, first))
+
+        await embedded_redis.stop()
+        core.dispatcher.wake()
+        await asyncio.sleep(0)
+        await embedded_redis.start()
+        second = await core.submit(command_task())
+        await until(lambda: _leased(core, second))
+    finally:
+        loop.cancel()
+        with suppress(asyncio.CancelledError):
+            await loop
+
+
+async def _told(session: Session) -> bool:
+    return not session.instructions.empty()
+
+
+async def _leased(core: Core, *run_ids: str) -> bool:
+    return all([(await core.status(run_id)).tasks["lint"].live == 1 for run_id in run_ids])
+
+
+async def _claimed(core: Core) -> bool:
+    return await core.queue.depth() == 0
+
+
+def _entry(run_id: str) -> QueueEntry:
+    return QueueEntry(
+        run_id=run_id,
+        shard_id="lint#0",
+        project="p",
+        priority=50,
+        enqueued_at=START,
+        requirements={},
+        resources=Resources(),
+    )
