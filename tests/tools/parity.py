@@ -61,7 +61,7 @@ def plain(python: Path, directory: Path, arguments: Sequence[str]) -> Mapping[st
         if not file.exists():
             raise SystemExit(f"plain pytest failed:\n{done.stdout.decode()}{done.stderr.decode()}")
         return {
-            id_: Recorded(outcome=outcome, reason=reason)
+            id_.replace(str(copy.resolve()), "<workspace>"): Recorded(outcome=outcome, reason=reason)
             for id_, (outcome, reason) in json.loads(file.read_text()).items()
         }
 

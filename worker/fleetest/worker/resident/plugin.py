@@ -44,6 +44,10 @@ class ResidentPlugin:
         self._limit = config["text_limit_bytes"]
         self._seed = config["seed"]
         self._workspace = os.path.realpath(config["workspace"])
+        # Parameters may be paths, and each session has its own: what they are called must be the same everywhere.
+        self._own_paths = [(self._workspace, "<workspace>"), (config["workspace"], "<workspace>")]
+        if os.environ.get("TMPDIR"):
+            self._own_paths.append((os.environ["TMPDIR"], "<tmp>"))
         self._deselected = 0
         self._items: Dict[str, Any] = {}
         self._seen: Dict[str, int] = {}
@@ -87,6 +91,8 @@ class ResidentPlugin:
         self._channel.send(dict(result, event="collect_error" if report.outcome == "failed" else "collect_skip"))
 
     def _unique(self, node_id: str) -> str:
+        for path, name in self._own_paths:
+            node_id = node_id.replace(path, name)
         clean = self._outcome.bounded(node_id, self._limit)[0]
         count = self._seen[clean] = self._seen.get(clean, 0) + 1
         return clean if count == 1 else f"{clean} #{count}"

@@ -41,7 +41,7 @@ def read_report(path: Path, *, name: str) -> list[CaseResult]:
         root = fromstring(path.read_bytes())
     except ParseError as error:
         line = error.position[0]
-        return [_broken(name, line, f"{name}:{line}: not XML: {error.msg}")]
+        return [_broken(name, line, f"{name}:{line}: not XML: {str(error.msg).partition(': line')[0]}")]
     except (DefusedXmlException, ValueError, LookupError) as error:
         return [_broken(name, 0, f"{name}: not readable as XML: {error}")]
     except OSError as error:
@@ -106,7 +106,7 @@ def _duration(text: str) -> timedelta:
     """Seconds, as `1.5`, `1,5`, or with separated thousands: `1,234.5`."""
     cleaned = text.strip().replace(" ", "")
     cleaned = cleaned.replace(",", "") if "." in cleaned else cleaned.replace(",", ".")
-    if not re.fullmatch(r"\d+(\.\d*)?([eE][-+]?\d+)?|\.\d+", cleaned):
+    if not re.fullmatch(r"\d+(\.\d*)?([eE][-+]?\d+)?|\.\d+", cleaned, re.ASCII):
         return timedelta()
     seconds = float(cleaned)
     return timedelta(seconds=seconds) if seconds < _LONGEST_SECONDS else timedelta()

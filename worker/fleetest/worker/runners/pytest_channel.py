@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable, Mapping
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +26,7 @@ DESCRIPTOR_LOST: Final = 97
 """Exit code of a session that can no longer speak."""
 
 _LINE_LIMIT_BYTES: Final = 64 << 20
+_READ_BYTES: Final = 1 << 18
 
 Message = Mapping[str, Any]
 
@@ -54,18 +56,21 @@ class Channel:
         self._on_message = on_message
         self._on_garbage = on_garbage
         self._on_ended = on_ended
-        self._server: asyncio.Server | None = None
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._session: _Connection | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
         self._ended = asyncio.Event()
 
-    async def listen(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(lambda: _Connection(self._heard, self._lost), str(self._path))
+    def listen(self) -> None:
+        self._listener.setblocking(False)  # noqa: FBT003 - the standard library's own signature
+        self._listener.bind(str(self._path))
+        self._listener.listen()
+        self._spawn(self._accept())
 
     def send(self, message: Message) -> None:
         """Nothing happens when the session is gone: that is learnt from its process."""
-        if self._session is not None and not self._session.transport.is_closing():
-            self._session.transport.write(json.dumps(message).encode("ascii") + b"\n")
+        if self._session is not None:
+            self._session.unsent.put_nowait(json.dumps(message).encode("ascii") + b"\n")
 
     async def drain(self, within: timedelta) -> None:
         """Wait until all that an ended session has said has been read."""
@@ -73,12 +78,39 @@ class Channel:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ended.wait(), within.total_seconds())
 
-    def close(self) -> None:
-        if self._session is not None:
-            self._session.transport.close()
-        if self._server is not None:
-            self._server.close()
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        self._listener.close()
         self._path.unlink(missing_ok=True)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _accept(self) -> None:
+        while True:
+            accepted, _ = await asyncio.get_running_loop().sock_accept(self._listener)
+            self._spawn(self._serve(_Connection(accepted)))
+
+    async def _serve(self, connection: _Connection) -> None:
+        problem = ""
+        try:
+            async for line in connection.lines():
+                self._heard(connection, line)
+        except ValueError as error:
+            problem = str(error)
+        finally:
+            await connection.close()
+        if connection is self._session:
+            self._ended.set()
+            if problem:
+                self._on_garbage(f"something wrote into the session's own channel: {problem}")
+            else:
+                self._on_ended()
 
     def _heard(self, connection: _Connection, line: bytes) -> None:
         """
@@ -92,61 +124,65 @@ class Channel:
             self._on_message(message)
         elif self._session is None and self._is_hello(message):
             self._session = connection
+            connection.writer = asyncio.create_task(connection.write())
         else:
             raise ValueError("a stranger")
 
-    def _lost(self, connection: _Connection, problem: str) -> None:
-        if connection is self._session:
-            self._ended.set()
-            if problem:
-                self._on_garbage(f"something wrote into the session's own channel: {problem}")
-            else:
-                self._on_ended()
-
     def _is_hello(self, message: Message) -> bool:
         return (
-            message["event"] == "hello"
-            and message.get("protocol") == PROTOCOL
-            and message.get("token") == self._token
+            message["event"] == "hello" and message.get("protocol") == PROTOCOL and message.get("token") == self._token
         )
 
 
-class _Connection(asyncio.Protocol):
-    """Cuts what comes into lines. Not a stream: that forgets what it has read when the other side dies with a reset."""
+class _Connection:
+    """
+    One end of the line, read to its last byte even when the other end dies with something unread.
 
-    transport: asyncio.Transport
+    asyncio's streams and transports do not: an error of writing makes them drop what has come in.
+    """
 
-    def __init__(
-        self, heard: Callable[[_Connection, bytes], None], lost: Callable[[_Connection, str], None]
-    ) -> None:
-        self._heard = heard
-        self._lost = lost
-        self._unread: list[bytes] = []
-        self._unread_bytes = 0
-        self._problem = ""
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._socket.setblocking(False)  # noqa: FBT003 - the standard library's own signature
+        self.unsent: asyncio.Queue[bytes] = asyncio.Queue()
+        self.writer: asyncio.Task[None] | None = None
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+    async def close(self) -> None:
+        if self.writer is not None:
+            self.writer.cancel()
+            await asyncio.wait([self.writer])
+        self._socket.close()
 
-    def data_received(self, data: bytes) -> None:
-        if self._problem:
-            return
-        *lines, rest = data.split(b"\n")
-        try:
-            for line in lines:
-                self._heard(self, b"".join([*self._unread, line]))
-                self._unread, self._unread_bytes = [], 0
-            self._unread.append(rest)
-            self._unread_bytes += len(rest)
-            if self._unread_bytes > _LINE_LIMIT_BYTES:
+    async def lines(self) -> AsyncIterator[bytes]:
+        """
+        Raises:
+            ValueError: a line is longer than any message.
+        """
+        loop = asyncio.get_running_loop()
+        unread: list[bytes] = []
+        unread_bytes = 0
+        while content := await self._receive(loop):
+            *ends, rest = content.split(b"\n")
+            for end in ends:
+                yield b"".join([*unread, end])
+                unread, unread_bytes = [], 0
+            unread.append(rest)
+            unread_bytes += len(rest)
+            if unread_bytes > _LINE_LIMIT_BYTES:
                 raise ValueError("a line without end")
-        except ValueError as error:
-            self._problem = str(error)
-            self.transport.abort()
 
-    def connection_lost(self, _: Exception | None) -> None:
-        self._lost(self, self._problem)
+    async def write(self) -> None:
+        """Send what is put into `unsent`, until the other end is gone."""
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(OSError):
+            while True:
+                await loop.sock_sendall(self._socket, await self.unsent.get())
+
+    async def _receive(self, loop: asyncio.AbstractEventLoop) -> bytes:
+        try:
+            return await loop.sock_recv(self._socket, _READ_BYTES)
+        except OSError:
+            return b""
 
 
 def case_result(message: Message, *, started_at: datetime | None = None) -> CaseResult:

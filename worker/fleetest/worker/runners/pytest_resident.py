@@ -141,7 +141,7 @@ class Resident:
             on_garbage=self.hang_up,
             on_ended=self._expect_end,
         )
-        await self._channel.listen()
+        self._channel.listen()
         config = self._directory / "config.json"
         config.write_text(json.dumps(self._config(environment, spec, token)), encoding="utf-8")
 
@@ -157,7 +157,7 @@ class Resident:
                 output=write,
             )
         except BaseException:
-            self._channel.close()
+            await self._channel.close()
             raise
         self._watch = asyncio.create_task(self._wait())
 
@@ -242,7 +242,7 @@ class Resident:
         if self._lost is not None:
             self._lost.cancel()
         await self._channel.drain(_DRAIN)
-        self._channel.close()
+        await self._channel.close()
         await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
         self._on_gone(self, exit_code)
 

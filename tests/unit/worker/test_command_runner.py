@@ -1,0 +1,233 @@
+import asyncio
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleetest.common.states import Outcome, ShardKind, Verdict
+from fleetest.common.tasks import Resources
+from fleetest.worker.assignments import TaskSpec
+from fleetest.worker.runners.command import CommandRunner
+from tests.tools.local_worker import (
+    DirectoryBlobs,
+    RecordingReporter,
+    assignment,
+    environment,
+    make_spec,
+    run_cases,
+    suite,
+)
+
+GRACE = timedelta(seconds=5)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Any:
+    return suite(tmp_path / "w")
+
+
+def command_spec(workspace: Path, **changes: Any) -> Any:
+    return make_spec(workspace, type="command", task_id="lint", **changes)
+
+
+@asynccontextmanager
+async def opened(spec: TaskSpec, blobs: Any = Path("unused")) -> Any:
+    async with environment(spec) as place:
+        session = await CommandRunner(DirectoryBlobs(blobs)).open(spec, place)
+        try:
+            yield session
+        finally:
+            await session.close()
+
+
+async def run(spec: TaskSpec, **changes: Any) -> Any:
+    async with opened(spec) as session:
+        return await run_cases(session, spec, (), **changes)
+
+
+@pytest.mark.parametrize(
+    ("what", "outcome", "message"),
+    [
+        ({"shell": "echo fine"}, Outcome.PASSED, ""),
+        ({"command": ("true",)}, Outcome.PASSED, ""),
+        ({"shell": "echo broken; exit 3"}, Outcome.FAILED, "the command ended with exit code 3"),
+        ({"shell": "kill -9 $$"}, Outcome.FAILED, "the command was ended by SIGKILL (Killed)"),
+        ({"command": ("no-such-tool", "x")}, Outcome.FAILED, "command not found: no-such-tool"),
+        ({"shell": "no-such-tool x"}, Outcome.FAILED, "command not found (exit code 127): /bin/sh: 1: no-such-tool: not found"),
+        ({"shell": "touch plain; ./plain"}, Outcome.FAILED, "command not executable (exit code 126): /bin/sh: 1: ./plain: Permission denied"),
+        ({}, Outcome.FAILED, "the task has neither a command nor a shell line"),
+    ],
+)  # fmt: skip
+async def test_exit_code_is_the_verdict(workspace: Path, what: Any, outcome: Outcome, message: str) -> None:
+    ended, reporter = await run(command_spec(workspace, **what))
+
+    (result,) = reporter.results
+    assert (result.case_id, result.outcome, result.message) == ("lint", outcome, message)
+    assert ended.verdict is Verdict.COMPLETED
+    assert reporter.notes
+    if "echo" in what.get("shell", ""):
+        assert reporter.text.strip() in {"fine", "broken"}
+        assert result.details == ("broken" if outcome.bad else "")
+
+
+async def test_command_knows_its_shard_and_its_secrets(workspace: Path) -> None:
+    spec = command_spec(
+        workspace, shell="echo $FLEETEST_RUN_ID $FLEETEST_TASK $FLEETEST_SHARD_INDEX/$FLEETEST_SHARD_TOTAL $KEY"
+    )
+
+    _, reporter = await run(spec, shard_index=1, shard_count=3, secrets={"KEY": "k"})
+
+    assert reporter.text == "run lint 1/3 k\n"
+    assert reporter.results[0].case_id == "lint 2/3"
+
+
+async def test_plan_of_a_command_is_its_one_case(workspace: Path) -> None:
+    ended, reporter = await run(command_spec(workspace, shell="exit 1"), kind=ShardKind.PLAN)
+
+    assert [case.case_id for case in reporter.plan] == ["lint"]
+    assert reporter.results == []
+    assert ended.verdict is Verdict.COMPLETED
+
+
+REPORT = '<testsuite><testcase classname="a" name="one"/><testcase classname="a" name="two">{}</testcase></testsuite>'
+
+
+@pytest.mark.parametrize(
+    ("body", "exit_code", "outcomes"),
+    [
+        ("", 0, {"a::one": "passed", "a::two": "passed"}),
+        ("<failure message='no'/>", 1, {"a::one": "passed", "a::two": "failed"}),
+        ("", 1, {"a::one": "passed", "a::two": "passed", "lint": "failed"}),
+        ("<oops", 0, {"out/r.xml": "error"}),
+    ],
+)
+async def test_reports_become_cases(workspace: Path, body: Any, exit_code: int, outcomes: Any) -> None:
+    (workspace / "make.sh").write_text(
+        f"mkdir out; cat > out/r.xml <<'X'\n{REPORT.format(body)}\nX\nexit {exit_code}\n"
+    )
+    (workspace / "old.xml").write_text("<testsuite><testcase name='stale'/></testsuite>")
+    spec = command_spec(workspace, command=("sh", "make.sh"), reports=("**/*.xml",))
+
+    _, reporter = await run(spec)
+
+    assert {result.case_id: result.outcome.value for result in reporter.results} == outcomes
+
+
+async def test_command_without_its_report_is_judged_by_its_exit_code(workspace: Path) -> None:
+    _, reporter = await run(command_spec(workspace, shell="true", reports=("*.xml",)))
+
+    assert reporter.outcomes() == {"lint": "passed"}
+
+
+async def test_artifacts_are_stored(tmp_path: Path, workspace: Path) -> None:
+    spec = command_spec(
+        workspace, shell="mkdir out; echo x > out/a.txt; ln -s /etc/passwd out/b.txt", artifacts=("out",)
+    )
+
+    async with opened(spec, tmp_path / "blobs") as session:
+        _, reporter = await run_cases(session, spec, ())
+
+    assert [artifact.path for artifact in reporter.stored] == ["out/a.txt"]
+    assert reporter.problems == ["out/b.txt: is a link that leaves the workspace"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "verdict", "message"),
+    [
+        ("silence_timeout", Verdict.COMPLETED, "its silence limit of 0:00:01 has passed"),
+        ("total_timeout", Verdict.TIMED_OUT, "its total limit of 0:00:01 has passed"),
+    ],
+)
+async def test_limits_end_the_command(workspace: Path, limit: str, verdict: Verdict, message: str) -> None:
+    spec = command_spec(workspace, shell="echo begun; sleep 100", **{limit: timedelta(seconds=1)})
+
+    ended, reporter = await run(spec)
+
+    (result,) = reporter.results
+    assert (result.outcome, result.message, result.details) == (Outcome.TIMED_OUT, message, "begun")
+    assert ended.verdict is verdict
+
+
+async def test_output_puts_off_the_silence_limit(workspace: Path) -> None:
+    spec = command_spec(
+        workspace, shell="for i in 1 2 3 4 5 6; do echo $i; sleep 0.3; done", silence_timeout=timedelta(seconds=1)
+    )
+
+    _, reporter = await run(spec)
+
+    assert reporter.outcomes() == {"lint": "passed"}
+
+
+async def test_endless_output_is_bounded_by_the_total_limit(workspace: Path) -> None:
+    spec = command_spec(workspace, command=("yes",), total_timeout=timedelta(seconds=1))
+
+    ended, reporter = await run(spec)
+
+    assert ended.verdict is Verdict.TIMED_OUT
+    assert len(reporter.results[0].details) <= 32 << 10
+
+
+async def test_command_over_its_memory_limit_says_so(workspace: Path) -> None:
+    spec = command_spec(
+        workspace,
+        command=("python3", "-c", "import time; x = bytearray(300 << 20); time.sleep(60)"),
+        limits=Resources(memory_bytes=100 << 20),
+    )
+
+    _, reporter = await run(spec)
+
+    assert reporter.results[0].outcome is Outcome.FAILED
+    assert reporter.results[0].message.startswith("out of memory")
+
+
+async def test_running_and_waiting_commands_can_be_cancelled(workspace: Path) -> None:
+    spec = command_spec(workspace, shell="echo begun; sleep 100")
+
+    async with opened(spec) as session:
+        hungry = asyncio.Event()
+        session.on_hungry(hungry.set)
+        running, waiting = RecordingReporter(), RecordingReporter()
+        first, second = assignment(spec), assignment(spec, token=2)
+        first_future, second_future = session.submit(first, running), session.submit(second, waiting)
+        await running.until("begun")
+        assert session.backlog == 1
+        assert hungry.is_set()
+        assert session.sample() is not None
+        session.flush()
+        await session.stop(second.ref, reason="no need", grace=GRACE, finish_running_case=True)
+        await session.stop(first.ref, reason="superseded", grace=GRACE, finish_running_case=False)
+        await session.stop(first.ref, reason="again", grace=GRACE, finish_running_case=False)
+        assert session.sample() is None
+
+    assert (first_future.result().verdict, first_future.result().reason) == (Verdict.CANCELLED, "superseded")
+    assert (second_future.result().verdict, second_future.result().reason) == (Verdict.CANCELLED, "no need")
+    assert running.results == waiting.results == []
+
+
+async def test_gently_stopped_command_ends_as_itself(workspace: Path) -> None:
+    spec = command_spec(workspace, shell="echo begun; sleep 0.5")
+
+    async with opened(spec) as session:
+        reporter = RecordingReporter()
+        job = assignment(spec)
+        future = session.submit(job, reporter)
+        await reporter.until("begun")
+        await session.stop(job.ref, reason="drain", grace=GRACE, finish_running_case=True)
+
+    assert future.result().verdict is Verdict.COMPLETED
+    assert reporter.outcomes() == {"lint": "passed"}
+
+
+async def test_closed_session_cancels_what_it_had_and_what_comes(workspace: Path) -> None:
+    spec = command_spec(workspace, shell="echo begun; sleep 100")
+    reporter = RecordingReporter()
+
+    async with opened(spec) as session:
+        future = session.submit(assignment(spec), reporter)
+        await reporter.until("begun")
+    late = session.submit(assignment(spec, token=2), RecordingReporter())
+
+    assert future.result().verdict is Verdict.CANCELLED
+    assert late.result().verdict is Verdict.CANCELLED
