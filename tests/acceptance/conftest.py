@@ -9,11 +9,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from textwrap import dedent
 
 import psutil
 import pytest
+
+from fleetest.client import Client, Run
+from fleetest.common.cluster_file import ClusterFile
+from fleetest.common.results import CaseResult
+from fleetest.common.states import RunState
 
 FLEETEST = str(Path(sys.executable).with_name("fleetest"))
 
@@ -68,12 +74,45 @@ class Cluster:
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
+    @property
+    def address(self) -> str:
+        known = ClusterFile.read(self.directory)
+        assert known is not None
+        return known.address
+
+    @property
+    def join_token(self) -> str:
+        """What the supervisor gave its workers to show."""
+        return self.children("fleetest.worker")[0].environ()["FLEETEST_TOKEN"]
+
+    def client(self, **options: str) -> Client:
+        """The caller closes it."""
+        known = ClusterFile.read(self.directory)
+        assert known is not None
+        return Client(known.address, token=known.token, **options)
+
+    def submit(self, *arguments: str, cwd: Path, **environment: str) -> str:
+        """Hand a run in; answers its id at once."""
+        done = self.fleetest("run", "--detach", *arguments, cwd=cwd, **environment)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def ended(self, run_id: str) -> Run:
+        """The run, once it has ended."""
+        with self.client() as client:
+            for _ in client.watch(run_id):
+                pass
+            return client.get_run(run_id)
+
+    def results(self, run_id: str) -> dict[str, CaseResult]:
+        """The last result of every case, by its id."""
+        with self.client() as client:
+            return {case.result.case_id: case.result for case in client.cases(run_id)}
+
     def children(self, *words: str) -> list[psutil.Process]:
         """The supervisor's own children whose command lines hold all these words."""
         supervisor = psutil.Process(json.loads((self.directory / "cluster.json").read_text())["pid"])
-        return [
-            child for child in supervisor.children() if all(word in " ".join(child.cmdline()) for word in words)
-        ]
+        return [child for child in supervisor.children() if all(word in " ".join(child.cmdline()) for word in words)]
 
 
 def start_cluster(directory: Path, *options: str, **environment: str) -> Cluster:
@@ -87,12 +126,22 @@ def start_cluster(directory: Path, *options: str, **environment: str) -> Cluster
     return cluster
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Two workers with a slot each, shared by the tests of a module."""
+@pytest.fixture(scope="session")
+def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Two workers with a slot each. Tests ask for `cluster`, which is this one with nothing left to do."""
     running = start_cluster(tmp_path_factory.mktemp("cluster"), "--workers", "2", "--slots", "1")
     yield running
     assert running.fleetest("down").returncode == 0
+
+
+@pytest.fixture
+def cluster(shared_cluster: Cluster) -> Iterator[Cluster]:
+    """The shared cluster; what a test leaves running does not keep the next one waiting."""
+    yield shared_cluster
+    with shared_cluster.client() as client:
+        for run in client.list_runs(state=RunState.RUNNING):
+            client.cancel(run.run_id, grace=timedelta())
+            shared_cluster.ended(run.run_id)
 
 
 @pytest.fixture
@@ -107,12 +156,13 @@ def own_cluster(tmp_path: Path) -> Iterator[Cluster]:
 def project(tmp_path: Path) -> Callable[..., Path]:
     """Makes a directory of files: `project({"test_a.py": "..."})`."""
 
-    def make(files: Mapping[str, str]) -> Path:
-        root = tmp_path / "project"
-        for name, content in files.items():
-            path = root / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(dedent(content))
-        return root
+    return lambda files: write_files(tmp_path / "project", files)
 
-    return make
+
+def write_files(root: Path, files: Mapping[str, str]) -> Path:
+    """Texts by their paths below `root`; each may be indented as a whole. Answers `root`."""
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(dedent(content).lstrip("\n"))
+    return root

@@ -111,6 +111,7 @@ def _agent(settings: WorkerSettings, executors: list[Executor], runners: list[Ru
         make_roster=make_roster,
         host=LocalHost(clock),
         clock=clock,
+        id_patience=settings.id_patience,
     )
 
 

@@ -40,6 +40,7 @@ class WorkerSettings:
         cache_directory: of workspace files; workers of one machine may share it. Absent means in `directory`.
         cache_bytes: the most that the cache holds.
         idle_timeout: how long a slot keeps an unused session and its environment open.
+        id_patience: how long another worker of the same id may be a ghost of this one whose lease still runs.
     """
 
     masters: tuple[str, ...] = setting("FLEETEST_MASTER", _addresses, default=_LOCAL_MASTER)
@@ -51,4 +52,5 @@ class WorkerSettings:
     cache_directory: Path | None = setting("FLEETEST_CACHE_DIR", path, default=None)
     cache_bytes: int = setting("FLEETEST_WORKER_CACHE_BYTES", whole_number(at_least=1 << 20), default=8 << 30)
     idle_timeout: timedelta = setting("FLEETEST_WORKER_IDLE_TIMEOUT_SECONDS", seconds, default=timedelta(minutes=1))
+    id_patience: timedelta = setting("FLEETEST_WORKER_ID_PATIENCE_SECONDS", seconds, default=timedelta(seconds=45))
     log_level: str = setting("FLEETEST_LOG_LEVEL", text, default="info")
