@@ -86,7 +86,7 @@ class Places:
         """The place for a task; it is not removed before `close`."""
         identity = "\0".join((spec.project, spec.setup_digest if spec.setup else "", python, *spec.setup))
         key = hashlib.sha256(identity.encode()).hexdigest()[:12]
-        place = Place(root=self._root / "slots" / str(slot) / key)
+        place = Place(root=self._root / str(slot) / key)
         place.source.mkdir(parents=True, exist_ok=True)
         now = time.time()
         os.utime(place.root, (now, now))

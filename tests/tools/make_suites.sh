@@ -1,0 +1,33 @@
+#!/bin/sh
+# Fetches the test suites of real projects, as their source distributions carry them, with a virtual environment for
+# each, made once. The acceptance tests compare what Fleetest says of them with what plain pytest says.
+#
+# Usage: tests/tools/make_suites.sh [DIRECTORY]      (default: .cache/suites)
+set -eu
+cd "$(dirname "$0")/../.."
+target=${1:-.cache/suites}
+mkdir -p "$target"
+uv=.venv/bin/uv
+
+make_suite() { # NAME VERSION PACKAGES...
+    name=$1 version=$2
+    shift 2
+    marker=$target/$name/made
+    if [ -f "$marker" ] && [ "$(cat "$marker")" = "$version $*" ]; then
+        return 0
+    fi
+    rm -rf "${target:?}/$name"
+    mkdir -p "$target/$name/src"
+    .venv/bin/pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: \
+        --dest "$target/$name" "$name==$version"
+    tar -xzf "$target/$name"/*.tar.gz -C "$target/$name/src" --strip-components=1
+    "$uv" venv --quiet "$target/$name/venv" --python .venv/bin/python
+    "$uv" pip install --quiet --python "$target/$name/venv/bin/python" "$target/$name/src" "$@"
+    printf '%s\n' "$version $*" > "$marker"
+    echo "made $target/$name"
+}
+
+make_suite click 8.5.1 pytest
+make_suite attrs 26.1.0 pytest hypothesis cloudpickle pympler 'pytest-xdist[psutil]'
+make_suite jinja2 3.1.6 pytest trio
+make_suite werkzeug 3.1.9 pytest pytest-timeout cffi cryptography ephemeral-port-reserve
