@@ -360,3 +360,13 @@ def test_longest_unused_places_are_removed_but_never_open_ones(tmp_path: Path, w
     assert len(kept) == 5
     assert {opened[0].root, opened[8].root} <= kept
     assert last.source.is_dir()
+
+
+async def test_setup_that_fails_on_a_full_disk_is_no_fault_of_the_task(
+    executor: ProcessExecutor, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fleetest.worker.executors.setup._FULL_BYTES", 1 << 60)
+    spec = make_spec(workspace, setup=("exit 1",), setup_digest="d")
+
+    with pytest.raises(CapacityExceeded, match="was full when setup failed"):
+        await executor.prepare(spec, slot=0, secrets={}, output=Output())

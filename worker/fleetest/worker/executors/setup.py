@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from fleetest.common.errors import CapacityExceeded
 from fleetest.worker.assignments import TaskSpec
 from fleetest.worker.errors import SetupFailed
 from fleetest.worker.executors.places import Place
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["run_setup"]
 
+_FULL_BYTES: Final = 1 << 20
 _GRACE: Final = timedelta(seconds=2)
 
 
@@ -32,6 +35,7 @@ async def run_setup(
 
     Raises:
         SetupFailed: a line failed; those after it have not run.
+        CapacityExceeded: a line failed, and the disk is full.
     """
     place.forget_setup()
     before = await asyncio.to_thread(snapshot, place.source)
@@ -68,5 +72,7 @@ async def _run(
         await process.stop(_GRACE)
         raise
     if exit_code != 0:
+        if shutil.disk_usage(environment.host_source).free < _FULL_BYTES:
+            raise CapacityExceeded(f"the disk of {environment.host_source} was full when setup failed: {line}")
         reason = process.end_reason
         raise SetupFailed(line, exit_code, "\n".join(part for part in (tail.text(), reason) if part))

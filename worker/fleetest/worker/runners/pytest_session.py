@@ -67,14 +67,18 @@ class PytestSession:
 
     def submit(self, assignment: Assignment, reporter: Reporter) -> asyncio.Future[Ended]:
         attempt = Attempt(assignment=assignment, reporter=reporter, future=self._loop.create_future())
-        if self._server.done():
+        if self._closing:
             attempt.future.set_result(Ended(verdict=Verdict.CANCELLED, reason=_CLOSED))
         else:
-            self._events.put_nowait(lambda: self._take(attempt))
+            # In line at once, so that `backlog` counts it; the one task only ever looks at the front.
+            self._attempts.append(attempt)
+            self._flush_wanted = False
+            self._wake()
         return attempt.future
 
     def flush(self) -> None:
-        self._events.put_nowait(self._want_flush)
+        self._flush_wanted = True
+        self._wake()
 
     @property
     def backlog(self) -> int:
@@ -90,9 +94,11 @@ class PytestSession:
 
         async def cancel() -> None:
             attempt = next((other for other in self._attempts if other.assignment.ref == ref), None)
-            if attempt is not None:
-                await how(attempt, reason, grace)
-            stopping.set_result(attempt)
+            try:
+                if attempt is not None:
+                    await how(attempt, reason, grace)
+            finally:
+                stopping.set_result(attempt)
 
         if self._server.done():
             return
@@ -136,14 +142,9 @@ class PytestSession:
             if done is not None:
                 await done
 
-    def _take(self, attempt: Attempt) -> None:
-        self._attempts.append(attempt)
-        self._flush_wanted = False
-        if self._closing:
-            self._end(attempt, Verdict.CANCELLED, _CLOSED)
-
-    def _want_flush(self) -> None:
-        self._flush_wanted = True
+    def _wake(self) -> None:
+        """Let the one task look at what has changed."""
+        self._events.put_nowait(lambda: None)
 
     async def _end_all(self) -> None:
         self._closing = True
