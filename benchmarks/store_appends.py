@@ -55,9 +55,7 @@ async def _append(directory: Path, *, writers: int) -> None:
             return append
 
         per_second, milliseconds = await _measure([writer() for _ in range(writers)])
-    print(
-        f"append      {writers:5} at a time              {per_second:9,.0f} commits/s  {milliseconds:7.2f} ms each"
-    )
+    print(f"append      {writers:5} at a time              {per_second:9,.0f} commits/s  {milliseconds:7.2f} ms each")
 
 
 async def _save_cases(directory: Path, *, rows_per_batch: int, writers: int) -> None:

@@ -13,13 +13,14 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TypeVar
 
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from fleetest.common.errors import InvalidRequest
 from fleetest.common.results import Artifact, CaseResult, PlannedCase, ResourceSample, ResourceUsage, VersionControl
 from fleetest.common.states import Outcome, RunState, ShardKind, TaskState, Verdict, WorkerState
 from fleetest.common.tasks import Resources
 from fleetest.v1 import fleet_pb2, types_pb2
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
 
 __all__ = [
     "artifact_from_proto",
@@ -84,9 +85,7 @@ run_state_to_proto, run_state_from_proto = _enum_codec(RunState, types_pb2.RunSt
 outcome_to_proto, outcome_from_proto = _enum_codec(Outcome, types_pb2.Outcome.items(), "OUTCOME")
 shard_kind_to_proto, shard_kind_from_proto = _enum_codec(ShardKind, types_pb2.ShardKind.items(), "SHARD_KIND")
 verdict_to_proto, verdict_from_proto = _enum_codec(Verdict, types_pb2.Verdict.items(), "VERDICT")
-worker_state_to_proto, worker_state_from_proto = _enum_codec(
-    WorkerState, fleet_pb2.WorkerState.items(), "WORKER_STATE"
-)
+worker_state_to_proto, worker_state_from_proto = _enum_codec(WorkerState, fleet_pb2.WorkerState.items(), "WORKER_STATE")
 
 
 def text_to_proto(value: str) -> str:
@@ -128,9 +127,7 @@ def resources_to_proto(value: Resources) -> types_pb2.Resources:
 
 
 def resources_from_proto(message: types_pb2.Resources) -> Resources:
-    return Resources(
-        cpu_millis=message.cpu_millis, memory_bytes=message.memory_bytes, disk_bytes=message.disk_bytes
-    )
+    return Resources(cpu_millis=message.cpu_millis, memory_bytes=message.memory_bytes, disk_bytes=message.disk_bytes)
 
 
 def resource_sample_to_proto(value: ResourceSample) -> types_pb2.ResourceSample:

@@ -7,7 +7,8 @@ serialised `SuiteProblems`.
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterable
+from typing import Final, cast
 
 import grpc
 
@@ -76,7 +77,9 @@ def error_from(rpc_error: grpc.RpcError) -> FleetestError:
     """
     code = rpc_error.code()
     message = rpc_error.details() or code.name.lower()
-    metadata = {key: value for key, value in rpc_error.trailing_metadata() or () if isinstance(value, bytes)}
+    # grpc and grpc.aio have types of their own for it; both hold pairs.
+    pairs = cast("Iterable[tuple[str, str | bytes]]", rpc_error.trailing_metadata() or ())
+    metadata = {key: value for key, value in pairs if isinstance(value, bytes)}
     hint = metadata.get(_HINT_KEY, b"").decode(errors="replace")
     if code is grpc.StatusCode.INVALID_ARGUMENT and _PROBLEMS_KEY in metadata:
         return SuiteInvalid(_unpack_problems(metadata[_PROBLEMS_KEY]))

@@ -24,11 +24,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from fleetest.common.backoff import Backoff
 from fleetest.common.clock import Clock
+from fleetest.common.cluster_file import ClusterFile, hold_lock
 from fleetest.common.errors import DependencyUnavailable
 from fleetest.common.ids import new_token
 from fleetest.common.tether import TETHER_VARIABLE
 from fleetest.common.version import version
-from fleetest.common.cluster_file import ClusterFile, hold_lock
 from fleetest.master.queue.embedded_redis import EmbeddedRedis
 
 __all__ = ["Cluster", "ClusterShape"]

@@ -3,16 +3,17 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+from hypothesis import given
+from hypothesis import strategies as st
+
 from fleetest.common import convert
 from fleetest.common.errors import InvalidRequest
 from fleetest.common.results import Artifact, CaseResult, PlannedCase, ResourceSample, ResourceUsage, VersionControl
 from fleetest.common.states import Outcome, RunState, ShardKind, TaskState, Verdict, WorkerState
 from fleetest.common.tasks import Resources
 from fleetest.v1 import types_pb2
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
-from hypothesis import given
-from hypothesis import strategies as st
 
 texts = st.text(st.characters(codec="utf-8"), max_size=20)
 sizes = st.integers(0, 2**63 - 1)

@@ -6,6 +6,7 @@ from datetime import datetime
 
 import pytest
 import structlog
+
 from fleetest.common.logging import configure_logging
 
 

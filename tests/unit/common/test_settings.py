@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+
 from fleetest.common.errors import InvalidRequest
 from fleetest.common.settings import (
     Secret,

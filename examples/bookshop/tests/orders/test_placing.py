@@ -1,7 +1,6 @@
 import time
 
 import pytest
-
 from bookshop.pricing import Line
 
 

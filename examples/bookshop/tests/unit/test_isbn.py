@@ -1,5 +1,4 @@
 import pytest
-
 from bookshop.isbn import check_digit, is_valid
 
 

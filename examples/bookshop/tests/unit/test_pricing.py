@@ -1,7 +1,6 @@
 import sys
 
 import pytest
-
 from bookshop.pricing import Line, discount, shipping, subtotal, total, vat
 
 

@@ -66,8 +66,7 @@ class SqliteProjections:
 
     async def save_cases(self, cases: Sequence[CaseRow]) -> None:
         rows = [
-            (c.run_id, c.task_id, c.case_id, c.index, c.outcome, c.flaky, c.position, to_json(c.body))
-            for c in cases
+            (c.run_id, c.task_id, c.case_id, c.index, c.outcome, c.flaky, c.position, to_json(c.body)) for c in cases
         ]
         await self._database.write(lambda connection: _write(connection, _SAVE_CASE, rows))
 
