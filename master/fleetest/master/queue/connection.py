@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -78,7 +79,11 @@ def redis_errors() -> Iterator[None]:
     Raise `DependencyUnavailable` for whatever says that Redis cannot serve us now.
 
     What is left, such as an error in one of our scripts, is a defect of ours and passes unchanged.
+
+    Before Python 3.12, `asyncio.wait_for`, in which redis-py sends, loses a cancellation that comes as it ends: it is
+    raised here.
     """
+    cancellations = _cancellations()
     try:
         yield
     except _UNAVAILABLE as error:
@@ -87,6 +92,14 @@ def redis_errors() -> Iterator[None]:
         if isinstance(error, ResponseError) and str(error).startswith(_UNAVAILABLE_REPLIES):
             raise _unavailable(error) from error
         raise
+    finally:
+        if _cancellations() > cancellations:
+            raise asyncio.CancelledError
+
+
+def _cancellations() -> int:
+    task = asyncio.current_task()
+    return task.cancelling() if task is not None else 0
 
 
 def _unavailable(error: Exception) -> DependencyUnavailable:
