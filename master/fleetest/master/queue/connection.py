@@ -98,7 +98,10 @@ def redis_errors() -> Iterator[None]:
 
 
 def _cancellations() -> int:
-    task = asyncio.current_task()
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # no loop, no task
+        return 0
     return task.cancelling() if task is not None else 0
 
 
