@@ -101,31 +101,34 @@ def _where_it_runs(task: TaskStatus) -> Iterator[Reason]:
 
 
 def _reasons_to_wait(task: TaskStatus, workers: Sequence[Presence], place: QueuePlace | None) -> Iterator[Reason]:
-    if place is not None and place.ready_at is not None:
-        message = f"it waits until {place.ready_at:%H:%M:%S} UTC before its next attempt"
-        yield Reason(kind=ReasonKind.RETRY_WAIT, message=message)
     if not workers:
         yield Reason(kind=ReasonKind.NO_WORKERS, message="no worker is connected; start one with: fleetest worker")
     else:
         yield from _unmet(task, workers)
-    if place is not None and place.position > 1:
+    if place is None:
+        message = "it is about to be handed to a worker, or to be queued again"
+        yield Reason(kind=ReasonKind.BEHIND_OTHERS, message=message)
+    elif place.ready_at is not None:
+        message = f"it waits until {place.ready_at:%H:%M:%S} UTC before its next attempt"
+        yield Reason(kind=ReasonKind.RETRY_WAIT, message=message)
+    elif place.position > 1:
         yield Reason(
             kind=ReasonKind.BEHIND_OTHERS,
             message=f"{place.position - 1} of {place.queue_length} in its queue come before it "
             "(priority, then fair share between projects, then age)",
             queue_position=place.position,
         )
-    elif place is not None:
+    else:
         yield Reason(kind=ReasonKind.BEHIND_OTHERS, message="it is next in its queue", queue_position=1)
 
 
 def _unmet(task: TaskStatus, workers: Sequence[Presence]) -> Iterator[Reason]:
     total = len(workers)
 
-    def reason(kind: ReasonKind, concerned: Sequence[Presence], message: str, constraint: str = "") -> Reason:
+    def reason(kind: ReasonKind, concerned: Sequence[Presence], one: str, many: str, constraint: str = "") -> Reason:
         return Reason(
             kind=kind,
-            message=f"{len(concerned)} of {_workers(total)} {message}",
+            message=f"{len(concerned)} of {_workers(total)} {one if len(concerned) == 1 else many}",
             workers=len(concerned),
             workers_total=total,
             constraint=constraint,
@@ -136,24 +139,30 @@ def _unmet(task: TaskStatus, workers: Sequence[Presence]) -> Iterator[Reason]:
         lacking = [worker for worker in workers if worker.capabilities.get(key) != value]
         able = [worker for worker in able if worker not in lacking]
         if lacking:
-            yield reason(ReasonKind.MISSING_CAPABILITY, lacking, f"lack {key}={value}", f"{key}={value}")
+            wanted = f"{key}={value}"
+            yield reason(ReasonKind.MISSING_CAPABILITY, lacking, f"lacks {wanted}", f"lack {wanted}", wanted)
     needed = task.task.resources
     small = [worker for worker in able if not needed.fits(worker.capacity)]
     if small:
         constraint = _largest_excess(needed, small)
-        yield reason(ReasonKind.TOO_LARGE, small, f"are too small: it needs {constraint}", constraint)
+        why = f"too small: it needs {constraint}"
+        yield reason(ReasonKind.TOO_LARGE, small, f"is {why}", f"are {why}", constraint)
     able = [worker for worker in able if worker not in small]
     draining = [worker for worker in able if worker.draining]
     if draining:
-        yield reason(ReasonKind.WORKERS_DRAINING, draining, "are draining and take no more work")
+        yield reason(
+            ReasonKind.WORKERS_DRAINING, draining, "drains and takes no more work", "drain and take no more work"
+        )
     unready = [worker for worker in able if not worker.ready and not worker.draining]
     if unready:
         why = unready[0].not_ready_reason
-        yield reason(ReasonKind.WORKERS_NOT_READY, unready, f"are not ready: {why}")
+        yield reason(ReasonKind.WORKERS_NOT_READY, unready, f"is not ready: {why}", f"are not ready: {why}")
     able = [worker for worker in able if worker.ready and not worker.draining]
     busy = [worker for worker in able if worker.slots_used >= worker.slots or not needed.fits(worker.free)]
     if busy:
-        yield reason(ReasonKind.WORKERS_BUSY, busy, "could run it, but have no slot or room free now")
+        could = "could run it, but"
+        one, many = f"{could} has no slot or room free now", f"{could} have no slot or room free now"
+        yield reason(ReasonKind.WORKERS_BUSY, busy, one, many)
 
 
 def _largest_excess(needed: Resources, workers: Sequence[Presence]) -> str:
