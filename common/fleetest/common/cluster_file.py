@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Final
 
@@ -48,8 +48,9 @@ class ClusterFile:
     def read(cls, directory: Path) -> ClusterFile | None:
         """`None` when there is none, or it is not whole."""
         try:
-            return cls(**json.loads(cls.path(directory).read_text()))
-        except (OSError, ValueError, TypeError):
+            stored = json.loads(cls.path(directory).read_text())
+            return cls(**{each.name: stored[each.name] for each in fields(cls)})  # a newer one may say more
+        except (OSError, ValueError, TypeError, KeyError):
             return None
 
     def write(self, directory: Path) -> None:

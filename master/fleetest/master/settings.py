@@ -43,13 +43,23 @@ class MasterSettings:
     def check(self) -> None:
         """
         Raises:
-            InvalidRequest: it would serve the network without asking who calls.
+            InvalidRequest: the address has no port; it would serve the network without asking who calls; or it would
+                admit clients and no workers, or the other way round.
         """
+        if not self.address.startswith("unix:") and not self.address.rpartition(":")[2].isdecimal():
+            raise InvalidRequest(
+                f"{self.address!r} has no port", hint="FLEETEST_LISTEN_ADDRESS reads host:port, such as 127.0.0.1:50051"
+            )
         host = self.address.partition(":")[0] if self.address.startswith("unix:") else _host(self.address)
         if not _is_loopback(host) and not (self.client_token and self.join_token):
             raise InvalidRequest(
                 f"refusing to listen on {self.address} without tokens: anybody could run programs here",
                 hint="set FLEETEST_TOKEN (for clients) and FLEETEST_JOIN_TOKEN (for workers), or listen on 127.0.0.1",
+            )
+        if bool(self.client_token) != bool(self.join_token):
+            raise InvalidRequest(
+                "one of two tokens is set: nobody without a token would get in, and one side could have none",
+                hint="set both FLEETEST_TOKEN (for clients) and FLEETEST_JOIN_TOKEN (for workers), or neither",
             )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fleetest.common.blobs import BlobStore
-from fleetest.common.convert_workspace import parse_manifest
+from fleetest.common.convert_workspace import MAX_MANIFEST_BYTES, parse_manifest
 from fleetest.common.errors import NotFound, WrongState
 from fleetest.common.workspace import Workspace
 
@@ -24,7 +24,7 @@ class BlobWorkspaces:
         """
         hint = "upload the workspace before the run is submitted"
         try:
-            manifest = b"".join([chunk async for chunk in self._blobs.read(workspace_digest)])
+            manifest = await self._read(workspace_digest)
         except NotFound:
             raise WrongState(f"the workspace {workspace_digest} has not been uploaded", hint=hint) from None
         workspace = parse_manifest(manifest)
@@ -35,3 +35,12 @@ class BlobWorkspaces:
                 f"{len(missing)} files of the workspace have not been uploaded, {first} among them", hint=hint
             )
         return workspace
+
+    async def _read(self, digest: str) -> bytes:
+        """No further than a manifest can be long: any blob may be named."""
+        content = bytearray()
+        async for chunk in self._blobs.read(digest):
+            content += chunk
+            if len(content) > MAX_MANIFEST_BYTES:
+                break
+        return bytes(content)

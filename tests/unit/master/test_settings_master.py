@@ -1,0 +1,52 @@
+"""How a master's settings may be combined."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fleetest.common.errors import InvalidRequest
+from fleetest.common.settings import Secret
+from fleetest.master.settings import MasterSettings
+
+
+def settings(address: str, *, client: str = "", join: str = "") -> MasterSettings:
+    return MasterSettings(
+        address=address,
+        data_directory=Path("/nowhere"),
+        redis_url="unix:///nowhere",
+        client_token=Secret(client),
+        join_token=Secret(join),
+    )
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:0", "127.8.8.8:1", "[::1]:50051", "localhost:50051", "unix:/run/x"])
+def test_on_loopback_no_tokens_are_needed(address: str) -> None:
+    settings(address).check()
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:50051", "[::]:1", "10.0.0.1:1", "example.com:1", ":50051"])
+def test_the_network_is_not_served_without_tokens(address: str) -> None:
+    settings(address, client="a", join="b").check()
+
+    with pytest.raises(InvalidRequest, match="refusing to listen") as refused:
+        settings(address).check()
+    assert "FLEETEST_JOIN_TOKEN" in refused.value.hint
+
+
+@pytest.mark.parametrize(("client", "join"), [("a", ""), ("", "b")])
+@pytest.mark.parametrize("address", ["127.0.0.1:50051", "0.0.0.0:50051"])
+def test_one_token_alone_would_lock_somebody_out(address: str, client: str, join: str) -> None:
+    with pytest.raises(InvalidRequest):
+        settings(address, client=client, join=join).check()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "localhost:", "127.0.0.1:http", ""])
+def test_an_address_has_a_port(address: str) -> None:
+    with pytest.raises(InvalidRequest, match="has no port"):
+        settings(address, client="a", join="b").check()
+
+
+def test_tokens_are_not_shown() -> None:
+    assert "s3cret" not in repr(settings("127.0.0.1:0", client="s3cret", join="s3cret"))
