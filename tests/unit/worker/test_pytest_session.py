@@ -2,6 +2,7 @@ import asyncio
 import venv
 from datetime import timedelta
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import psutil
@@ -109,6 +110,36 @@ async def test_fixtures_stay_alive_between_attempts_until_flushed(tmp_path: Path
     assert first.outcomes() == {"test_1": "passed"}
     assert second.outcomes() == {"test_2": "passed"}
     assert third.named("test_3").message == "assert 3 == 2"
+
+
+async def test_session_is_not_hungry_behind_a_slow_case(tmp_path: Path) -> None:
+    """What it asked for early would wait here, while another slot may be idle."""
+    go, begun = tmp_path / "go", tmp_path / "begun"
+    slow = f"""
+        import time, pathlib
+        def test_1():
+            pathlib.Path({str(begun)!r}).touch()
+            while not pathlib.Path({str(go)!r}).exists():
+                time.sleep(0.01)
+        def test_2(): pass
+        """
+    workspace = suite(tmp_path / "w", test_a=dedent(slow))
+    spec = make_spec(workspace)
+
+    async with opened(spec) as session:
+        hungry = asyncio.Event()
+        session.on_hungry(hungry.set)
+        future = session.submit(assignment(spec, ["test_a.py::test_1", "test_a.py::test_2"]), RecordingReporter())
+        async with asyncio.timeout(60):
+            while not begun.exists():
+                await asyncio.sleep(0.01)
+        asked_early = hungry.is_set()
+        go.touch()
+        await asyncio.wait_for(hungry.wait(), 60)
+        session.flush()
+        await future
+
+    assert not asked_early
 
 
 async def test_session_says_when_it_is_hungry(tmp_path: Path) -> None:

@@ -160,7 +160,7 @@ class Session(Protocol):
         """How many cases, or commands, it has not started yet, a held-back one included."""
 
     def on_hungry(self, callback: Callable[[], None]) -> None:
-        """`callback` is called whenever the backlog falls to one or less while an attempt is under way."""
+        """`callback` is called when an attempt is under way and it would help to know what comes next."""
 
     async def stop(self, ref: AttemptRef, *, reason: str, grace: timedelta, finish_running_case: bool) -> None:
         """End one attempt as cancelled; its future is done when this returns."""

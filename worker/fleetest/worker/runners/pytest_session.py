@@ -33,6 +33,7 @@ __all__ = ["PytestSession"]
 
 _CLOSED: Final = "the session is closed"
 _ORDERLY: Final = frozenset({"exit", "limit"})  # kinds of stop after which pytest ends by itself, as it was asked
+_QUICK: Final = timedelta(milliseconds=50)
 _log = structlog.get_logger(__name__)
 
 Event = Callable[[], Awaitable[None] | None]
@@ -58,7 +59,8 @@ class PytestSession:
         self._flush_wanted = False
         self._closing = False
         self._hungry: list[Callable[[], None]] = []
-        self._backlog = 0
+        self._last_pace = (0, False)
+        self._last_duration = timedelta.max
         self._finishing: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._server = asyncio.create_task(self._serve())
@@ -274,7 +276,9 @@ class PytestSession:
         resident.finished += 1
         if running is None or running.case.case_id != message["id"]:
             raise ValueError(f"a result for {message['id']!r}, which does not run")
-        self._report(running, case_result(message, started_at=running.started_at))
+        result = case_result(message, started_at=running.started_at)
+        self._last_duration = result.duration
+        self._report(running, result)
 
     def _report(self, running: RunningCase, result: CaseResult) -> None:
         attempt = running.attempt
@@ -474,7 +478,14 @@ class PytestSession:
         return stacks
 
     def _tell_hungry(self) -> None:
-        before, self._backlog = self._backlog, self.backlog
-        if self._attempts and self._backlog <= 1 and self._backlog != before:
+        """
+        Say so when the last case is held back. Among quick cases it is said one case earlier, which hides the time
+        that the answer takes; behind a slow one, what is asked for early would wait here while another slot idles.
+        """
+        busy = self._running is not None and self._running.attempt is not None
+        before, self._last_pace = self._last_pace, (self.backlog, busy)
+        if self._last_pace == before or not self._attempts or self.backlog > 1:
+            return
+        if not busy or self._last_duration < _QUICK:
             for callback in self._hungry:
                 self._loop.call_soon(callback)
