@@ -1,0 +1,141 @@
+"""What a master has to say to its workers."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from fleetest.common.states import ShardKind
+from fleetest.common.tasks import Resources
+from fleetest.master.queue.ports import Bid, Presence
+from fleetest.master.sessions import Acknowledge, Assign, Assigned, AttemptRef, Drain, Session, Sessions, Stop, Want
+from tests.tools.core import CAPACITY, instructions
+from tests.tools.story import command_task, submitted
+
+NOW = datetime(2026, 11, 3, tzinfo=UTC)
+
+
+def session(worker_id: str = "w", **settings: object) -> Session:
+    return Session(
+        Presence(
+            worker_id=worker_id,
+            session_id="s",
+            instance="i",
+            version="0",
+            hostname="h",
+            capabilities={"os": "linux"},
+            capacity=CAPACITY,
+            slots=2,
+            registered_at=NOW,
+            last_seen_at=NOW,
+            **settings,  # type: ignore[arg-type]  # forwarded as they are
+        )
+    )
+
+
+def assigned() -> Assigned:
+    task = command_task(resources=Resources(cpu_millis=500))
+    return Assigned(
+        ref=AttemptRef(run_id="r", shard_id="lint#0", token=2),
+        request=submitted(task),
+        task=task,
+        kind=ShardKind.EXECUTE,
+        number=1,
+        case_ids=(),
+        shard_index=0,
+        shard_count=1,
+        environment_key="k",
+        secrets={"TOKEN": "s3cret"},
+    )
+
+
+def test_a_worker_that_wants_nothing_does_not_bid() -> None:
+    worker = session()
+    assert worker.bid() is None
+
+    worker.ask(Want(number=1, shards=0, free=CAPACITY))
+
+    assert worker.bid() is None
+
+
+def test_a_bid_says_what_the_worker_has() -> None:
+    worker = session()
+
+    worker.ask(Want(number=1, shards=2, free=CAPACITY, warm_environment_keys=frozenset({"k"})))
+
+    assert worker.bid() == Bid(
+        worker_id="w",
+        capabilities={"os": "linux"},
+        shards=2,
+        free=CAPACITY,
+        capacity=CAPACITY,
+        warm_environment_keys=frozenset({"k"}),
+    )
+
+
+def test_a_worker_that_is_not_ready_does_not_bid() -> None:
+    worker = session(ready=False)
+
+    worker.ask(Want(number=1, shards=2, free=CAPACITY))
+
+    assert worker.bid() is None
+
+
+def test_the_newest_want_is_the_one_that_counts() -> None:
+    worker = session()
+    worker.ask(Want(number=1, shards=9, free=CAPACITY))
+    worker.ask(Want(number=2, shards=1, free=CAPACITY))
+
+    worker.assign([assigned()])
+
+    assert worker.want is not None
+    assert (worker.want.shards, worker.want.free.cpu_millis) == (0, CAPACITY.cpu_millis - 500)
+    [told] = instructions(worker)
+    assert isinstance(told, Assign)
+    assert (told.want_number, len(told.assigned)) == (2, 1)
+
+
+def test_a_want_is_answered_with_nothing_once_only() -> None:
+    worker = session()
+    worker.assign([])
+    worker.ask(Want(number=1, shards=1, free=CAPACITY))
+
+    worker.assign([])
+    worker.assign([])
+
+    assert instructions(worker) == [Assign(want_number=1, assigned=())]
+
+
+def test_draining_is_said_once_and_ends_the_bids() -> None:
+    worker = session()
+    worker.ask(Want(number=1, shards=1, free=CAPACITY))
+
+    worker.drain(Drain(reason="maintenance"))
+    worker.drain(Drain(reason="maintenance"))
+
+    assert instructions(worker) == [Drain(reason="maintenance")]
+    assert worker.bid() is None
+
+
+def test_a_new_stream_of_a_worker_ends_the_one_before() -> None:
+    sessions, first, second = Sessions(), session(), session()
+    sessions.add(first)
+
+    sessions.add(second)
+    sessions.remove(first)
+
+    assert instructions(first) == [None]
+    assert list(sessions) == [second]
+    assert sessions.get("w") is second
+    sessions.remove(second)
+    assert (len(sessions), sessions.get("w")) == (0, None)
+
+
+def test_secrets_are_not_shown() -> None:
+    assert "s3cret" not in repr(Assign(want_number=1, assigned=(assigned(),)))
+
+
+def test_instructions_are_values() -> None:
+    ref = AttemptRef(run_id="r", shard_id="s", token=1)
+    stop = Stop(refs=(ref,), reason="x", grace=timedelta(seconds=1), finish_running_case=False)
+
+    assert {stop, Acknowledge(sequence=3)} == {stop, Acknowledge(sequence=3)}
