@@ -16,7 +16,7 @@ import grpc
 import structlog
 
 from fleetest.common.errors import FleetestError, Unauthenticated
-from fleetest.common.grpc_status import status_of, trailing_metadata_of
+from fleetest.common.grpc_status import details_of, status_of, trailing_metadata_of
 from fleetest.common.protocol import PROTOCOL_HEADER, REQUEST_ID_HEADER, check_protocol
 from fleetest.master.activity import Activity
 
@@ -175,7 +175,7 @@ class _Call:
     async def _abort(self, error: FleetestError) -> None:
         status = status_of(error)
         self._account(status.name, error=error.message)
-        await self._context.abort(status, error.message, trailing_metadata=trailing_metadata_of(error))
+        await self._context.abort(status, details_of(error), trailing_metadata=trailing_metadata_of(error))
 
     def _account(self, status: str, **details: str) -> None:
         seconds = round(time.monotonic() - self._began, 6)
