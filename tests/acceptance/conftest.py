@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +22,7 @@ from fleetest.client import Client, Run
 from fleetest.common.cluster_file import ClusterFile
 from fleetest.common.results import CaseResult
 from fleetest.common.states import RunState
+from fleetest.master.queue.embedded_redis import EmbeddedRedis
 
 FLEETEST = str(Path(sys.executable).with_name("fleetest"))
 
@@ -75,10 +78,19 @@ class Cluster:
         return json.loads(done.stdout)
 
     @property
-    def address(self) -> str:
+    def known(self) -> ClusterFile:
         known = ClusterFile.read(self.directory)
-        assert known is not None
-        return known.address
+        assert known is not None, "the cluster has ended"
+        return known
+
+    @property
+    def address(self) -> str:
+        return self.known.address
+
+    @property
+    def supervisor(self) -> int:
+        """Its process id."""
+        return self.known.pid
 
     @property
     def join_token(self) -> str:
@@ -87,9 +99,7 @@ class Cluster:
 
     def client(self, **options: str) -> Client:
         """The caller closes it."""
-        known = ClusterFile.read(self.directory)
-        assert known is not None
-        return Client(known.address, token=known.token, **options)
+        return Client(self.known.address, token=self.known.token, **options)
 
     def submit(self, *arguments: str, cwd: Path, **environment: str) -> str:
         """Hand a run in; answers its id at once."""
@@ -111,15 +121,23 @@ class Cluster:
 
     def children(self, *words: str) -> list[psutil.Process]:
         """The supervisor's own children whose command lines hold all these words."""
-        supervisor = psutil.Process(json.loads((self.directory / "cluster.json").read_text())["pid"])
-        return [child for child in supervisor.children() if all(word in " ".join(child.cmdline()) for word in words)]
+        return [
+            child
+            for child in psutil.Process(self.supervisor).children()
+            if all(word in " ".join(child.cmdline()) for word in words)
+        ]
+
+
+def clean_environment() -> dict[str, str]:
+    """Ours, without what leads to another cluster or makes the command behave as in CI."""
+    ours = ("FLEETEST_", "COV_", "GITHUB_", "GITLAB_", "CI")
+    return {key: value for key, value in os.environ.items() if not key.startswith(ours)}
 
 
 def start_cluster(directory: Path, *options: str, **environment: str) -> Cluster:
     """The caller stops it with `fleetest down`."""
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(("FLEETEST_", "COV_", "GITHUB_"))}
     cluster = Cluster(
-        directory, {**clean, "FLEETEST_DATA_DIR": str(directory), "NO_COLOR": "1", "CI": "", **environment}
+        directory, {**clean_environment(), "FLEETEST_DATA_DIR": str(directory), "NO_COLOR": "1", **environment}
     )
     done = cluster.fleetest("up", "--detach", *options)
     assert done.returncode == 0, done.stderr
@@ -150,6 +168,56 @@ def own_cluster(tmp_path: Path) -> Iterator[Cluster]:
     running = start_cluster(tmp_path / "data", "--workers", "2", "--slots", "1", FLEETEST_LEASE_TTL_SECONDS="3")
     yield running
     assert running.fleetest("down").returncode == 0
+
+
+@pytest.fixture
+async def lone_master(tmp_path: Path) -> AsyncIterator[Cluster]:
+    """A master without any worker."""
+    directory, token = tmp_path / "data", "token"
+    directory.mkdir()
+    environment = clean_environment() | {"FLEETEST_DATA_DIR": str(directory), "NO_COLOR": "1"}
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    tokens = {"FLEETEST_TOKEN": token, "FLEETEST_JOIN_TOKEN": token}
+    async with EmbeddedRedis(tmp_path / "redis") as redis:
+        own = {"FLEETEST_LISTEN_ADDRESS": address, "FLEETEST_REDIS_URL": redis.url, **tokens}
+        with (tmp_path / "master.log").open("wb") as log:
+            master = await asyncio.create_subprocess_exec(
+                FLEETEST, "master", env=environment | own, stdout=log, stderr=log
+            )
+        try:
+            ClusterFile(address=address, token=token, pid=master.pid, version="", started_at="").write(directory)
+            running = Cluster(directory, environment | {"FLEETEST_MASTER": address, "FLEETEST_TOKEN": token})
+            with running.client() as client:
+                client.server_info()
+            yield running
+        finally:
+            master.terminate()
+            await master.wait()
+
+
+@pytest.fixture
+def start_worker(lone_master: Cluster, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Starts workers of the lone master, one slot each: `start_worker("name", "--label", "colour=blue")`."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(name: str, *options: str, before: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+        with (tmp_path / f"{name}.log").open("wb") as log:
+            worker = subprocess.Popen(
+                [*before, FLEETEST, "worker", "--id", name, "--slots", "1", *options],
+                env={**lone_master.environment, "FLEETEST_DATA_DIR": str(tmp_path / name)},
+                stdout=log,
+                stderr=log,
+            )
+        started.append(worker)
+        return worker
+
+    yield start
+    for worker in started:
+        worker.terminate()
+    for worker in started:
+        worker.wait(timeout=30)
 
 
 @pytest.fixture

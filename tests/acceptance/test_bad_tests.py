@@ -80,34 +80,6 @@ SUITE = {
 }
 
 
-UNSTABLE_SUITE = """
-    version: 1
-    name: unstable
-    tasks:
-      unstable: {args: test_unstable.py, shards: 2, env: {SESSIONS: %s}}
-    """
-
-UNSTABLE = """
-    import os, pathlib, pytest, time, uuid
-
-    SESSIONS = pathlib.Path(os.environ["SESSIONS"])
-    SESSIONS.joinpath(f"{os.getpid()}.session").touch()
-
-    @pytest.fixture(autouse=True)
-    def both_sessions():
-        limit = time.monotonic() + 30
-        while len(list(SESSIONS.glob("*.session"))) < 2 and time.monotonic() < limit:
-            time.sleep(0.02)
-
-    @pytest.mark.parametrize("value", [uuid.uuid4().hex for _ in range(4)])
-    def test_value(value):
-        pass
-
-    def test_stable():
-        pass
-    """
-
-
 @pytest.fixture(scope="module")
 def pids(tmp_path_factory):
     """Where tasks write the ids of processes that they leave behind."""
@@ -227,22 +199,6 @@ def test_hanging_case_times_out_with_its_stacks(results):
     assert "in sleep_for_ever" in hung.details
     assert "in test_hangs" in hung.details
     assert results["tests/test_hang.py::test_after"].outcome is Outcome.PASSED
-
-
-def test_ids_that_differ_between_collections_are_reported(cluster, project, tmp_path):
-    root = project({"test_unstable.py": UNSTABLE, "fleetest.yaml": UNSTABLE_SUITE % tmp_path})
-
-    run = cluster.ended(cluster.submit(cwd=root))
-
-    results = cluster.results(run.run_id)
-    lost = [result for result in results.values() if result.outcome is Outcome.ERROR]
-    assert run.state is RunState.FAILED
-    assert len(results) == run.counts.planned == 5
-    assert lost
-    assert {result.message.rpartition("-")[0] for result in lost} == {
-        "was planned, but not collected by the session on local"
-    }
-    assert results["test_unstable.py::test_stable"].outcome is Outcome.PASSED
 
 
 def test_file_without_tests_fails_and_says_so(tasks):

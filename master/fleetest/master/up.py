@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -211,9 +212,10 @@ class Cluster:
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
+    """At once, but in order: what a worker runs is stopped and reported, and is repeated when the cluster is back."""
     if process.returncode is not None:
         return
-    process.terminate()
+    process.send_signal(signal.SIGINT)  # SIGTERM would let a worker finish what it runs
     try:
         async with asyncio.timeout(STOP_LIMIT.total_seconds()):
             await process.wait()
