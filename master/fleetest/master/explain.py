@@ -137,7 +137,7 @@ def _unmet(task: TaskStatus, workers: Sequence[Presence]) -> Iterator[Reason]:
     able = list(workers)
     for key, value in sorted(requirements_of(task.task).items()):
         lacking = [worker for worker in workers if worker.capabilities.get(key) != value]
-        able = [worker for worker in able if worker not in lacking]
+        able = [worker for worker in able if worker.capabilities.get(key) == value]
         if lacking:
             wanted = f"{key}={value}"
             yield reason(ReasonKind.MISSING_CAPABILITY, lacking, f"lacks {wanted}", f"lack {wanted}", wanted)
@@ -147,7 +147,7 @@ def _unmet(task: TaskStatus, workers: Sequence[Presence]) -> Iterator[Reason]:
         constraint = _largest_excess(needed, small)
         why = f"too small: it needs {constraint}"
         yield reason(ReasonKind.TOO_LARGE, small, f"is {why}", f"are {why}", constraint)
-    able = [worker for worker in able if worker not in small]
+    able = [worker for worker in able if needed.fits(worker.capacity)]
     draining = [worker for worker in able if worker.draining]
     if draining:
         yield reason(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Sequence
 from functools import partial
 
@@ -65,7 +66,5 @@ def _given_to(worker: Presence, status: RunStatus) -> list[AttemptRef]:
 
 def _end(refs: Sequence[AttemptRef], decider: Decider) -> None:
     for ref in refs:
-        try:
+        with contextlib.suppress(LeaseLost):  # ended meanwhile
             decider.attempt_ended(ref.shard_id, ref.token, Verdict.LOST, "it never reached its worker")
-        except LeaseLost:  # ended meanwhile
-            continue

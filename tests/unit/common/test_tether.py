@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from fleetest.common.tether import TETHER_VARIABLE, tether_to_parent
 
 CHILD = """
@@ -25,9 +27,11 @@ time.sleep(60)
 """
 
 
-def test_it_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+def test_it_ends_when_its_parent_is_killed(tmp_path: Path, platform: str) -> None:
     pid_file = tmp_path / "pid"
-    parent = subprocess.Popen([sys.executable, "-c", PARENT, CHILD, str(pid_file), TETHER_VARIABLE])
+    child_there = f"import sys; sys.platform = {platform!r}\n{CHILD}"
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, child_there, str(pid_file), TETHER_VARIABLE])
     try:
         wait_for(lambda: pid_file.exists() and pid_file.read_text())
         child = int(pid_file.read_text())

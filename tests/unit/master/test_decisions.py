@@ -559,9 +559,12 @@ def test_a_case_that_another_session_does_not_collect_is_an_error_and_the_others
     first, second = story.task("unit").shards["unit#0"].case_ids
     story.report("unit#0", result(first))
 
-    story.end("unit#0", "failed", "1 planned case is not in this session's collection", missing=[second, "unknown"])
+    story.end(
+        "unit#0", "failed", "1 planned case is not in this session's collection", missing=[second, "unknown", second]
+    )
 
     assert story.outcomes("unit")[second] == "error"
+    assert story.task("unit").cases[second].tries == 1
     assert story.task("unit").stop is None
     assert story.waiting() == ["unit#1"]
 

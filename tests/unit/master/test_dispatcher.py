@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from fleetest.common.errors import DependencyUnavailable
 from fleetest.common.ids import new_run_id
@@ -209,9 +211,10 @@ async def test_the_loop_dispatches_whatever_comes_and_survives_failures(
             await until(lambda: _told(session))  # that there is nothing: the store took no attempt
         await until(lambda: _leased(core, first))
 
-        await embedded_redis.stop()
-        core.dispatcher.wake()
-        await asyncio.sleep(0)
+        with capture_logs() as logs:
+            await embedded_redis.stop()
+            core.dispatcher.wake()
+            await until(lambda: _logged(logs, "dispatch_failed"))
         await embedded_redis.start()
         second = await core.submit(command_task())
         await until(lambda: _leased(core, second))
@@ -219,6 +222,10 @@ async def test_the_loop_dispatches_whatever_comes_and_survives_failures(
         loop.cancel()
         with suppress(asyncio.CancelledError):
             await loop
+
+
+async def _logged(logs: Sequence[Mapping[str, object]], event: str) -> bool:
+    return any(entry["event"] == event for entry in logs)
 
 
 async def _told(session: Session) -> bool:

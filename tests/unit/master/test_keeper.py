@@ -110,6 +110,8 @@ async def test_a_request_that_fails_half_way_leaves_no_trace_and_does_not_harm_t
     def defect(decider: Decider) -> NoReturn:
         raise KeyError("a defect")
 
+    with pytest.raises(InvalidRequest):
+        await keeper.ask(half_way)
     answers = await asyncio.gather(
         start(keeper, 0), keeper.ask(half_way), keeper.ask(defect), start(keeper, 1), return_exceptions=True
     )

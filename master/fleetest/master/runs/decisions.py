@@ -184,7 +184,7 @@ class Decider:
         """The attempt is over, for the worker or, with `lost`, for us. What is still to do is queued again."""
         shard, attempt = self._attempt(shard_id, token)
         status = self.status.tasks[shard.task_id]
-        absent = [case_id for case_id in missing if case_id in attempt.awaited]
+        absent = [case_id for case_id in dict.fromkeys(missing) if case_id in attempt.awaited]
         self._finish_cases(shard, [_not_collected(case_id, attempt.worker_id) for case_id in absent])
         if absent and not attempt.awaited and verdict is Verdict.FAILED:
             verdict = Verdict.COMPLETED  # those cases say it; the others of the task are not to blame
