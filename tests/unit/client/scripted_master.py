@@ -74,12 +74,18 @@ def planned(task_id, *case_ids, predicted=None):
     )
 
 
-def started(task_id, shard="0", number=1):
+def leased(task_id, shard="0", number=1, worker="w1"):
+    """A worker got the shard."""
     return run_pb2.RunEvent(
         attempt_started=run_pb2.AttemptStarted(
-            shard_id=f"{task_id}#{shard}", task_id=task_id, number=number, worker_id="w1", kind="SHARD_KIND_EXECUTE"
+            shard_id=f"{task_id}#{shard}", task_id=task_id, number=number, worker_id=worker, kind="SHARD_KIND_EXECUTE"
         )
     )
+
+
+def running(task_id, shard="0"):
+    """The environment of its attempt is ready."""
+    return run_pb2.RunEvent(attempt_running=run_pb2.AttemptRunning(shard_id=f"{task_id}#{shard}", token=2))
 
 
 def finished(task_id, *results):
@@ -127,7 +133,7 @@ def commits(*groups):
 def passing_run():
     return commits(
         [submitted(task("unit"))],
-        [started("unit"), planned("unit", "t.py::a", "t.py::b")],
+        [leased("unit"), running("unit"), planned("unit", "t.py::a", "t.py::b")],
         [finished("unit", result("t.py::a"), result("t.py::b"))],
         [attempt_ended("unit"), task_ended("unit", "PASSED"), run_ended("PASSED")],
     )
@@ -136,7 +142,7 @@ def passing_run():
 def failing_run():
     return commits(
         [submitted(task("unit"))],
-        [started("unit"), planned("unit", "t.py::a", "t.py::b")],
+        [leased("unit"), running("unit"), planned("unit", "t.py::a", "t.py::b")],
         [
             finished(
                 "unit",

@@ -19,7 +19,7 @@ from fleetest.client.cli.interrupts import AskAtTerminal, CancelAtOnce, Decision
 from fleetest.client.view.plain import PlainRenderer
 from fleetest.common.clock import SystemClock
 from fleetest.common.states import RunState
-from tests.unit.client.scripted_master import RUN_ID, commits, run_ended, started, submitted, task
+from tests.unit.client.scripted_master import RUN_ID, commits, leased, run_ended, running, submitted, task
 
 
 class Choosing:
@@ -46,7 +46,7 @@ class HurryingClock(SystemClock):
 @pytest.fixture
 def endless(master):
     """A run that ends only when it is cancelled."""
-    master.log = commits([submitted(task("unit"))], [started("unit")])
+    master.log = commits([submitted(task("unit"))], [leased("unit"), running("unit")])
     master.end_of_log = [run_ended("CANCELLED")]
     return master
 
@@ -102,7 +102,7 @@ async def test_keeping_goes_on(follower, endless):
 
 
 async def test_an_interrupt_while_it_is_being_cancelled_leaves(follower, endless):
-    endless.end_of_log = [started("unit")]
+    endless.end_of_log = [leased("unit"), running("unit")]
     follower.signals.put(signal.SIGINT)
     follower.signals.put(signal.SIGINT)
 
@@ -211,6 +211,9 @@ def test_a_real_terminal_shows_the_live_area_and_asks(endless):
         os.write(terminal, b"c\n")
         seen += _read_until(terminal, b"CANCELLED")
         _read_until(terminal, b"")
+    except BaseException:
+        os.kill(child, signal.SIGKILL)
+        raise
     finally:
         _, status = os.waitpid(child, 0)
         os.close(terminal)

@@ -22,10 +22,11 @@ from tests.unit.client.scripted_master import (
     attempt_ended,
     commits,
     finished,
+    leased,
     planned,
     result,
     run_ended,
-    started,
+    running,
     submitted,
     task,
     task_ended,
@@ -42,14 +43,15 @@ def test_a_run_is_told_from_beginning_to_end():
     view, news = view_of(
         [submitted(task("unit", "BLOCKED"))],
         [run_pb2.RunEvent(task_queued=run_pb2.TaskQueued(task_id="unit"))],
-        [started("unit")],
+        [leased("unit"), running("unit")],
         [finished("unit", result("a")), attempt_ended("unit")],
         [task_ended("unit", "PASSED"), run_ended("PASSED")],
     )
 
-    assert [type(each) for each in news] == [RunStarted, TaskChanged, TaskChanged, TaskChanged, RunOver]
+    assert [type(each) for each in news] == [RunStarted, *[TaskChanged] * 4, RunOver]
     assert [each.state for each in news if isinstance(each, TaskChanged)] == [
         TaskState.QUEUED,
+        TaskState.LEASED,
         TaskState.RUNNING,
         TaskState.PASSED,
     ]
@@ -61,7 +63,7 @@ def test_a_run_is_told_from_beginning_to_end():
 def test_counts_hold_each_case_once_by_its_last_result():
     view, news = view_of(
         [submitted(task("unit"))],
-        [started("unit"), planned("unit", "a", "b", "c")],
+        [leased("unit"), running("unit"), planned("unit", "a", "b", "c")],
         [finished("unit", result("a", "FAILED", message="no"), result("b"))],
         [finished("unit", result("a"))],
     )
@@ -100,18 +102,54 @@ def test_a_flaky_case_that_fails_after_all_is_flaky_no_more():
     assert view.counts == Counts(planned=1, failed=1)
 
 
-def test_slots_in_use_are_the_attempts_that_live():
+def test_an_attempt_that_waits_behind_a_running_one_occupies_no_slot():
     view, _ = view_of(
         [submitted(task("unit"), task("e2e"))],
-        [started("unit", "0"), started("unit", "1"), started("e2e", "0")],
-        [attempt_ended("unit", shard="1")],
+        [leased("unit", "0"), running("unit", "0"), leased("unit", "1"), leased("e2e", "0", worker="w2")],
     )
 
     assert view.slots_in_use == 2
+    assert view.attempts.slots_by_task() == {"unit": 1, "e2e": 1}
+    assert view.attempts.preparing_since() == {"e2e": at(2)}
+
+
+def test_of_a_worker_that_runs_nothing_the_oldest_attempt_occupies_its_slot():
+    view, _ = view_of(
+        [submitted(task("unit"), task("e2e"))],
+        [leased("unit", "0"), leased("e2e", "0")],
+        [attempt_ended("unit")],
+        [leased("unit", "0", number=2)],
+    )
+
+    assert view.attempts.slots_by_task() == {"e2e": 1}
+    assert view.attempts.preparing_since() == {"e2e": at(2)}
+
+
+def test_each_running_attempt_occupies_a_slot():
+    view, _ = view_of(
+        [submitted(task("unit"))],
+        [leased("unit", "0"), running("unit", "0"), leased("unit", "1"), running("unit", "1")],
+        [leased("unit", "2"), running("unit", "2"), attempt_ended("unit", shard="2")],
+        [running("unit", "never-begun")],
+    )
+
+    assert view.slots_in_use == 2
+    assert not view.attempts.preparing_since()
+
+
+def test_a_task_prepares_until_its_first_attempt_runs():
+    view, news = view_of([submitted(task("unit"))], [leased("unit")])
+    before = view.attempts.preparing_since()
+    for message in commits([submitted(task("unit"))], [leased("unit")], [running("unit")])[2:]:
+        news += view.apply(commit_from_proto(message))
+
+    assert before == {"unit": at(2)}
+    assert not view.attempts.preparing_since()
+    assert [each.state for each in news if isinstance(each, TaskChanged)] == [TaskState.LEASED, TaskState.RUNNING]
 
 
 def test_the_end_of_a_task_frees_what_it_held():
-    view, _ = view_of([submitted(task("unit"))], [started("unit")], [task_ended("unit", "CANCELLED")])
+    view, _ = view_of([submitted(task("unit"))], [leased("unit"), running("unit")], [task_ended("unit", "CANCELLED")])
 
     assert view.slots_in_use == 0
 
@@ -119,7 +157,13 @@ def test_the_end_of_a_task_frees_what_it_held():
 def test_eta_is_predicted_work_over_slots():
     view, _ = view_of(
         [submitted(task("unit"), task("later", predicted=timedelta(seconds=10)))],
-        [started("unit", "0"), started("unit", "1"), planned("unit", "a", "b", predicted=timedelta(seconds=40))],
+        [
+            leased("unit", "0"),
+            running("unit", "0"),
+            leased("unit", "1"),
+            running("unit", "1"),
+            planned("unit", "a", "b", predicted=timedelta(seconds=40)),
+        ],
         [finished("unit", result("a"))],
     )
 
@@ -129,7 +173,7 @@ def test_eta_is_predicted_work_over_slots():
 def test_eta_without_history_comes_from_what_ran_already():
     view, _ = view_of(
         [submitted(task("unit"))],
-        [started("unit"), planned("unit", "a", "b", "c")],
+        [leased("unit"), running("unit"), planned("unit", "a", "b", "c")],
         [finished("unit", result("a", seconds=2))],
     )
 
@@ -139,7 +183,7 @@ def test_eta_without_history_comes_from_what_ran_already():
 def test_eta_says_when_it_knows_only_a_part():
     view, _ = view_of(
         [submitted(task("unit"), task("unknown"))],
-        [started("unit"), planned("unit", "a", predicted=timedelta(seconds=8))],
+        [leased("unit"), running("unit"), planned("unit", "a", predicted=timedelta(seconds=8))],
     )
 
     assert view.eta() == Eta(left=timedelta(seconds=8), whole=False)
@@ -147,7 +191,7 @@ def test_eta_says_when_it_knows_only_a_part():
 
 def test_no_eta_while_nothing_runs_or_nothing_is_known():
     waiting, _ = view_of([submitted(task("unit", predicted=timedelta(seconds=8)))])
-    unknown, _ = view_of([submitted(task("unit"))], [started("unit")])
+    unknown, _ = view_of([submitted(task("unit"))], [leased("unit"), running("unit")])
 
     assert waiting.eta() is None
     assert unknown.eta() is None
@@ -165,7 +209,7 @@ def test_the_five_slowest_are_named_slowest_first():
 def test_infrastructure_trouble_and_cancelling_are_news():
     view, news = view_of(
         [submitted(task("unit"))],
-        [started("unit")],
+        [leased("unit"), running("unit")],
         [attempt_ended("unit", "LOST", reason="lease ran out", will_retry=True)],
         [run_pb2.RunEvent(cancel_requested=run_pb2.CancelRequested(task_id="unit", by="ann"))],
         [run_pb2.RunEvent(cancel_requested=run_pb2.CancelRequested(reason="enough"))],

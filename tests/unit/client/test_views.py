@@ -26,11 +26,12 @@ from tests.unit.client.scripted_master import (
     commits,
     failing_run,
     finished,
+    leased,
     passing_run,
     planned,
     result,
     run_ended,
-    started,
+    running,
     submitted,
     task,
     task_ended,
@@ -68,10 +69,10 @@ def shown(log, make, *, terminal=False, close=True, **size):
 def flaky_run():
     return commits(
         [submitted(task("lint"), task("unit"), task("after", "BLOCKED", needs=["unit"]))],
-        [started("unit"), planned("unit", "t.py::a", "t.py::slow")],
+        [leased("unit"), running("unit"), planned("unit", "t.py::a", "t.py::slow")],
         [finished("unit", result("t.py::a", "FAILED", message="first"), result("t.py::slow", seconds=65))],
         [attempt_ended("unit", "LOST", reason="worker w1 is gone", will_retry=True)],
-        [started("unit", number=2), finished("unit", result("t.py::a"))],
+        [leased("unit", number=2), running("unit"), finished("unit", result("t.py::a"))],
         [run_pb2.RunEvent(cancel_requested=run_pb2.CancelRequested(by="ann"))],
         [task_ended("lint", "ERRORED", "no disk"), task_ended("unit", "PASSED"), task_ended("after", "SKIPPED")],
         [run_ended("ERRORED", "lint errored")],
@@ -178,19 +179,36 @@ def test_plain_lines_count_every_ten_seconds_while_something_changes():
     for seconds in (3, 11.9, 12, 13, 22, 32):
         renderer.tick(view, at(seconds))
 
-    assert stream.getvalue().removeprefix(before) == "... 2 of 2 cases, 1 failed, 1 slot, 0:11, about 0:00 left\n"
+    assert stream.getvalue().removeprefix(before) == "... 2 of 2 cases, 1 failed, 1 slot, 0:11\n"
 
 
-def test_plain_lines_say_how_to_learn_why_nothing_runs():
+def test_plain_lines_name_an_environment_that_is_long_in_preparation_once():
     stream = io.StringIO()
     renderer = PlainRenderer(console_to(stream))
-    view = RunView(RUN_ID)
-    view.apply(commit_from_proto(passing_run()[0]))
-    renderer.tick(view, at(0))
+    view = a_view([submitted(task("unit"), task("quick"))], [leased("unit")])
 
-    renderer.tick(view, at(11))
+    for seconds in (2, 3, 4, 5, 11):
+        renderer.tick(view, at(seconds))
+    view.apply(commit_from_proto(commits([], [], [running("unit"), leased("quick", worker="w2")])[2]))
+    for seconds in (11, 12.5, 80):
+        renderer.tick(view, at(seconds))
 
-    assert "nothing runs (why: fleetest explain 01a1fbf0-6d2e)" in stream.getvalue()
+    assert stream.getvalue().splitlines() == [
+        "preparing unit",
+        "preparing quick",
+        "... 2 slots, 1:19",
+    ]
+
+
+def test_plain_lines_say_every_minute_that_nothing_has_changed():
+    stream = io.StringIO()
+    renderer = PlainRenderer(console_to(stream))
+    view = a_view([submitted(task("unit"))])
+
+    for seconds in (0, 11, 21, 70, 72):
+        renderer.tick(view, at(seconds))
+
+    assert stream.getvalue().splitlines() == ["... nothing runs, 0:10", "... nothing runs, 1:11"]
 
 
 @pytest.mark.parametrize("make", [PlainRenderer, QuietRenderer])
@@ -265,8 +283,8 @@ def a_view(*groups):
 def test_live_area_shows_each_state_of_a_task():
     view = a_view(
         [submitted(*(task(name) for name in ("q", "c", "r", "w", "p", "s")), task("b", "BLOCKED", needs=["r", "p"]))],
-        [started("c"), started("r"), planned("r", "a", "b", predicted=timedelta(seconds=30))],
-        [started("w"), planned("w", "x", "y"), finished("w", result("x", "FAILED")), attempt_ended("w")],
+        [leased("c"), running("c"), leased("r"), running("r"), planned("r", "a", "b", predicted=timedelta(seconds=30))],
+        [leased("w"), running("w"), planned("w", "x", "y"), finished("w", result("x", "FAILED")), attempt_ended("w")],
         [finished("w", result("x")), task_ended("s", "SKIPPED", "no need")],
         [finished("r", result("a", "FAILED")), finished("p", result("z")), task_ended("p", "PASSED")],
     )
@@ -274,7 +292,7 @@ def test_live_area_shows_each_state_of_a_task():
     lines = [line.rstrip() for line in area_text(view).splitlines()]
 
     assert lines[1].endswith("queued")
-    assert lines[2].endswith("collecting")
+    assert lines[2].endswith("collecting 0:08")
     assert "1/2  1 failed  1 slot" in lines[3]
     assert "━" in lines[3]
     assert "1/2  1 flaky  waits for a slot" in lines[4]
@@ -287,11 +305,30 @@ def test_live_area_shows_each_state_of_a_task():
     assert lines[8] == "  3/5 cases · 1 failed · 1 flaky · 2 slots · 0:09 · at least 0:08 left"
 
 
+def test_live_area_says_what_is_prepared_and_what_waits_its_turn():
+    view = a_view(
+        [submitted(*(task(name) for name in ("venv", "again", "next", "shell")))],
+        [leased("venv", worker="w1"), planned("venv", "a", "b")],
+        [leased("again", worker="w2"), running("again"), planned("again", "a", "b"), finished("again", result("a"))],
+        [attempt_ended("again"), leased("again", worker="w2"), leased("next", worker="w2")],
+        [leased("shell", worker="w3"), running("shell")],
+    )
+    view.tasks["shell"].type = "command"
+
+    lines = [line.rstrip() for line in area_text(view).splitlines()]
+
+    assert lines[1] == "⠋ venv                   preparing 0:08"
+    assert lines[2].endswith("1/2  preparing 0:06")
+    assert "━" in lines[2]
+    assert lines[3] == "· next                   waits for a slot"
+    assert lines[4] == "⠋ shell                  running 0:05"
+
+
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (40, 10), (20, 5), (200, 3)])
 def test_live_area_fits_any_terminal(width, height):
     view = a_view(
         [submitted(*(task(f"a-task-with-a-rather-long-name-{number}") for number in range(50)))],
-        [started("a-task-with-a-rather-long-name-40")],
+        [leased("a-task-with-a-rather-long-name-40"), running("a-task-with-a-rather-long-name-40")],
         [task_ended("a-task-with-a-rather-long-name-1", "PASSED")],
     )
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Final
 
 from rich.console import Group, RenderableType
@@ -48,20 +51,38 @@ _EYES: Final = (
 )
 
 
-def live_area(view: RunView, now: datetime, *, width: int, height: int) -> RenderableType:
-    """At most `height - 1` lines, whatever the number of tasks."""
-    room = max(1, height - _FIXED_ROWS)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Activity:
+    """What workers do for the tasks at a moment."""
+
+    now: datetime
+    slots: Counter[str]
+    preparing_since: Mapping[str, datetime]
+
+
+def live_area(view: RunView, now: datetime, *, width: int, height: int, waiting: Sequence[str] = ()) -> RenderableType:
+    """
+    At most `height - 1` lines, whatever the number of tasks.
+
+    Args:
+        waiting: why nothing of the run runs, a line for each reason.
+    """
+    said = [Text(f"  {line}", "yellow", no_wrap=True, overflow="ellipsis") for line in waiting]
+    said = said[: max(0, height - _FIXED_ROWS - 1)]
+    room = max(1, height - _FIXED_ROWS - len(said))
     tasks = list(view.tasks.values())
     urgent = sorted(tasks, key=lambda task: _EYES.index(task.state))
     shown = {task.task_id for task in urgent[:room]}
-    parts: list[RenderableType] = [Text(), _table([task for task in tasks if task.task_id in shown], now, width)]
+    activity = _Activity(now=now, slots=view.attempts.slots_by_task(), preparing_since=view.attempts.preparing_since())
+    parts: list[RenderableType] = [Text(), _table([task for task in tasks if task.task_id in shown], activity, width)]
     if hidden := urgent[room:]:
         parts.append(_left_out(hidden))
+    parts += said
     parts.append(_totals(view, now, width))
     return Group(*parts)
 
 
-def _table(tasks: list[TaskView], now: datetime, width: int) -> Table:
+def _table(tasks: list[TaskView], activity: _Activity, width: int) -> Table:
     table = Table.grid(padding=(0, 1))
     table.add_column(width=1)
     table.add_column(no_wrap=True, overflow="ellipsis", max_width=max(10, width // 3))
@@ -69,23 +90,23 @@ def _table(tasks: list[TaskView], now: datetime, width: int) -> Table:
         table.add_column(width=_BAR_WIDTH)
     table.add_column(no_wrap=True, overflow="ellipsis")
     for task in tasks:
-        cells: list[RenderableType] = [_mark(task, now), Text(one_line(task.task_id))]
+        cells: list[RenderableType] = [_mark(task, activity), Text(one_line(task.task_id))]
         if width >= _ROOM_FOR_BARS:
-            cells.append(_bar(task))
-        table.add_row(*cells, _status(task, now))
+            cells.append(_bar(task, activity))
+        table.add_row(*cells, _status(task, activity))
     return table
 
 
-def _mark(task: TaskView, now: datetime) -> Text:
-    if task.state is TaskState.RUNNING and task.running:
-        frame = int(now.timestamp() * _FRAMES_PER_SECOND) % len(_FRAMES)
+def _mark(task: TaskView, activity: _Activity) -> Text:
+    if not task.state.ended and activity.slots[task.task_id]:
+        frame = int(activity.now.timestamp() * _FRAMES_PER_SECOND) % len(_FRAMES)
         return Text(_FRAMES[frame], "cyan")
     return Text(_MARKS.get(task.state, "·"), state_style(task.state) or "dim")
 
 
-def _bar(task: TaskView) -> RenderableType:
+def _bar(task: TaskView, activity: _Activity) -> RenderableType:
     counts = task.counts
-    if task.state is not TaskState.RUNNING or not counts.planned:
+    if task.state is not TaskState.RUNNING or not _has_count(task, activity):
         return Text()
     return ProgressBar(
         total=counts.planned,
@@ -96,23 +117,43 @@ def _bar(task: TaskView) -> RenderableType:
     )
 
 
-def _status(task: TaskView, now: datetime) -> Text:
+def _has_count(task: TaskView, activity: _Activity) -> bool:
+    """Whether the count of cases says more than what is being done."""
     counts = task.counts
+    if counts.done:
+        return True
+    return bool(counts.planned) and task.type != "command" and task.task_id not in activity.preparing_since
+
+
+def _status(task: TaskView, activity: _Activity) -> Text:
     if task.state is TaskState.BLOCKED:
         return Text(f"waits for {one_line(', '.join(task.needs))}" if task.needs else "waits", "dim")
     if task.state is TaskState.QUEUED:
         return Text("queued", "dim")
     if task.state.ended:
-        return _ended(task, now)
-    if not counts.planned:
-        return Text("starting" if task.type == "command" else "collecting", "dim")
-    text = Text(f"{counts.done:,}/{counts.planned:,}")
+        return _ended(task, activity.now)
+    counts = task.counts
+    parts = []
+    if _has_count(task, activity):
+        parts.append(Text(f"{counts.done:,}/{counts.planned:,}"))
     if counts.bad:
-        text.append(f"  {counts.bad:,} failed", "red")
+        parts.append(Text(f"{counts.bad:,} failed", "red"))
     if counts.flaky:
-        text.append(f"  {counts.flaky:,} flaky", "yellow")
-    text.append(f"  {plural(len(task.running), 'slot')}" if task.running else "  waits for a slot", "dim")
-    return text
+        parts.append(Text(f"{counts.flaky:,} flaky", "yellow"))
+    return Text("  ").join([*parts, Text(_doing(task, activity), "dim")])
+
+
+def _doing(task: TaskView, activity: _Activity) -> str:
+    slots = activity.slots[task.task_id]
+    if not slots:
+        return "waits for a slot"
+    since = activity.preparing_since.get(task.task_id)
+    if since is not None:
+        return f"preparing {clock_text(activity.now - since)}"
+    if _has_count(task, activity):
+        return plural(slots, "slot")
+    word = "running" if task.type == "command" else "collecting"
+    return f"{word} {clock_text(task.duration(activity.now) or timedelta())}"
 
 
 def _ended(task: TaskView, now: datetime) -> Text:

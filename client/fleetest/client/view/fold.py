@@ -16,6 +16,7 @@ from typing import Final
 
 from fleetest.client.events import (
     AttemptEnded,
+    AttemptRunning,
     AttemptStarted,
     CancelRequested,
     CasesFinished,
@@ -28,6 +29,7 @@ from fleetest.client.events import (
     TaskQueued,
 )
 from fleetest.client.values import TaskStatus
+from fleetest.client.view.attempts import Attempt, LiveAttempts
 from fleetest.client.view.news import (
     AttemptFailed,
     CancelAsked,
@@ -46,6 +48,7 @@ __all__ = ["Eta", "RunView", "SlowCase", "TaskView"]
 _SLOWEST: Final = 5
 _KEPT_DETAILS: Final = 4000
 
+_NOT_YET_STARTED: Final = frozenset({TaskState.BLOCKED, TaskState.QUEUED})
 _LOUD_VERDICTS: Final = frozenset({Verdict.ERRORED, Verdict.LOST, Verdict.TIMED_OUT})
 
 
@@ -80,7 +83,6 @@ class TaskView:
     A task as shown.
 
     Args:
-        running: its live attempts, one slot each.
         predicted: of all its cases together; `None` when nothing is known.
         failures: the last result of each case that is bad now.
     """
@@ -94,7 +96,6 @@ class TaskView:
     predicted: timedelta | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
-    running: set[str] = field(default_factory=set)
     failures: dict[str, CaseResult] = field(default_factory=dict)
     cases: dict[str, _Case] = field(default_factory=dict)
     tally: Counter[Outcome] = field(default_factory=Counter)
@@ -170,6 +171,7 @@ class RunView:
         self.submitted_at: datetime | None = None
         self.ended_at: datetime | None = None
         self.tasks: dict[str, TaskView] = {}
+        self.attempts = LiveAttempts()
 
     def apply(self, commit: Commit) -> list[News]:
         """Take the next commit; answers what is worth a word, in order."""
@@ -182,8 +184,8 @@ class RunView:
 
     @property
     def slots_in_use(self) -> int:
-        """Attempts that a worker holds."""
-        return sum(len(task.running) for task in self.tasks.values())
+        """How many slots of the cluster the run occupies."""
+        return sum(1 for _ in self.attempts.occupying())
 
     @property
     def retried(self) -> int:
@@ -243,25 +245,12 @@ class RunView:
         match event:
             case RunSubmitted():
                 yield from self._submitted(event)
-            case TaskQueued():
-                yield from self._changed(self._task(event.task_id), TaskState.QUEUED)
-            case TaskPlanned():
-                task = self._task(event.task_id)
-                task.planned, task.predicted = len(event.cases), event.predicted
-            case AttemptStarted():
-                task = self._task(event.task_id)
-                task.running.add(event.shard_id)
-                task.started_at = task.started_at or event.at
-                yield from self._changed(task, TaskState.RUNNING)
+            case TaskQueued() | TaskPlanned() | TaskEnded():
+                yield from self._task_event(event)
+            case AttemptStarted() | AttemptRunning() | AttemptEnded():
+                yield from self._attempt_event(event)
             case CasesFinished():
                 yield from self._finished(event)
-            case AttemptEnded():
-                yield from self._attempt_ended(event)
-            case TaskEnded():
-                task = self._task(event.task_id)
-                task.ended_at = event.at
-                task.running.clear()
-                yield from self._changed(task, event.state, event.reason)
             case CancelRequested():
                 self.cancelling = self.cancelling or not event.task_id
                 yield CancelAsked(task_id=event.task_id, by=event.by, reason=event.reason)
@@ -280,6 +269,35 @@ class RunView:
         if before is not state:
             yield TaskChanged(task_id=task.task_id, before=before, state=state, reason=reason)
 
+    def _task_event(self, event: TaskQueued | TaskPlanned | TaskEnded) -> Iterator[News]:
+        task = self._task(event.task_id)
+        match event:
+            case TaskQueued():
+                yield from self._changed(task, TaskState.QUEUED)
+            case TaskPlanned():
+                task.planned, task.predicted = len(event.cases), event.predicted
+            case TaskEnded():
+                task.ended_at = event.at
+                self.attempts.end_all_of(event.task_id)
+                yield from self._changed(task, event.state, event.reason)
+
+    def _attempt_event(self, event: AttemptStarted | AttemptRunning | AttemptEnded) -> Iterator[News]:
+        match event:
+            case AttemptStarted():
+                yield from self._attempt_started(event)
+            case AttemptRunning():
+                if attempt := self.attempts.run(event.shard_id):
+                    yield from self._changed(self._task(attempt.task_id), TaskState.RUNNING)
+            case AttemptEnded():
+                yield from self._attempt_ended(event)
+
+    def _attempt_started(self, event: AttemptStarted) -> Iterator[News]:
+        self.attempts.start(event.shard_id, Attempt(task_id=event.task_id, worker_id=event.worker_id, since=event.at))
+        task = self._task(event.task_id)
+        task.started_at = task.started_at or event.at
+        if task.state in _NOT_YET_STARTED:
+            yield from self._changed(task, TaskState.LEASED)
+
     def _finished(self, event: CasesFinished) -> Iterator[News]:
         task = self._task(event.task_id)
         for result in event.results:
@@ -290,7 +308,7 @@ class RunView:
                 yield CaseRecovered(task_id=task.task_id, case_id=result.case_id, number=case.tries)
 
     def _attempt_ended(self, event: AttemptEnded) -> Iterator[News]:
-        self._task(event.task_id).running.discard(event.shard_id)
+        self.attempts.end(event.shard_id)
         if event.verdict in _LOUD_VERDICTS:
             yield AttemptFailed(
                 task_id=event.task_id,

@@ -16,12 +16,14 @@ from fleetest.client.view.lines import failure_details, failure_lines, news_line
 from fleetest.client.view.news import CaseFailed, News, TaskChanged
 from fleetest.client.view.sections import NoSections, Sections
 from fleetest.client.view.summary import summary_lines
-from fleetest.client.view.words import clock_text, counts_text, duration_text, eta_text, plural, short_id, state_style
+from fleetest.client.view.words import clock_text, counts_text, duration_text, eta_text, plural, state_style
 from fleetest.common.states import TaskState
 
 __all__ = ["PlainRenderer"]
 
 _HEARTBEAT: Final = timedelta(seconds=10)
+_SIGN_OF_LIFE: Final = timedelta(seconds=60)
+_LONG_PREPARATION: Final = timedelta(seconds=1)
 _DETAILED_FAILURES: Final = 50
 
 # A task passes through these within moments; a log is quieter without them.
@@ -30,8 +32,8 @@ _PASSING_STATES: Final = frozenset({TaskState.QUEUED, TaskState.LEASED, TaskStat
 
 class PlainRenderer:
     """
-    One line for each change of a task and each failure, a line with counts while nothing else is said, and at the
-    end the failures' tracebacks, each in a section.
+    One line for each change of a task and each failure, a line with counts while nothing else is said (every ten
+    seconds, and every minute when not even they change), and at the end the failures' tracebacks, each in a section.
 
     Args:
         sections: how the log folds.
@@ -49,32 +51,34 @@ class PlainRenderer:
         self._explain = explain
         self._sections = sections or NoSections()
         self._said_at: datetime | None = None
-        self._said_counts = ""
+        self._said_counts: str | None = None
+        self._prepared: set[str] = set()
 
     def show(self, view: RunView, news: Sequence[News], now: datetime) -> None:
         for each in news:
             lines = news_lines(view, each, self._explain) or _task_lines(view, each, now)
             for line in lines:
-                self._print(line)
-            if lines:
-                self._said_at = now
+                self._say(line, now)
 
     def tick(self, view: RunView, now: datetime) -> None:
+        self._tell_preparations(view, now)
         if self._said_at is None:
             self._said_at = now
         if now - self._said_at < _HEARTBEAT:
             return
-        counts = view.counts
-        done = f"{counts.done:,} of {plural(counts.planned, 'case')}, {counts.bad:,} failed"
-        if done == self._said_counts:
+        counts = _progress(view)
+        if counts == self._said_counts and now - self._said_at < _SIGN_OF_LIFE:
             return
-        self._said_at, self._said_counts = now, done
-        eta = eta_text(view.eta())
-        slots = plural(view.slots_in_use, "slot")
-        if not view.slots_in_use:
-            slots = f"nothing runs (why: fleetest explain {short_id(view.run_id)})"
-        left = f", {eta}" if eta else ""
-        self._print(Text(f"... {done}, {slots}, {clock_text(view.elapsed(now))}{left}", "dim"))
+        self._said_counts = counts
+        slots = plural(view.slots_in_use, "slot") if view.slots_in_use else "nothing runs"
+        parts = (counts, slots, clock_text(view.elapsed(now)), eta_text(view.eta()))
+        self._say(Text(f"... {', '.join(part for part in parts if part)}", "dim"), now)
+
+    def _tell_preparations(self, view: RunView, now: datetime) -> None:
+        for task_id, since in view.attempts.preparing_since().items():
+            if task_id not in self._prepared and now - since >= _LONG_PREPARATION:
+                self._prepared.add(task_id)
+                self._say(Text.assemble("preparing ", (one_line(task_id), "bold")), now)
 
     def note(self, line: str) -> None:
         self._print(Text(one_line(line), "yellow"))
@@ -96,11 +100,22 @@ class PlainRenderer:
     def abandon(self) -> None:
         """Lines need no order to be left in."""
 
+    def _say(self, line: Text, now: datetime) -> None:
+        self._print(line)
+        self._said_at = now
+
     def _print(self, line: Text) -> None:
         self._console.print(line, soft_wrap=True)
 
     def _raw(self, text: str) -> None:
         self._console.file.write(text)
+
+
+def _progress(view: RunView) -> str:
+    counts = view.counts
+    if not counts.planned:
+        return ""
+    return f"{counts.done:,} of {plural(counts.planned, 'case')}, {counts.bad:,} failed"
 
 
 def _task_lines(view: RunView, news: News, now: datetime) -> list[Text]:

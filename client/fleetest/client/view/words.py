@@ -25,6 +25,7 @@ __all__ = [
     "verdict_text",
 ]
 
+_WORTH_WAITING: Final = timedelta(seconds=1)
 _SHORT_ID: Final = 13
 _MINUTE: Final = 60
 _HOUR: Final = 3600
@@ -78,8 +79,8 @@ def clock_text(duration: timedelta) -> str:
 
 
 def eta_text(eta: Eta | None) -> str:
-    """`about 0:18 left`, `at least 0:18 left`; empty when nothing is known."""
-    if eta is None:
+    """`about 0:18 left`, `at least 0:18 left`; empty when nothing is known, or next to nothing left."""
+    if eta is None or eta.left < _WORTH_WAITING:
         return ""
     return f"{'about' if eta.whole else 'at least'} {clock_text(eta.left)} left"
 
