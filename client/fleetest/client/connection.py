@@ -127,6 +127,22 @@ class Connection:
             failures += 1
             await self.recover(services, failures, error)
 
+    async def call_once(
+        self,
+        method: Callable[[Services], grpc.aio.UnaryUnaryMultiCallable[_Request, _Response]],
+        request: _Request,
+    ) -> _Response:
+        """
+        Make a call that nobody depends on: no second try, and the channel stays as it is.
+
+        Raises:
+            FleetestError: nobody answered, or what the master raised.
+        """
+        try:
+            return await method(self.services)(request, timeout=_CALL_TIMEOUT_SECONDS)
+        except grpc.aio.AioRpcError as rpc_error:
+            raise raised_here(rpc_error) from None
+
     async def recover(self, failed: Services, failures: int, error: FleetestError) -> None:
         """
         Wait, and turn to the next address unless somebody else has done so already.

@@ -19,7 +19,19 @@ from fleetest.client.cli.interrupts import AskAtTerminal, CancelAtOnce, Decision
 from fleetest.client.view.plain import PlainRenderer
 from fleetest.common.clock import SystemClock
 from fleetest.common.states import RunState
+from fleetest.v1 import run_pb2
 from tests.unit.client.scripted_master import RUN_ID, commits, leased, run_ended, running, submitted, task
+
+
+class SlowlyTickingClock(SystemClock):
+    """Every look at it is two seconds later."""
+
+    def __init__(self):
+        self.seconds = 0
+
+    def now(self):
+        self.seconds += 2
+        return super().now() + timedelta(seconds=self.seconds)
 
 
 class Choosing:
@@ -121,6 +133,42 @@ async def test_a_run_that_does_not_stop_is_left_in_the_end(follower, endless, mo
 
     assert view.state is RunState.RUNNING
     assert "the run has not stopped yet" in said(follower)
+
+
+async def test_a_run_that_nobody_can_run_says_why_and_still_obeys(follower, endless):
+    endless.log = endless.log[:1]
+    endless.explanations = [
+        run_pb2.TaskExplanation(
+            task_id="unit",
+            state="TASK_STATE_QUEUED",
+            reasons=[
+                run_pb2.Reason(kind="REASON_KIND_MISSING_CAPABILITY", message="2 of 2 workers lack browser=chromium")
+            ],
+        )
+    ]
+    follower.clock = SlowlyTickingClock()
+    following = asyncio.ensure_future(follower.follow(RUN_ID))
+    deadline = time.monotonic() + 30
+    while "waiting: " not in said(follower) and time.monotonic() < deadline and not following.done():
+        await asyncio.sleep(0.01)
+
+    follower.signals.put(signal.SIGTERM)
+    view = await following
+
+    assert "waiting: 2 of 2 workers lack browser=chromium (unit)\n" in said(follower)
+    assert view.state is RunState.CANCELLED
+
+
+async def test_nobody_is_asked_why_while_something_runs(follower, endless):
+    follower.clock = SlowlyTickingClock()
+    following = asyncio.ensure_future(follower.follow(RUN_ID))
+    while follower.clock.seconds < 20:
+        await asyncio.sleep(0.01)
+
+    follower.signals.put(signal.SIGTERM)
+    await following
+
+    assert not endless.requests("ExplainRun")
 
 
 @pytest.fixture

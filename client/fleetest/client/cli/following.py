@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from fleetest.client.cli.interrupts import Chooser, Decision, Signals
+from fleetest.client.cli.stalling import StallWatch
 from fleetest.client.events import Commit
 from fleetest.client.view.fold import RunView
 from fleetest.client.view.renderer import Renderer
@@ -55,6 +56,7 @@ class Follower:
         commits = aiter(self.client.watch(run_id))
         coming: asyncio.Task[Commit | None] = asyncio.ensure_future(_next(commits))
         signalled = asyncio.ensure_future(self.signals.next())
+        stall = StallWatch(self.client.explain_once, self.renderer)
         leave_at: datetime | None = None
         try:
             while not view.state.ended:
@@ -73,12 +75,15 @@ class Follower:
                     commit = coming.result()
                     if commit is None:
                         break
-                    self.renderer.show(view, view.apply(commit), now)
+                    news = view.apply(commit)
+                    stall.look(view, now)
+                    self.renderer.show(view, news, now)
                     coming = asyncio.ensure_future(_next(commits))
                 elif leave_at is not None and now > leave_at:
                     self.renderer.note("the run has not stopped yet")
                     return self._left(view)
                 else:
+                    stall.look(view, now)
                     self.renderer.tick(view, now)
             self.renderer.close(view, self.clock.now())
             return view
@@ -86,7 +91,7 @@ class Follower:
             self.renderer.abandon()
             for task in (coming, signalled):
                 task.cancel()
-            await asyncio.gather(coming, signalled, return_exceptions=True)
+            await asyncio.gather(coming, signalled, stall.close(), return_exceptions=True)
 
     async def _decide(self, number: int, view: RunView) -> Decision:
         import signal

@@ -50,6 +50,9 @@ class GitHubRenderer:
     def tick(self, view: RunView, now: datetime) -> None:
         self._renderer.tick(view, now)
 
+    def waiting(self, reasons: Sequence[str], now: datetime) -> None:
+        self._renderer.waiting(reasons, now)
+
     def note(self, line: str) -> None:
         self._renderer.note(line)
 

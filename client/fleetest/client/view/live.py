@@ -31,6 +31,7 @@ class LiveRenderer:
         self._explain = explain
         self._live: Live | None = None
         self._drawn_at: datetime | None = None
+        self._waiting: tuple[str, ...] = ()
 
     def show(self, view: RunView, news: Sequence[News], now: datetime) -> None:
         for each in news:
@@ -40,6 +41,9 @@ class LiveRenderer:
 
     def tick(self, view: RunView, now: datetime) -> None:
         self._draw(view, now)
+
+    def waiting(self, reasons: Sequence[str], now: datetime) -> None:  # noqa: ARG002 - as the port has it
+        self._waiting = tuple(reasons)
 
     def note(self, line: str) -> None:
         self._print(Text(one_line(line), "yellow"))
@@ -64,7 +68,7 @@ class LiveRenderer:
             return
         self._drawn_at = now
         width, height = self._console.size
-        area = live_area(view, now, width=width, height=height)
+        area = live_area(view, now, width=width, height=height, waiting=self._waiting)
         if self._live is None:
             self._live = Live(area, console=self._console, auto_refresh=False, transient=True)
             self._live.start(refresh=True)

@@ -23,6 +23,7 @@ __all__ = ["PlainRenderer"]
 
 _HEARTBEAT: Final = timedelta(seconds=10)
 _SIGN_OF_LIFE: Final = timedelta(seconds=60)
+_REASONS_CHANGE: Final = timedelta(seconds=30)
 _LONG_PREPARATION: Final = timedelta(seconds=1)
 _DETAILED_FAILURES: Final = 50
 
@@ -52,6 +53,8 @@ class PlainRenderer:
         self._sections = sections or NoSections()
         self._said_at: datetime | None = None
         self._said_counts: str | None = None
+        self._reasons: tuple[str, ...] = ()
+        self._reasons_said_at: datetime | None = None
         self._prepared: set[str] = set()
 
     def show(self, view: RunView, news: Sequence[News], now: datetime) -> None:
@@ -79,6 +82,18 @@ class PlainRenderer:
             if task_id not in self._prepared and now - since >= _LONG_PREPARATION:
                 self._prepared.add(task_id)
                 self._say(Text.assemble("preparing ", (one_line(task_id), "bold")), now)
+
+    def waiting(self, reasons: Sequence[str], now: datetime) -> None:
+        if not reasons:
+            self._say(Text("waiting no longer"), now)
+            self._reasons, self._reasons_said_at = (), None
+            return
+        if self._reasons_said_at is not None and now - self._reasons_said_at < _REASONS_CHANGE:
+            return
+        for line in reasons:
+            if line not in self._reasons:
+                self._say(Text(line, "yellow"), now)
+        self._reasons, self._reasons_said_at = tuple(reasons), now
 
     def note(self, line: str) -> None:
         self._print(Text(one_line(line), "yellow"))

@@ -34,6 +34,9 @@ class QuietRenderer:
     def tick(self, view: RunView, now: datetime) -> None:
         """Nothing to say."""
 
+    def waiting(self, reasons: Sequence[str], now: datetime) -> None:
+        """Neither a failure nor the end."""
+
     def note(self, line: str) -> None:
         self._console.print(Text(one_line(line), "yellow"), soft_wrap=True)
 

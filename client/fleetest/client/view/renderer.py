@@ -22,6 +22,9 @@ class Renderer(Protocol):
     def tick(self, view: RunView, now: datetime) -> None:
         """Time has passed; called a few times a second."""
 
+    def waiting(self, reasons: Sequence[str], now: datetime) -> None:
+        """Nothing of the run runs, and why, a line for each reason; none when something runs again."""
+
     def note(self, line: str) -> None:
         """Say something that is no news of the run: a broken connection, a question's answer."""
 
