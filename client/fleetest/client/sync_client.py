@@ -159,6 +159,9 @@ class Client:
     def explain(self, run_id: str, *, task_id: str = "") -> list[TaskExplanation]:
         return self._wait(self._client.explain(run_id, task_id=task_id))
 
+    def explain_once(self, run_id: str) -> list[TaskExplanation]:
+        return self._wait(self._client.explain_once(run_id))
+
     def artifacts(self, run_id: str, *, task_id: str = "") -> list[TaskArtifact]:
         return self._wait(self._client.artifacts(run_id, task_id=task_id))
 

@@ -200,6 +200,7 @@ def test_reasons_that_only_a_newer_master_knows_are_unknown(master, client):
     ]
 
     (explanation,) = client.explain(RUN_ID)
+    assert client.explain_once(RUN_ID) == [explanation]
 
     assert [reason.kind for reason in explanation.reasons] == [ReasonKind.NO_WORKERS, ReasonKind.UNKNOWN]
 
