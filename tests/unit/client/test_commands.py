@@ -130,9 +130,23 @@ def test_show_prints_all_cases_and_details_when_asked(fleetest, failed):
     document = json.loads(fleetest("show", "--cases", "-o", "json").out)
 
     assert "passed    t.py::b  unit  0.05s  flaky\n" in every.out
-    assert "    ---\n    tb\n" in every.out
+    assert "    t.py:3\n    tb\n" in every.out
     assert [case["result"]["outcome"] for case in document["cases"]] == ["failed", "passed"]
     assert document["cases"][0]["result"]["duration_seconds"] == 0.05
+
+
+def test_show_prints_the_end_of_what_a_failed_command_wrote_and_all_of_it_when_asked(fleetest, master):
+    master.run = a_run("FAILED", tasks=[task("build", "FAILED")])
+    output = "\n".join(f"line {number}" for number in range(1, 13))
+    case = result("build", "FAILED", message="the command ended with exit code 3", details=output)
+    master.cases = [run_pb2.CaseRecord(task_id="build", result=case, attempts=1)]
+
+    short, whole = fleetest("show").out, fleetest("show", "-v").out
+
+    assert "failed    build  0.05s\n    the command ended with exit code 3\n    … 2 more above\n    line 3\n" in short
+    assert short.endswith("    line 12\n")
+    assert "    line 1\n    line 2\n" in whole
+    assert "more above" not in whole
 
 
 def test_logs_prints_bytes_as_they_are(fleetest, master):

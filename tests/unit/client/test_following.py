@@ -194,7 +194,7 @@ async def test_ctrl_c_at_a_terminal_asks(keyboard, typed, decision):
     )
 
     assert chosen is decision
-    assert "[c]ancel [d]etach [k]eep" in questions.getvalue()
+    assert "[c]ancel it, [d]etach from it, or [k]eep watching? " in questions.getvalue()
 
 
 async def test_a_second_ctrl_c_cancels_at_once(keyboard):
@@ -255,7 +255,7 @@ def test_a_real_terminal_shows_the_live_area_and_asks(endless):
     try:
         seen = _read_until(terminal, b"collecting")
         os.write(terminal, b"\x03")
-        seen += _read_until(terminal, b"[k]eep: ")
+        seen += _read_until(terminal, b"[k]eep watching? ")
         os.write(terminal, b"c\n")
         seen += _read_until(terminal, b"CANCELLED")
         _read_until(terminal, b"")

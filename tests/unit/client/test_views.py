@@ -160,8 +160,8 @@ def test_plain_lines_tell_of_flaky_cases_lost_workers_and_cancelling():
     assert "NOTE unit#0: its worker was lost: worker w1 is gone; what is left runs again\n" in text
     assert "FLAKY t.py::a  unit  passed in try 2\n" in text
     assert "STOP the run is being cancelled by ann\n" in text
-    assert "✗ lint   errored    no disk\n" in text
-    assert "– after  skipped\n" in text.replace("  \n", "\n")
+    assert "✗ lint   errored  no disk\n" in text
+    assert "– after  skipped\n" in text
     assert "slowest\n  1m 05s  t.py::slow  unit\n" in text
     assert "flaky: failed, then passed when tried again\n  t.py::a  unit  first\n" in text
     assert "ERRORED  2 cases: 2 passed, 1 flaky, 1 retried in 7.0s\n  lint errored\n" in text
@@ -265,6 +265,32 @@ def test_verbose_tells_tracebacks_and_output_at_once():
     assert "    line 1\n    line 2\n    --- captured stdout\n    said\n    --- captured log\n    logged\n" in (
         stream.getvalue()
     )
+
+
+def test_a_failed_command_shows_the_end_of_its_output():
+    output = "\n".join(f"line {number}" for number in range(1, 31)) + "\n\n\x1b[2Joh no\n"
+    log = commits(
+        [submitted(task("build"), task("quiet"))],
+        [finished("build", result("build", "FAILED", message="the command ended with exit code 3", details=output))],
+        [finished("quiet", result("quiet", "FAILED", message="the command ended with exit code 2"))],
+        [finished("build", result("build", "FAILED", details=output))],
+    )
+
+    text, _ = shown(log, PlainRenderer, close=False)
+    verbose, _ = shown(log, lambda console: choose_renderer(console, {}, verbosity=1), close=False)
+
+    assert text.splitlines()[1:] == [
+        "FAILED build",
+        "    the command ended with exit code 3",
+        "    … 21 more above",
+        *(f"    line {number}" for number in range(22, 31)),
+        "    \\x1b[2Joh no",
+        "FAILED quiet",
+        "    the command ended with exit code 2",
+        "FAILED build  again, in try 2",
+    ]
+    assert "    line 1\n" in verbose
+    assert "more above" not in verbose
 
 
 def area_text(view, *, width=80, height=24, seconds=10):

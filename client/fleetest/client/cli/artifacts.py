@@ -48,7 +48,7 @@ def artifacts(
             (one_line(each.task_id), one_line(each.artifact.path), size_text(each.artifact.size_bytes))
             for each, _ in found
         ),
-        flexible=("task", "path"),
+        empty="no artifacts",
     )
     if directory is not None:
         say(f"{plural(len(found), 'file')} saved below {directory}")

@@ -13,7 +13,7 @@ from fleetest.client.view.renderer import Renderer
 
 __all__ = ["AskAtTerminal", "CancelAtOnce", "Chooser", "Decision", "Signals"]
 
-_QUESTION: Final = "\nThe run goes on. Cancel it, detach from it, or keep watching? [c]ancel [d]etach [k]eep: "
+_QUESTION: Final = "\nThe run goes on. [c]ancel it, [d]etach from it, or [k]eep watching? "
 
 
 class Decision(Enum):

@@ -37,7 +37,8 @@ def ls(*, branch: str, state: str | None, limit: int, project: str, master: str,
     print_table(
         ("run", "state", "suite", "branch", "cases", "took", "submitted"),
         (_row(each, now) for each in runs),
-        flexible=("suite", "branch", "cases"),
+        cut=("suite", "branch"),
+        empty="no runs; begin one with: fleetest run",
     )
 
 

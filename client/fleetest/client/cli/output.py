@@ -20,7 +20,9 @@ __all__ = ["json_form", "output_option", "print_json", "print_lines", "print_tab
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
-_NO_LIMIT: Final = 10_000
+_NO_LIMIT: Final = 1_000_000
+_GAP: Final = 2
+_LEAST: Final = 10  # what a column keeps when the terminal is too narrow
 
 
 def output_option(command: _Command) -> _Command:
@@ -89,28 +91,60 @@ def print_lines(lines: Iterable[Text]) -> None:
 
 
 def print_table(
-    headings: Sequence[str], rows: Iterable[Sequence[str | Text]], *, flexible: Collection[str] = ()
+    headings: Sequence[str],
+    rows: Iterable[Sequence[str | Text]],
+    *,
+    prose: Collection[str] = (),
+    cut: Collection[str] = (),
+    empty: str,
 ) -> None:
     """
-    A table: at most as wide as the terminal, or, for pipes, as wide as its content.
+    A table: on a terminal no wider than that where it can be, in a pipe as wide as its content.
 
     Args:
-        flexible: headings of the columns that are folded when there is not enough room.
+        prose: headings of the columns whose words go on in the next line when there is not enough room.
+        cut: of those whose ends are left out then. All others, names and ids among them, stay whole whatever happens.
+        empty: said on standard error when there are no rows.
     """
-    from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim")
-    for heading in headings:
-        table.add_column(heading, overflow="fold", no_wrap=heading not in flexible)
-    for row in rows:
-        table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+    cells = [[cell if isinstance(cell, Text) else Text(cell) for cell in row] for row in rows]
+    if not cells:
+        click.echo(empty, err=True)
+        return
+    columns = {
+        heading: [Text(heading, "dim"), *column]
+        for heading, column in zip(headings, zip(*cells, strict=True), strict=True)
+    }
     console = _console(sys.stdout)
-    if not console.is_terminal:
-        console.width = _NO_LIMIT
-        console.width = console.measure(table).maximum
-    console.print(table)
+    console.width = _fit(columns, console.width if console.is_terminal else _NO_LIMIT, prose, cut)
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, _GAP, 0, 0))
+    for heading in headings:
+        table.add_column(overflow="fold", no_wrap=heading not in prose)
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*row)
+    with console.capture() as captured:
+        console.print(table)
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()), color=True)
+
+
+def _fit(columns: Mapping[str, Sequence[Text]], room: int, prose: Collection[str], cut: Collection[str]) -> int:
+    """Cut what may be cut to fit into the room; answers the width that the table needs."""
+    widths = {heading: max(cell.cell_len for cell in cells) for heading, cells in columns.items()}
+    gaps = _GAP * (len(columns) - 1)
+    least = gaps + sum(
+        min(width, _LEAST) if name in prose else width for name, width in widths.items() if name not in cut
+    )
+    spare = room - least
+    for number, name in enumerate(sorted(cut, key=widths.__getitem__)):
+        width = min(widths[name], max(_LEAST, spare // (len(cut) - number)))
+        for cell in columns[name]:
+            cell.truncate(width, overflow="ellipsis")
+        spare -= width
+        least += width
+        widths[name] = width
+    return max(least, min(room, gaps + sum(widths.values())))
 
 
 def stderr_console() -> Console:

@@ -188,5 +188,7 @@ def _print_tasks(suite: Suite, output: str) -> None:
             )
             for task in suite.tasks
         ),
-        flexible=("task", "needs", "runs"),
+        prose=("needs",),
+        cut=("runs",),
+        empty="no tasks",
     )

@@ -48,8 +48,11 @@ def show(*, run_id: str, task_id: str, every_case: bool, verbose: bool, project:
     print_table(
         ("task", "state", "cases", "took", "why"),
         (_task_row(task, now) for task in run.tasks),
-        flexible=("task", "cases", "why"),
+        prose=("cases", "why"),
+        empty="no tasks",
     )
+    if cases:
+        click.echo()
     print_lines(line for record in cases for line in _case_lines(record, verbose=verbose))
 
 
@@ -101,21 +104,25 @@ def _task_row(task: TaskStatus, now: datetime) -> tuple[str | Text, ...]:
 def _case_lines(record: CaseRecord, *, verbose: bool) -> Iterator[Text]:
     from rich.text import Text
 
-    from fleetest.client.view.lines import place_of
+    from fleetest.client.view.lines import command_output_lines, in_task, place_of
 
     result = record.result
     style = "bold red" if result.outcome.bad else "green" if result.outcome is Outcome.PASSED else "yellow"
     yield Text.assemble(
         (f"{result.outcome.value:<9} ", style),
         one_line(result.case_id),
-        (f"  {one_line(record.task_id)}  {duration_text(result.duration)}{'  flaky' if record.flaky else ''}", "dim"),
+        (f"{in_task(record.task_id, result.case_id)}  {duration_text(result.duration)}", "dim"),
+        ("  flaky" if record.flaky else "", "yellow"),
     )
     if result.message:
         yield Text(f"    {one_line(result.message)}")
     if result.outcome.bad and (place := place_of(result)):
         yield Text(f"    {place}", "dim")
-    if verbose:
+    if not verbose:
+        yield from command_output_lines(record.task_id, result)
+    else:
         for title, text in (("", result.details), ("stdout", result.stdout), ("stderr", result.stderr)):
             if text.strip():
-                yield Text(f"    --- {title}".rstrip(), "dim")
+                if title:
+                    yield Text(f"    --- {title}", "dim")
                 yield from (Text(f"    {line}") for line in harmless(text).rstrip().splitlines())

@@ -34,7 +34,9 @@ def workers(*, include_offline: bool, with_capabilities: bool, master: str, outp
     print_table(
         ("worker", "state", "slots", "cpu", "memory", "host", "seen"),
         (_row(each, now) for each in found),
-        flexible=("worker", "state", "host"),
+        prose=("state",),
+        cut=("host",),
+        empty="no workers; start one with: fleetest worker",
     )
     if with_capabilities:
         for each in found:

@@ -181,12 +181,14 @@ def _totals(view: RunView, now: datetime, width: int) -> Text:
     counts = view.counts
     text = Text(no_wrap=True, overflow="ellipsis")
     text.append("  ")
-    text.append(f"{counts.done:,}/{plural(counts.planned, 'case')}", "bold")
+    if counts.planned:
+        text.append(f"{counts.done:,}/{plural(counts.planned, 'case')}", "bold")
     if counts.bad:
         text.append(f" · {counts.bad:,} failed", "bold red")
     if counts.flaky:
         text.append(f" · {counts.flaky:,} flaky", "yellow")
-    text.append(f" · {plural(view.slots_in_use, 'slot')} · {clock_text(view.elapsed(now))}", "dim")
+    slots = plural(view.slots_in_use, "slot") if view.slots_in_use else "nothing runs"
+    text.append(f"{' · ' if text.plain.strip() else ''}{slots} · {clock_text(view.elapsed(now))}", "dim")
     if view.cancelling:
         text.append(" · stopping", "yellow")
     elif eta := eta_text(view.eta()):

@@ -14,10 +14,19 @@ from fleetest.client.view.words import short_id
 from fleetest.common.results import CaseResult
 from fleetest.common.states import Outcome, Verdict
 
-__all__ = ["detailed_failure_lines", "failure_details", "failure_lines", "in_task", "news_lines", "place_of"]
+__all__ = [
+    "command_output_lines",
+    "detailed_failure_lines",
+    "failure_details",
+    "failure_lines",
+    "in_task",
+    "news_lines",
+    "place_of",
+]
 
 _MESSAGE_LINES: Final = 6
 _MESSAGE_WIDTH: Final = 400
+_OUTPUT_LINES: Final = 10
 _INDENT: Final = "    "
 
 _OUTCOME_WORDS: Final = {Outcome.FAILED: "FAILED", Outcome.ERROR: "ERROR", Outcome.TIMED_OUT: "TIMED OUT"}
@@ -43,7 +52,15 @@ def place_of(result: CaseResult) -> str:
 
 
 def failure_lines(news: CaseFailed) -> list[Text]:
-    """What failed, its assertion, and where. A case that fails again is not explained again."""
+    """
+    What failed, its assertion, and where; of a command the end of its output. A case that fails again is not
+    explained again.
+    """
+    lines = _failure_head(news)
+    return lines if news.number > 1 else lines + command_output_lines(news.task_id, news.result)
+
+
+def _failure_head(news: CaseFailed) -> list[Text]:
     result = news.result
     head = Text.assemble(
         (f"{_OUTCOME_WORDS[result.outcome]} ", "bold red"),
@@ -60,10 +77,20 @@ def failure_lines(news: CaseFailed) -> list[Text]:
     return lines
 
 
+def command_output_lines(task_id: str, result: CaseResult) -> list[Text]:
+    """The last lines that a failed command wrote, which say more than its exit code; none for other cases."""
+    if result.case_id != task_id or not result.outcome.bad:
+        return []
+    written = [line for line in harmless(result.details).rstrip().splitlines() if line.strip()]
+    left_out = len(written) - _OUTPUT_LINES
+    lines = [Text(f"{_INDENT}… {left_out:,} more above", "dim")] if left_out > 0 else []
+    return lines + [Text(_INDENT + line[:_MESSAGE_WIDTH], "dim") for line in written[-_OUTPUT_LINES:]]
+
+
 def detailed_failure_lines(news: CaseFailed) -> list[Text]:
     """The failure with its traceback and what the test wrote."""
     result = news.result
-    lines = failure_lines(news)
+    lines = _failure_head(news)
     for title, text in (
         ("", result.details),
         ("captured stdout", result.stdout),

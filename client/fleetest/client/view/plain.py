@@ -106,7 +106,7 @@ class PlainRenderer:
         for _, (task, result) in zip(range(_DETAILED_FAILURES), view.failures(), strict=False):
             details = failure_details(result)
             if "\n" in details:
-                self._raw(self._sections.begin(f"{result.case_id} ({task.task_id})"))
+                self._raw(self._sections.begin(_section_title(task.task_id, result.case_id)))
                 self._print(Text(details))
                 self._raw(self._sections.end())
         for line in summary_lines(view, now):
@@ -124,6 +124,10 @@ class PlainRenderer:
 
     def _raw(self, text: str) -> None:
         self._console.file.write(text)
+
+
+def _section_title(task_id: str, case_id: str) -> str:
+    return case_id if case_id == task_id else f"{case_id} ({task_id})"
 
 
 def _progress(view: RunView) -> str:

@@ -72,18 +72,20 @@ def _tasks(view: RunView, now: datetime) -> Iterator[Text]:
 
 def _task_line(task: TaskView, width: int, now: datetime) -> Text:
     counts, style = counts_text(task.counts), state_style(task.state)
-    word = "" if task.state is TaskState.PASSED and counts else f"{task.state.value.replace('_', ' ')}  "
-    line = Text.assemble(
-        (f"{_MARKS.get(task.state, '·')} ", style),
-        (f"{one_line(task.task_id, limit=width):<{width}}  ", "bold"),
-        (word, style),
-        counts,
-    )
+    parts = []
+    if task.state is not TaskState.PASSED or not counts:
+        parts.append(Text(task.state.value.replace("_", " "), style))
+    if counts:
+        parts.append(Text(counts))
     if task.reason and task.state is not TaskState.PASSED and not task.failures:
-        line.append(f"  {one_line(task.reason)}", "dim")
+        parts.append(Text(one_line(task.reason), "dim"))
     if duration := task.duration(now):
-        line.append(f"  {duration_text(duration)}", "dim")
-    return line
+        parts.append(Text(duration_text(duration), "dim"))
+    head = Text.assemble(
+        (f"{_MARKS.get(task.state, '·')} ", style),
+        (f"{one_line(task.task_id, limit=width):<{width}}", "bold"),
+    )
+    return Text("  ").join([head, *parts])
 
 
 def _slowest(view: RunView) -> Iterator[Text]:
