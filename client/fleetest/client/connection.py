@@ -152,7 +152,7 @@ class Connection:
         """
         if failures > self._persistence.tries:
             raise DependencyUnavailable(
-                f"no master answers at {', '.join(self._addresses)}: {error.message}",
+                f"no master answers at {', '.join(self._addresses)}: {_cause(error.message)}",
                 hint=error.hint
                 or "See that one runs there (`fleetest up` starts one on this machine), and that "
                 "FLEETEST_MASTER or --master names it.",
@@ -170,6 +170,11 @@ class Connection:
         services, self._services = self._services, None
         if services is not None:
             await services.channel.close()
+
+
+def _cause(message: str) -> str:
+    """What the system said, of all that gRPC makes of it."""
+    return message.rpartition("Failed to connect to remote host: ")[2]
 
 
 def raised_here(rpc_error: grpc.RpcError) -> FleetestError:

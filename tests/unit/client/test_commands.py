@@ -322,15 +322,18 @@ def test_retry_submits_again_and_follows(fleetest, master):
 
 
 @pytest.mark.parametrize(
-    ("error", "code"),
-    [(NotFound("no such run: x", hint="see `fleetest ls`"), 2), (Unauthenticated("no token", hint="set it"), 2)],
+    ("error", "code", "said"),
+    [
+        (NotFound("no such run: x", hint="fleetest ls lists them"), 2, "fleetest ls lists them"),
+        (Unauthenticated("no token", hint="set it"), 2, "Set it"),
+    ],
 )
-def test_an_error_is_a_line_of_what_and_a_line_of_what_to_do(fleetest, master, error, code):
+def test_an_error_is_a_line_of_what_and_a_line_of_what_to_do(fleetest, master, error, code, said):
     master.faults.append(error)
 
     shown = fleetest("show", "x")
 
-    assert (shown.code, shown.err) == (code, f"fleetest: {error.message}\n{error.hint}\n")
+    assert (shown.code, shown.err) == (code, f"fleetest: {error.message}\n{said}\n")
 
 
 def test_an_unreachable_master_is_infrastructure(fleetest, monkeypatch):
@@ -345,7 +348,9 @@ def test_an_unreachable_master_is_infrastructure(fleetest, monkeypatch):
 
     assert shown.code == 3
     assert "127.0.0.1:1 does not answer; trying again (1 of 1)\n" in shown.err
-    assert "fleetest: no master answers at 127.0.0.1:1" in shown.err
+    assert re.search(
+        r"^fleetest: no master answers at 127\.0\.0\.1:1: [A-Z][a-z ]+( \(\d+\))?$", shown.err, re.MULTILINE
+    )
 
 
 def test_without_a_master_reading_commands_say_what_to_do(fleetest):

@@ -226,11 +226,13 @@ def test_upload_progress_writes_over_itself_and_leaves_no_trace():
     stream = Terminal()
 
     with UploadProgress(stream, lambda: next(now)) as progress:
+        progress.announce("looking for changed files")
         progress.show(1, 2048)
         progress.show(1024, 2048)
         progress.show(2048, 2048)
 
     written = stream.getvalue()
+    assert written.startswith("\rlooking for changed files ")
     assert written.count("uploading: ") == 1
     assert "uploading: 1.0 KiB of 2.0 KiB" in written
     assert written.endswith(" \r")
@@ -239,6 +241,7 @@ def test_upload_progress_writes_over_itself_and_leaves_no_trace():
 def test_upload_progress_is_silent_elsewhere():
     stream = io.StringIO()
     with UploadProgress(stream, iter([0.0, 9.0]).__next__) as progress:
+        progress.announce("looking for changed files")
         progress.show(1, 2)
 
     assert stream.getvalue() == ""

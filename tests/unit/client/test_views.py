@@ -226,6 +226,26 @@ def test_what_is_not_a_terminal_gets_no_control_characters_from_a_hostile_test(m
     assert not [line for line in text.splitlines() if line.strip().startswith("::")]
 
 
+def test_a_setup_that_failed_shows_what_it_wrote_once():
+    reason = "setup failed with exit code 4: pip install x\ntrying\nno such package"
+    log = commits(
+        [submitted(task("unit"))],
+        [run_pb2.RunEvent(cancel_requested=run_pb2.CancelRequested(task_id="unit", reason=reason))],
+        [task_ended("unit", "FAILED", reason), run_ended("FAILED", "unit failed")],
+    )
+
+    text, _ = shown(log, PlainRenderer)
+
+    assert text.splitlines()[1:6] == [
+        "STOP task unit is being cancelled: setup failed with exit code 4: pip install x",
+        "    trying",
+        "    no such package",
+        "failed unit  setup failed with exit code 4: pip install x",
+        "",
+    ]
+    assert text.count("no such package") == 1
+
+
 def test_quiet_tells_failures_and_one_last_line():
     text, _ = shown(failing_run(), QuietRenderer)
 
@@ -343,7 +363,7 @@ def test_live_area_says_what_is_prepared_and_what_waits_its_turn():
 
     lines = [line.rstrip() for line in area_text(view).splitlines()]
 
-    assert lines[1] == "⠋ venv                   preparing 0:08"
+    assert lines[1] == "⠋ venv                   preparing its environment 0:08"
     assert lines[2].endswith("1/2  preparing 0:06")
     assert "━" in lines[2]
     assert lines[3] == "· next                   waits for a slot"

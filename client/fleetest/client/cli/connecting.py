@@ -64,7 +64,7 @@ def any_cluster(data_directory: Path) -> EmbeddedCluster:
     if cluster is not None:
         say(f"using your cluster on this machine ({cluster.address}); `fleetest down` stops it")
         return cluster
-    say("starting a cluster on this machine; `fleetest down` stops it, FLEETEST_MASTER names another")
+    say("starting a cluster on this machine; `fleetest down` stops it")
     return start_cluster(data_directory)
 
 

@@ -45,8 +45,13 @@ def _expected(error: FleetestError) -> int:
         return exit_code_of_error(error)
     click.echo(f"fleetest: {harmless(error.message)}", err=True)
     if error.hint:
-        click.echo(harmless(error.hint), err=True)
+        click.echo(_sentence(harmless(error.hint)), err=True)
     return exit_code_of_error(error)
+
+
+def _sentence(hint: str) -> str:
+    """A hint is a line of its own here; one that begins with a command stays as it is."""
+    return hint if hint.startswith("fleetest ") else hint[:1].upper() + hint[1:]
 
 
 def _reader_left() -> int:

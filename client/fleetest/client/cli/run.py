@@ -151,8 +151,9 @@ async def _uploaded(client: AsyncClient, root: Path) -> str:
     from fleetest.client.view.words import plural
 
     cache = invocation().settings.cache
-    workspace = await asyncio.to_thread(lambda: scan_workspace(root, cache_directory=cache))
     with UploadProgress(sys.stderr) as progress:
+        progress.announce("looking for changed files")
+        workspace = await asyncio.to_thread(lambda: scan_workspace(root, cache_directory=cache))
         report = await client.upload(workspace, root, progress=progress.show)
     say(f"{plural(len(workspace.files), 'file')}, {sent_text(report.sent_files, report.sent_bytes)}")
     return workspace.digest

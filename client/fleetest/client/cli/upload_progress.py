@@ -44,12 +44,20 @@ class UploadProgress:
             self._stream.write(f"\r{' ' * _WIDTH}\r")
             self._stream.flush()
 
+    def announce(self, line: str) -> None:
+        """What is done before the first byte is sent."""
+        if self._stream.isatty():
+            self._draw(line)
+
     def show(self, sent_bytes: int, total_bytes: int) -> None:
         """Told by the upload; draws a few times a second."""
         now = self._clock()
         if not self._stream.isatty() or now - self._shown_at < _INTERVAL_SECONDS:
             return
-        self._shown_at, self._wrote = now, True
-        line = f"uploading: {size_text(sent_bytes)} of {size_text(total_bytes)}"
+        self._shown_at = now
+        self._draw(f"uploading: {size_text(sent_bytes)} of {size_text(total_bytes)}")
+
+    def _draw(self, line: str) -> None:
+        self._wrote = True
         self._stream.write(f"\r{line:<{_WIDTH}}")
         self._stream.flush()

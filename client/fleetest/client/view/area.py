@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fleetest.client.view.fold import RunView, TaskView
-from fleetest.client.view.harmless import one_line
+from fleetest.client.view.harmless import first_line, one_line
 from fleetest.client.view.words import clock_text, counts_text, duration_text, eta_text, plural, state_style
 from fleetest.common.states import TaskState
 
@@ -149,7 +149,8 @@ def _doing(task: TaskView, activity: _Activity) -> str:
         return "waits for a slot"
     since = activity.preparing_since.get(task.task_id)
     if since is not None:
-        return f"preparing {clock_text(activity.now - since)}"
+        what = "preparing" if _has_count(task, activity) else "preparing its environment"
+        return f"{what} {clock_text(activity.now - since)}"
     if _has_count(task, activity):
         return plural(slots, "slot")
     word = "running" if task.type == "command" else "collecting"
@@ -161,7 +162,7 @@ def _ended(task: TaskView, now: datetime) -> Text:
     word = "" if task.state is TaskState.PASSED and counts else task.state.value.replace("_", " ")
     text = Text.assemble((word, state_style(task.state)), " " if word and counts else "", (counts, "dim"))
     if task.reason and task.state is not TaskState.PASSED and not task.failures:
-        text.append(f"  {one_line(task.reason)}", "dim")
+        text.append(f"  {first_line(task.reason)}", "dim")
     elif duration := task.duration(now):
         text.append(f"  {duration_text(duration)}", "dim")
     return text

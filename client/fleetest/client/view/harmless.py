@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["harmless", "one_line", "without_colours"]
+__all__ = ["first_line", "harmless", "one_line", "without_colours"]
 
 # ECMA-48, 8.3.117 (SGR): colours and the like, which a traceback may legitimately carry.
 _COLOURS: Final = re.compile(r"\x1b\[[0-9;:]*m")
@@ -44,6 +44,11 @@ def one_line(text: str, *, limit: int = 300) -> str:
     """The harmless text on one line, cut when it is longer than `limit`."""
     flat = " ".join(harmless(text[: limit * 4]).split())
     return flat if len(flat) <= limit else f"{flat[: limit - 1]}…"
+
+
+def first_line(text: str) -> str:
+    """The first line of the text, harmless and bounded."""
+    return one_line(text.strip().partition("\n")[0])
 
 
 def _escaped(match: re.Match[str]) -> str:

@@ -8,7 +8,7 @@ from typing import Final
 from rich.text import Text
 
 from fleetest.client.view.fold import RunView
-from fleetest.client.view.harmless import harmless, one_line
+from fleetest.client.view.harmless import first_line, harmless, one_line
 from fleetest.client.view.news import AttemptFailed, CancelAsked, CaseFailed, CaseRecovered, News, RunStarted
 from fleetest.client.view.words import short_id
 from fleetest.common.results import CaseResult
@@ -126,10 +126,15 @@ def _attempt_failed_line(news: AttemptFailed) -> Text:
     return Text.assemble(("NOTE ", "bold yellow"), f"{one_line(news.shard_id)}: {what}{reason}{then}")
 
 
-def _cancel_line(news: CancelAsked) -> Text:
+def _cancel_lines(news: CancelAsked) -> list[Text]:
+    """Who or what stops it; a reason of many lines, as of a setup that failed, ends with what was written."""
     what = f"task {one_line(news.task_id)}" if news.task_id else "the run"
-    why = f": {one_line(news.reason)}" if news.reason else f" by {one_line(news.by)}" if news.by else ""
-    return Text.assemble(("STOP ", "bold yellow"), f"{what} is being cancelled{why}")
+    why = f": {first_line(news.reason)}" if news.reason else f" by {one_line(news.by)}" if news.by else ""
+    written = harmless(news.reason).strip().splitlines()[1:]
+    return [
+        Text.assemble(("STOP ", "bold yellow"), f"{what} is being cancelled{why}"),
+        *(Text(_INDENT + line[:_MESSAGE_WIDTH], "dim") for line in written[-_OUTPUT_LINES:]),
+    ]
 
 
 def news_lines(view: RunView, news: News, explain: Callable[[CaseFailed], list[Text]] = failure_lines) -> list[Text]:
@@ -149,6 +154,6 @@ def news_lines(view: RunView, news: News, explain: Callable[[CaseFailed], list[T
         case AttemptFailed():
             return [_attempt_failed_line(news)]
         case CancelAsked():
-            return [_cancel_line(news)]
+            return _cancel_lines(news)
         case _:
             return []

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from fleetest.client.view.fold import RunView
-from fleetest.client.view.harmless import one_line
+from fleetest.client.view.harmless import first_line, one_line
 from fleetest.client.view.lines import failure_details, failure_lines, news_lines
 from fleetest.client.view.news import CaseFailed, News, TaskChanged
 from fleetest.client.view.sections import NoSections, Sections
@@ -147,7 +147,7 @@ def _task_lines(view: RunView, news: News, now: datetime) -> list[Text]:
     if counts := counts_text(task.counts):
         line.append(f"  {counts}")
     if news.reason and not task.failures:
-        line.append(f"  {one_line(news.reason)}")
+        line.append(f"  {first_line(news.reason)}")
     duration = task.duration(now)
     if duration is not None and news.state.ended:
         line.append(f"  {duration_text(duration)}", "dim")

@@ -11,7 +11,7 @@ from typing import Final
 from rich.text import Text
 
 from fleetest.client.view.fold import RunView, TaskView
-from fleetest.client.view.harmless import one_line
+from fleetest.client.view.harmless import first_line, one_line
 from fleetest.client.view.lines import in_task
 from fleetest.client.view.words import counts_text, duration_text, plural, short_id, state_style
 from fleetest.common.states import RunState, TaskState
@@ -78,7 +78,7 @@ def _task_line(task: TaskView, width: int, now: datetime) -> Text:
     if counts:
         parts.append(Text(counts))
     if task.reason and task.state is not TaskState.PASSED and not task.failures:
-        parts.append(Text(one_line(task.reason), "dim"))
+        parts.append(Text(first_line(task.reason), "dim"))
     if duration := task.duration(now):
         parts.append(Text(duration_text(duration), "dim"))
     head = Text.assemble(
