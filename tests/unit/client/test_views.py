@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from fleetest.client.cli.choosing import choose_renderer
+from fleetest.client.cli.connecting import say
 from fleetest.client.convert import commit_from_proto
 from fleetest.client.view.area import live_area
 from fleetest.client.view.fold import RunView
@@ -411,6 +412,21 @@ def test_live_view_makes_room_for_a_question_and_comes_back():
     renderer.abandon()
 
     assert stream.getvalue().count("\x1b[?25l") == 2
+
+
+def test_what_the_connection_says_stands_above_the_live_area(monkeypatch):
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stderr", stream)
+    renderer = LiveRenderer(console_to(stream, terminal=True))
+    view = RunView(RUN_ID)
+    commit = commit_from_proto(passing_run()[0])
+    renderer.show(view, view.apply(commit), at(0))
+
+    say("127.0.0.1:1 does not answer; trying again (1 of 5)")
+
+    after = stream.getvalue().partition("does not answer")[2]
+    renderer.abandon()
+    assert "nothing runs" in after
 
 
 def test_github_gets_annotations_whose_text_cannot_break_out():

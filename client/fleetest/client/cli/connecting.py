@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -49,8 +50,13 @@ def invocation() -> Invocation:
 
 
 def say(line: str) -> None:
-    """A line for people, on standard error."""
-    click.echo(harmless(line), err=True)
+    """
+    A line for people, on standard error.
+
+    Written to the stream as it is now: a live area puts itself in its place, and `click.echo` would write past it.
+    """
+    sys.stderr.write(f"{harmless(line)}\n")
+    sys.stderr.flush()
 
 
 def running(work: Coroutine[Any, Any, _Answer]) -> _Answer:
