@@ -126,7 +126,7 @@ def test_missing_secret_is_asked_for_before_anything_runs(shared_cluster, projec
 
     assert done.returncode == 2
     assert "needs secrets that were not given: PASSWORD" in done.stderr
-    assert "add --secret PASSWORD" in done.stderr
+    assert "--secret PASSWORD" in done.stderr
 
 
 def test_command_line_without_a_file_becomes_a_suite_with_the_active_interpreter(cluster, project, tmp_path):
