@@ -49,6 +49,8 @@ _log = structlog.get_logger()
 
 STOP_GRACE: Final = timedelta(seconds=2)
 
+CANCEL_PATIENCE: Final = timedelta(milliseconds=500)
+
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -218,9 +220,12 @@ class Master:
         _log.info("master_started", address=self._settings.address, port=self.port)
 
     async def _stop_loops(self) -> None:
-        for task in self._loops:
-            task.cancel()
-        await asyncio.gather(*self._loops, return_exceptions=True)
+        """Ask more than once: redis-py may lose a cancellation that comes while it connects."""
+        alive = set(self._loops)
+        while alive:
+            for task in alive:
+                task.cancel()
+            _, alive = await asyncio.wait(alive, timeout=CANCEL_PATIENCE.total_seconds())
 
 
 async def _hear(feed: RedisCommitFeed, book: RunBook) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -23,7 +23,7 @@ from fleetest.common.convert import (
     resources_from_proto,
     verdict_from_proto,
 )
-from fleetest.common.errors import InvalidRequest, LeaseLost
+from fleetest.common.errors import DependencyUnavailable, InvalidRequest, LeaseLost
 from fleetest.master.leases import Leases
 from fleetest.master.queue.ports import Presence, WorkerRegistry
 from fleetest.master.reports import (
@@ -104,22 +104,17 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
             raise InvalidRequest("a session begins with a Hello")
         presence = await self._find(hello.hello.session_id)
         held = {attempt_ref_from_proto(ref) for ref in hello.hello.attempts}
-        forget = await self._leases.settle(presence, held)
-        yield worker_pb2.MasterMessage(welcome=worker_pb2.Welcome(forget=[attempt_ref_to_proto(ref) for ref in forget]))
         session = Session(presence)
-        self._sessions.add(session)
-        stream = _Stream(session, self._registry, self._inbox, self._clock, self._lease_ttl, self._on_change)
-        listener = asyncio.create_task(stream.listen(request_iterator), name=f"worker {presence.worker_id}")
-        listener.add_done_callback(lambda _: session.instructions.put_nowait(None))
-        known_specs: set[str] = set()
+        self._sessions.add(session)  # first, so that what is given to the worker from now on goes this way
         try:
-            while (instruction := await session.instructions.get()) is not None:
-                yield instruction_to_proto(instruction, known_specs)
-            if not listener.done():
-                raise LeaseLost(f"worker {presence.worker_id} opened another session")
-            await listener  # raises what went wrong
+            forget = await self._leases.settle(presence, held)
+            yield worker_pb2.MasterMessage(
+                welcome=worker_pb2.Welcome(forget=[attempt_ref_to_proto(ref) for ref in forget])
+            )
+            stream = _Stream(session, self._registry, self._inbox, self._clock, self._lease_ttl, self._on_change)
+            async for message in _converse(session, stream.listen(request_iterator)):
+                yield message
         finally:
-            listener.cancel()
             self._sessions.remove(session)
             self._on_change()
 
@@ -149,6 +144,21 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
             if worker.session_id == session_id and not worker.offline:
                 return worker
         raise LeaseLost("the session is not known (any more)", hint="register again")
+
+
+async def _converse(session: Session, listening: Coroutine[Any, Any, None]) -> AsyncIterator[worker_pb2.MasterMessage]:
+    """Send what the session has to say, while somebody listens; ends with the listening."""
+    listener = asyncio.create_task(listening, name=f"worker {session.presence.worker_id}")
+    listener.add_done_callback(lambda _: session.instructions.put_nowait(None))
+    known_specs: set[str] = set()
+    try:
+        while (instruction := await session.instructions.get()) is not None:
+            yield instruction_to_proto(instruction, known_specs)
+        if not listener.done():
+            raise LeaseLost(f"worker {session.presence.worker_id} opened another session")
+        await listener  # raises what went wrong
+    finally:
+        listener.cancel()
 
 
 class _Stream:
@@ -224,17 +234,24 @@ class _Stream:
             ready=heartbeat.ready,
             not_ready_reason=heartbeat.not_ready_reason,
         )
+        self._session.presence = presence
+        try:
+            await self._renew(presence)
+        except DependencyUnavailable as error:
+            # Its stream is proof enough that the worker lives; the registry hears of it when Redis is back.
+            _log.warning("heartbeat_not_registered", worker_id=presence.worker_id, error=error.message)
+        if presence.ready and not before.ready:
+            self._on_change()
+
+    async def _renew(self, presence: Presence) -> None:
         try:
             await self._registry.renew(presence, lease_ttl=self._lease_ttl)
         except LeaseLost:
             # The registry forgot the worker, though its stream is right here: Redis was emptied.
             await self._registry.register(presence, lease_ttl=self._lease_ttl)
-        self._session.presence = presence
         known = await self._registry.get(presence.worker_id)
         if known is not None and known.draining:
             self._session.drain(Drain(reason="drained by an operator"))
-        if presence.ready and not before.ready:
-            self._on_change()
 
     async def _decline(self, declined: worker_pb2.Declined) -> None:
         await self._inbox.decline(attempt_ref_from_proto(declined.attempt), declined.reason)
