@@ -19,6 +19,7 @@ from typing import Final
 
 import structlog
 
+from fleetest.common.ending import end_tasks
 from fleetest.common.errors import CapacityExceeded, DependencyUnavailable, FleetestError, WrongState
 from fleetest.common.states import ShardKind, Verdict
 from fleetest.master.queue.ports import Claim, Presence, SecretStore, ShardQueue
@@ -54,9 +55,14 @@ class Dispatcher:
 
     async def run(self) -> None:
         """Dispatch until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._listen(), name="wake-ups")
-            tasks.create_task(self._dispatch_for_ever(), name="dispatch")
+        loops = [
+            asyncio.create_task(self._listen(), name="wake-ups"),
+            asyncio.create_task(self._dispatch_for_ever(), name="dispatch"),
+        ]
+        try:
+            await asyncio.gather(*loops)
+        finally:
+            await end_tasks(loops)
 
     async def _listen(self) -> None:
         async for _ in self._queue.wakeups():

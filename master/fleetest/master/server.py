@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha import reflection
 from fleetest.common.backoff import Backoff
 from fleetest.common.clock import SystemClock
 from fleetest.common.directory_blob_store import DirectoryBlobStore
+from fleetest.common.ending import end_tasks
 from fleetest.common.errors import DependencyUnavailable
 from fleetest.common.limits import MAX_MESSAGE_BYTES
 from fleetest.master.activity import Activity
@@ -48,8 +49,6 @@ __all__ = ["Master"]
 _log = structlog.get_logger()
 
 STOP_GRACE: Final = timedelta(seconds=2)
-
-CANCEL_PATIENCE: Final = timedelta(milliseconds=500)
 
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -99,7 +98,7 @@ class Master:
             for task in done:
                 task.result()
         finally:
-            idle.cancel()
+            await end_tasks([idle])
 
     async def _idle(self) -> None:
         if self._settings.idle_exit:
@@ -191,7 +190,7 @@ class Master:
             asyncio.create_task(reconciler.run(), name="reconciler"),
             asyncio.create_task(_hear(feed, book), name="feed"),
         ]
-        self._stack.push_async_callback(self._stop_loops)
+        self._stack.push_async_callback(end_tasks, self._loops)
 
     async def _listen(self, server: grpc.aio.Server) -> None:
         health = grpc_health.HealthServicer()
@@ -218,14 +217,6 @@ class Master:
         self._stack.push_async_callback(server.stop, STOP_GRACE.total_seconds())
         await health.set("", health_pb2.HealthCheckResponse.SERVING)
         _log.info("master_started", address=self._settings.address, port=self.port)
-
-    async def _stop_loops(self) -> None:
-        """Ask more than once: redis-py may lose a cancellation that comes while it connects."""
-        alive = set(self._loops)
-        while alive:
-            for task in alive:
-                task.cancel()
-            _, alive = await asyncio.wait(alive, timeout=CANCEL_PATIENCE.total_seconds())
 
 
 async def _hear(feed: RedisCommitFeed, book: RunBook) -> None:

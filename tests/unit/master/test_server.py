@@ -11,6 +11,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from fleetest.client import AsyncClient
 from fleetest.client.scan import scan_workspace
@@ -29,7 +30,6 @@ from fleetest.common.suite import SuiteInvalid
 from fleetest.master.server import Master
 from fleetest.master.settings import MasterSettings
 from fleetest.v1 import types_pb2, worker_pb2, worker_pb2_grpc
-from google.protobuf.duration_pb2 import Duration
 
 SUITE = """
 version: 1
@@ -125,9 +125,7 @@ class Worker:
 
     async def report(self, attempt, **report) -> None:
         self._sequence += 1
-        batch = worker_pb2.ReportBatch(
-            sequence=self._sequence, reports=[worker_pb2.Report(attempt=attempt, **report)]
-        )
+        batch = worker_pb2.ReportBatch(sequence=self._sequence, reports=[worker_pb2.Report(attempt=attempt, **report)])
         await self.say(reports=batch)
         await self.hear("acknowledged")
 
@@ -199,7 +197,7 @@ async def test_run_goes_from_submission_to_its_end(client, worker, tmp_path):
 async def test_what_cannot_be_is_said_clearly(client, tmp_path):
     run_id = await submitted(client, tmp_path / "w")
 
-    with pytest.raises(SuiteInvalid, match="fleetest.yaml:3"):
+    with pytest.raises(SuiteInvalid, match=r"fleetest\.yaml:3"):
         await client.submit("version: 1\nname: x\ntaks: {}\n", source="fleetest.yaml")
     with pytest.raises(WrongState, match="has not been uploaded"):
         await client.submit(SUITE, source="s", workspace_digest="0" * 64)
