@@ -47,7 +47,7 @@ def worker(worker_id: str = "w1", **changes: Any) -> Presence:
 
 async def expired(registry: WorkerRegistry, worker_id: str) -> None:
     async with asyncio.timeout(10):
-        while worker_id in await registry.live_sessions():  # noqa: ASYNC110 - time passes in Redis
+        while worker_id in await registry.live_sessions():
             await asyncio.sleep(0.002)
 
 

@@ -148,6 +148,7 @@ async def open_core(path: Path, redis_url: str, *, busy_timeout: timedelta = BUS
             store=store,
             queue=queue,
             feed=feed,
+            secrets=secrets,
             projector=projector,
             hub=hub,
             sessions=sessions,

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-import threading
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ from fleetest.client.scan import scan_workspace
 from fleetest.common.digest import digest_of
 from fleetest.common.errors import InvalidRequest
 from fleetest.common.limits import MAX_FILE_BYTES
-from fleetest.common.regular_files import FileIdentity
+from fleetest.common.regular_files import FileIdentity, hash_file
 from fleetest.common.workspace import Workspace, WorkspaceFile
 from tests.support.full_disk import no_room_beyond
 
@@ -194,24 +194,48 @@ def test_too_many_files_are_refused_and_the_largest_directory_named(
     assert "data (10)" in error.message
 
 
-def test_file_that_keeps_changing_is_refused(root: Path, cache_directory: Path) -> None:
-    growing = create(root, "growing.log", bytes(8 << 20))
-    stop = threading.Event()
+@pytest.fixture
+def growing_root(tmp_path: Path) -> Path:
+    """A tree of its own, for one file that grows."""
+    root = tmp_path / "growing"
+    root.mkdir()
+    return root
 
-    def grow() -> None:
-        with growing.open("ab", buffering=0) as file:
-            while not stop.is_set():
-                file.write(b"x")
 
-    writer = threading.Thread(target=grow)
-    writer.start()
-    try:
-        error = refusal(root, cache_directory)
-    finally:
-        stop.set()
-        writer.join()
+def grow_while_read(monkeypatch: pytest.MonkeyPatch, file: Path, *, times: int) -> None:
+    """Let `file`, the only one of its tree, grow each of the first times that it is read; no thread need be quick."""
+    left = iter(range(times))
+
+    def hash_and_grow(descriptor: int) -> tuple[str, int]:
+        answer = hash_file(descriptor)
+        if next(left, None) is not None:
+            with file.open("ab") as writer:
+                writer.write(b"x")
+        return answer
+
+    monkeypatch.setattr("fleetest.client.scan.hash_file", hash_and_grow)
+
+
+def test_file_that_keeps_changing_is_refused(
+    growing_root: Path, cache_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    growing = create(growing_root, "growing.log")
+    grow_while_read(monkeypatch, growing, times=sys.maxsize)
+
+    error = refusal(growing_root, cache_directory)
 
     assert "'growing.log': changes while it is read" in error.message
+
+
+def test_file_that_changed_once_while_it_was_read_is_read_again(
+    growing_root: Path, cache_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    growing = create(growing_root, "growing.log")
+    grow_while_read(monkeypatch, growing, times=1)
+
+    (file,) = scan(growing_root, cache_directory).files
+
+    assert (file.digest, file.size_bytes) == (digest_of(b"x"), 1)
 
 
 def test_absent_root_is_refused(tmp_path: Path) -> None:

@@ -94,9 +94,10 @@ def test_a_task_with_secrets_shares_with_no_other_run() -> None:
     ("task", "requirements"),
     [
         (pytest_task(), {}),
-        (pytest_task(image="python:3"), {"executor": "docker"}),
-        (pytest_task(executor="process"), {"executor": "process"}),
-        (pytest_task(image="i", requirements={"executor": "podman", "gpu": "1"}), {"executor": "podman", "gpu": "1"}),
+        (pytest_task(image="python:3"), {"executor.docker": "true"}),
+        (pytest_task(executor="docker"), {"executor.docker": "true"}),
+        (pytest_task(executor="process", image="python:3"), {"executor.process": "true"}),
+        (pytest_task(image="i", requirements={"gpu": "1"}), {"executor.docker": "true", "gpu": "1"}),
     ],
 )
 def test_an_executor_is_a_requirement(task: Task, requirements: dict[str, str]) -> None:

@@ -75,11 +75,11 @@ async def test_a_capability_is_missing_and_each_is_counted(core: Core) -> None:
 
     assert [(reason.constraint, reason.workers, reason.workers_total) for reason in found[:-1]] == [
         ("browser=chromium", 2, 2),
-        ("executor=docker", 2, 2),
+        ("executor.docker=true", 2, 2),
         ("os=linux", 1, 2),
     ]
     assert found[0].message == "2 of 2 workers lack browser=chromium"
-    able = await core.connect("w3", capabilities={"os": "linux", "browser": "chromium", "executor": "docker"})
+    able = await core.connect("w3", capabilities={"os": "linux", "browser": "chromium", "executor.docker": "true"})
     assert await runs(core, run_id, able)
 
 

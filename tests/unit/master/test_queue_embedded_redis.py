@@ -24,7 +24,7 @@ from fleetest.master.queue.redis_binary import find_redis_server
 async def until(condition: Callable[[], bool]) -> None:
     """For what other processes do, which nobody tells us of."""
     async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - see above
+        while not condition():
             await asyncio.sleep(0.005)
 
 

@@ -58,6 +58,7 @@ def another_master(core: Core) -> RunBook:
         store=core.store,
         queue=core.queue,
         feed=core.feed,
+        secrets=core.secrets,
         projector=Projector(core.store),
         hub=Hub(),
         sessions=Sessions(),
@@ -327,16 +328,25 @@ async def test_a_run_that_ended_without_being_listed_as_ended_is_listed_so(core:
     assert row.state is RunState.CANCELLED
 
 
-async def test_secrets_go_when_their_run_has_ended(core: Core) -> None:
+async def test_secrets_go_with_the_commit_that_ends_their_run(core: Core) -> None:
     run_id = await core.submit(command_task(), secrets={"TOKEN": "x"})
-    await core.reconciler.look()
     assert await core.secrets.get(run_id) == {"TOKEN": "x"}
-    await core.book.keeper(run_id).ask(lambda decider: decider.cancel(by="x", reason="y"))
-    await core.projector.flush(run_id)
 
-    await core.reconciler.look()
+    await core.book.keeper(run_id).ask(lambda decider: decider.cancel(by="x", reason="y"))
 
     assert await core.secrets.get(run_id) == {}
+
+
+async def test_secrets_that_outlived_their_run_go_at_the_next_look_and_no_others(core: Core) -> None:
+    ended, running = [await core.submit(command_task(), secrets={"TOKEN": "x"}) for _ in range(2)]
+    await core.book.keeper(ended).ask(lambda decider: decider.cancel(by="x", reason="y"))
+    await core.projector.flush(ended)
+    for run_id in (ended, not_begun := new_run_id()):
+        await core.secrets.put(run_id, {"TOKEN": "x"}, ttl=timedelta(hours=1))
+
+    await core.reconciler.look()
+
+    assert await core.secrets.held() == {running, not_begun}
 
 
 # -- the loop

@@ -50,7 +50,7 @@ async def stored_tasks(core: Core, run_id: str) -> dict[str, Task]:
 
 async def finish(core: Core, run_id: str, **outcomes: str) -> None:
     """Run every command of the run; those not named pass."""
-    session = await core.connect(f"w-{run_id}", capabilities={"executor": "docker"}, shards=100)
+    session = await core.connect(f"w-{run_id}", capabilities={"executor.docker": "true"}, shards=100)
     while assigned := await core.assigned(session):
         for each in assigned:
             name = each.task.name

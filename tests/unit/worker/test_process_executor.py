@@ -84,12 +84,12 @@ async def test_process_runs_in_its_workspace_with_its_own_temporary_directory(
         script = "import os, sys, tempfile, module; print(tempfile.gettempdir(), os.environ['A'], os.environ['SECRET'], os.environ['B'], sys.stdin.read()); sys.exit(7)"
         process, exit_code = await run(environment, script, output, B="2")
         temporary = Path(output.content.split()[0].decode())
-        existed = temporary.is_dir()  # noqa: ASYNC240 - nothing else runs here
+        existed = temporary.is_dir()
 
     assert exit_code == 7
     assert output.content.split()[1:] == [b"1", b"s", b"2"]
     assert existed
-    assert not temporary.exists()  # noqa: ASYNC240 - as above
+    assert not temporary.exists()
     assert process.usage().cpu_time > NOTHING
     assert process.sample().memory_bytes == 0
 
@@ -212,7 +212,7 @@ async def test_everything_ends_with_a_killed_agent(tmp_path: Path, workspace: Pa
         agent.communicate()
 
     deadline = time.monotonic() + 20
-    while any(map(is_alive, pids)) and time.monotonic() < deadline:  # noqa: ASYNC110 - other processes end
+    while any(map(is_alive, pids)) and time.monotonic() < deadline:
         await asyncio.sleep(0.02)
     assert len(pids) == 3
     assert not any(map(is_alive, pids))
