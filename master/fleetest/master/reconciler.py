@@ -76,7 +76,6 @@ class Reconciler:
         self._lease_ttl = lease_ttl
         self._missing_since: dict[_Life, datetime] = {}
         self._undisturbed_since = clock.now()
-        self._seen: frozenset[str] = frozenset()
         self._soon = asyncio.Event()
 
     def look_soon(self) -> None:
@@ -108,20 +107,16 @@ class Reconciler:
         if await self._queue.return_expired():
             self._dispatcher.wake()
         roll = await self._call_roll()
-        seen = set()
         before = ""
         while rows := await self._store.list_runs(RunQuery(state=RunState.RUNNING, before_run_id=before, limit=_PAGE)):
             for row in rows:
-                seen.add(row.run_id)
                 try:
                     await self._look_at(row, roll)
                 except FleetestError as error:
                     _log.warning("run_not_reconciled", run_id=row.run_id, error=str(error))
             before = rows[-1].run_id
         self._missing_since = roll.missing
-        for run_id in self._seen - seen:
-            await self._secrets.drop(run_id)
-        self._seen = frozenset(seen)
+        await self._drop_secrets()
 
     async def _call_roll(self) -> _Roll:
         now = self._clock.now()
@@ -169,6 +164,13 @@ class Reconciler:
             self._dispatcher.wake()
         if leftover:
             await self._queue.remove(status.run_id, leftover)
+
+    async def _drop_secrets(self) -> None:
+        """Those of runs that ended while Redis was away, or whose master died. A run's secrets come before the run."""
+        for run_id in await self._secrets.held():
+            row = await self._store.get_run(run_id)
+            if row is not None and row.state.ended:
+                await self._secrets.drop(run_id)
 
     def _repeat_stops(self, status: RunStatus, now: datetime) -> None:
         """A stop may have been said to a stream that broke, or before the attempt was sent."""

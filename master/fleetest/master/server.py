@@ -126,6 +126,7 @@ class Master:
             store=store,
             queue=queue,
             feed=feed,
+            secrets=secrets,
             projector=projector,
             hub=hub,
             sessions=sessions,

@@ -223,4 +223,8 @@ class SecretStore(Protocol):
     async def get(self, run_id: str) -> Mapping[str, str]:
         """Empty when there are none (any more)."""
 
-    async def drop(self, run_id: str) -> None: ...
+    async def drop(self, run_id: str) -> None:
+        """Idempotent."""
+
+    async def held(self) -> frozenset[str]:
+        """The ids of the runs that have secrets here; those put or dropped meanwhile may be among them."""

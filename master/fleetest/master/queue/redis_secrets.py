@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
+from typing import Final
 
 from redis.asyncio import Redis
 
 from fleetest.master.queue.connection import redis_errors
 
 __all__ = ["RedisSecretStore"]
+
+_SCANNED: Final = 1000
+"""Keys that Redis looks at in one go: it serves nobody else meanwhile."""
 
 
 class RedisSecretStore:
@@ -35,6 +39,11 @@ class RedisSecretStore:
     async def drop(self, run_id: str) -> None:
         with redis_errors():
             await self._redis.delete(_key(run_id))
+
+    async def held(self) -> frozenset[str]:
+        with redis_errors():
+            keys = [_text(key) async for key in self._redis.scan_iter(match=_key("*"), count=_SCANNED)]
+        return frozenset(key.removeprefix(_key("")) for key in keys)
 
 
 def _text(reply: bytes | str) -> str:

@@ -14,9 +14,9 @@ import structlog
 from fleetest.common.backoff import Backoff
 from fleetest.common.clock import Clock
 from fleetest.common.errors import FleetestError
-from fleetest.master.queue.ports import CommitFeed, CommitNotice, QueueEntry, ShardQueue
+from fleetest.master.queue.ports import CommitFeed, CommitNotice, QueueEntry, SecretStore, ShardQueue
 from fleetest.master.runs.environment import environment_key, requirements_of
-from fleetest.master.runs.events import CancelRequested, TaskEnded
+from fleetest.master.runs.events import CancelRequested, RunEnded, TaskEnded
 from fleetest.master.runs.hub import Hub
 from fleetest.master.runs.keeper import Committed, RunKeeper
 from fleetest.master.runs.projector import Projector
@@ -57,6 +57,7 @@ class RunBook:
         store: Store,
         queue: ShardQueue,
         feed: CommitFeed,
+        secrets: SecretStore,
         projector: Projector,
         hub: Hub,
         sessions: Sessions,
@@ -66,6 +67,7 @@ class RunBook:
         self._store = store
         self._queue = queue
         self._feed = feed
+        self._secrets = secrets
         self._projector = projector
         self._hub = hub
         self._sessions = sessions
@@ -141,6 +143,8 @@ class RunBook:
             await self._feed.publish(
                 [CommitNotice(run_id=commit.run_id, position=commit.position, events=commit.events)]
             )
+            if any(isinstance(event, RunEnded) for event in committed.events):
+                await self._secrets.drop(status.run_id)
         except FleetestError as error:
             _log.warning("coordination_delayed", run_id=status.run_id, error=str(error))
 
