@@ -685,11 +685,12 @@ def test_fail_fast_cancels_the_rest_of_the_run_at_the_first_failed_case() -> Non
 
     story.report("a#0", a="failed")
 
-    assert story.stopped == [("a#0", True), ("b#0", True)]
+    assert story.stopped == [("a#0", True), ("b#0", False)]
     assert story.state("c") is TaskState.CANCELLED
     story.end("a#0")
     story.end("b#0", "cancelled")
     assert (story.state("a"), story.state("b")) == (TaskState.FAILED, TaskState.CANCELLED)
+    assert story.task("a").reason == "1 of 1 case failed"
     assert story.task("b").reason == "stopped at the first failure, in a"
     assert (story.run, story.status.reason) == (RunState.FAILED, "a failed")
 
@@ -715,6 +716,34 @@ def test_fail_fast_leaves_a_task_passed_that_had_nothing_left_to_do() -> None:
     story.end("b#0", "completed")
 
     assert story.state("b") is TaskState.PASSED
+
+
+def test_fail_fast_does_not_take_from_another_task_what_it_failed_of_itself() -> None:
+    story = Story(command_task("a"), command_task("b", shards=2), fail_fast=True)
+    for shard_id in ("a#0", "b#0", "b#1"):
+        story.start(shard_id)
+    story.end("b#0", "failed", "setup failed")
+
+    story.report("a#0", a="failed")
+
+    story.end("b#1", "cancelled")
+    assert (story.state("b"), story.task("b").reason) == (TaskState.FAILED, "setup failed")
+
+
+def test_a_run_that_stops_at_its_first_failure_can_be_cancelled_without_waiting_for_that_task() -> None:
+    story = Story(command_task("a", shards=2), command_task("b"), fail_fast=True)
+    for shard_id in ("a#0", "a#1", "b#0"):
+        story.start(shard_id)
+    story.report("a#0", a="failed")
+    story.stopped.clear()
+
+    assert story.cancel()
+
+    assert story.stopped == [("a#0", False), ("a#1", False)]
+    story.end("a#0")
+    story.end("a#1", "cancelled")
+    story.end("b#0", "cancelled")
+    assert (story.run, story.task("b").reason) == (RunState.CANCELLED, "stopped at the first failure, in a")
 
 
 def test_a_cancelled_run_ends_when_its_attempts_have_stopped() -> None:

@@ -89,7 +89,9 @@ EVENTS: tuple[Event, ...] = (
         retry_at=AT,
         case_ids=("a",),
     ),
-    CancelRequested(at=AT, task_id="unit", by="user:x", grace=timedelta(seconds=3), finish_running_case=True),
+    CancelRequested(
+        at=AT, task_id="unit", by="user:x", grace=timedelta(seconds=3), finish_running_case=True, spares="e2e"
+    ),
     TaskEnded(at=AT, task_id="unit", state=TaskState.TIMED_OUT, reason="late"),
     RunEnded(at=AT, state=RunState.FAILED),
 )

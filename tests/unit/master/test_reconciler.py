@@ -258,9 +258,9 @@ async def test_an_attempt_that_does_not_confirm_its_stop_is_ended_without_it(cor
 
 async def test_a_stop_that_lets_the_running_case_finish_has_no_limit_of_its_own(core: Core) -> None:
     run_id, session = await leased(core, connected=True)
-    other = await core.submit(command_task("a"), command_task("b"), fail_fast=True)
+    other = await core.submit(command_task("a", shards=2), fail_fast=True)
     keeper = core.book.keeper(other)
-    await keeper.ask(lambda decider: decider.start_attempt("b#0", "w1", "w1-1"))
+    await keeper.ask(lambda decider: decider.start_attempt("a#1", "w1", "w1-1"))
     token = await keeper.ask(lambda decider: decider.start_attempt("a#0", "w1", "w1-1"))
     await keeper.ask(lambda decider: decider.cases_finished("a#0", token, [result("a", "failed")]))
 
@@ -268,7 +268,7 @@ async def test_a_stop_that_lets_the_running_case_finish_has_no_limit_of_its_own(
     core.hear_from(session)
     await core.reconciler.look()
 
-    assert (await core.status(other)).tasks["b"].live == 1
+    assert (await core.status(other)).tasks["a"].live == 2
     assert await attempt_of(core, run_id) is not None
 
 

@@ -42,7 +42,7 @@ MAX_MISHAPS: Final = 3
 """How often a shard is repeated that the infrastructure failed; once more, and its task is *errored*."""
 
 STOPPED_BY_FAILURE: Final = frozenset({"fail_fast", "maxfail", "failed"})
-"""Values of `CancelRequested.by` after which a task that has failures is *failed*, not *cancelled*."""
+"""Values of `CancelRequested.by` after which a task that failed itself is not *cancelled*."""
 
 
 class Decider:
@@ -248,7 +248,7 @@ class Decider:
         target = self.status.tasks[task_id] if task_id else self.status
         if target.state.ended:
             return False
-        if target.stop is None or target.stop.finish_running_case:
+        if target.stop is None or target.stop.waits:
             self._request_stop(CancelRequested(at=self.now, task_id=task_id, by=by, reason=reason, grace=grace))
             self._advance()
         return True
@@ -312,8 +312,10 @@ class Decider:
             self._stop_task(status, by="maxfail", reason=f"stopped after {_count(limit, 'failure')}")
 
     def _stop_run(self, failed: TaskStatus) -> None:
-        reason = f"stopped at the first failure, in {failed.task.name}"
-        self._request_stop(CancelRequested(at=self.now, by="fail_fast", reason=reason, finish_running_case=True))
+        """What the others run is of no use any more; what the failed task runs may tell more of the failure."""
+        name = failed.task.name
+        reason = f"stopped at the first failure, in {name}"
+        self._request_stop(CancelRequested(at=self.now, by="fail_fast", reason=reason, spares=name))
 
     def _stop_task(self, status: TaskStatus, *, by: str, reason: str) -> None:
         self._request_stop(
@@ -321,10 +323,11 @@ class Decider:
         )
 
     def _request_stop(self, request: CancelRequested) -> None:
+        before = {task_id: status.stop for task_id, status in self.status.tasks.items()}
         self._emit(request)
-        for status in self.status.tasks.values():
-            if status.stop is request:
-                self.stop += [(shard, request) for shard in status.live_attempts]
+        for task_id, status in self.status.tasks.items():
+            if status.stop is not None and status.stop is not before[task_id]:
+                self.stop += [(shard, status.stop) for shard in status.live_attempts]
 
     def _cases_to_retry(
         self, shard: ShardStatus, attempt: Attempt, status: TaskStatus, verdict: Verdict
@@ -428,8 +431,11 @@ def _settle(
 def _end_of(status: TaskStatus) -> tuple[TaskState, str]:  # noqa: PLR0911 - the rules, in order of precedence
     stop, shards, counts = status.stop, list(status.shards.values()), status.counts
     if stop is not None and (counts.bad or any(shard.verdict is not Verdict.COMPLETED for shard in shards)):
-        by_failure = stop.by in STOPPED_BY_FAILURE and (status.final_failures or stop.by == "failed")
-        return (TaskState.FAILED if by_failure else TaskState.CANCELLED), stop.reason
+        failed = status.final_failures or any(shard.verdict is Verdict.FAILED for shard in shards)
+        if not failed or stop.by not in STOPPED_BY_FAILURE:
+            return TaskState.CANCELLED, stop.reason
+        if stop.by != "fail_fast":  # which says nothing of this task's own failures
+            return TaskState.FAILED, stop.reason
     if status.collection_errors:
         return TaskState.FAILED, f"{_count(status.collection_errors, 'error')} during collection"
     if counts.failed or counts.error:

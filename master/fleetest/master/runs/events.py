@@ -144,13 +144,30 @@ class TaskEnded(_Event, frozen=True, kw_only=True):
 
 
 class CancelRequested(_Event, frozen=True, kw_only=True):
-    """Somebody, or `fail_fast`, wants a task (or with an empty `task_id` the run) stopped."""
+    """
+    Somebody, or `fail_fast`, wants a task (or with an empty `task_id` the run) stopped.
+
+    Args:
+        spares: the task of the run whose running cases may finish, whatever becomes of the others'.
+    """
 
     task_id: str = ""
     by: str = ""
     reason: str = ""
     grace: timedelta = timedelta(seconds=10)
     finish_running_case: bool = False
+    spares: str = ""
+
+    @property
+    def waits(self) -> bool:
+        """Whether some running case may finish."""
+        return self.finish_running_case or bool(self.spares)
+
+    def for_task(self, task_id: str) -> CancelRequested:
+        """What it means for one task."""
+        return msgspec.structs.replace(
+            self, spares="", finish_running_case=self.finish_running_case or self.spares == task_id
+        )
 
 
 class RunEnded(_Event, frozen=True, kw_only=True):

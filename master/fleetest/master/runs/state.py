@@ -350,8 +350,9 @@ class RunStatus:
             self.stop = event
         for task_id in [event.task_id] if event.task_id else self.tasks:
             status = self.tasks[task_id]
-            if not status.state.ended and _supersedes(event, status.stop):
-                status.stop = event
+            stop = event.for_task(task_id)
+            if not status.state.ended and _supersedes(stop, status.stop):
+                status.stop = stop
                 self._touch(task_id)
 
     def _end_task(self, status: TaskStatus, event: TaskEnded) -> None:
@@ -377,7 +378,7 @@ def _add_case(status: TaskStatus, shard: ShardStatus, result: CaseResult) -> Cas
 
 def _supersedes(event: CancelRequested, standing: CancelRequested | None) -> bool:
     """A stop stands, except that one which lets running cases finish gives way to one which does not."""
-    return standing is None or (standing.finish_running_case and not event.finish_running_case)
+    return standing is None or (standing.waits and not event.waits)
 
 
 def _meets(state: TaskState, when: When) -> bool:
