@@ -72,10 +72,12 @@ def environment_key(run_id: str, request: RunSubmitted, task: Task) -> str:
 
 
 def requirements_of(task: Task) -> dict[str, str]:
-    """The capabilities that a worker must have, those included that the task only implies."""
-    implied = {}
-    if task.executor or task.image:
-        implied["executor"] = task.executor or "docker"
+    """
+    The capabilities that a worker must have, those included that the task only implies.
+
+    A worker offers each executor it has as `executor.NAME`, since it may have several.
+    """
+    implied = {f"executor.{task.executor or 'docker'}": "true"} if task.executor or task.image else {}
     return {**implied, **task.requirements}
 
 
