@@ -231,14 +231,14 @@ def test_a_setup_that_failed_shows_what_it_wrote_once():
     reason = "setup failed with exit code 4: pip install x\ntrying\nno such package"
     log = commits(
         [submitted(task("unit"))],
-        [run_pb2.RunEvent(cancel_requested=run_pb2.CancelRequested(task_id="unit", reason=reason))],
+        [run_pb2.RunEvent(cancel_requested=run_pb2.CancelRequested(task_id="unit", by="failed", reason=reason))],
         [task_ended("unit", "FAILED", reason), run_ended("FAILED", "unit failed")],
     )
 
     text, _ = shown(log, PlainRenderer)
 
     assert text.splitlines()[1:6] == [
-        "STOP task unit is being cancelled: setup failed with exit code 4: pip install x",
+        "NOTE unit: setup failed with exit code 4: pip install x",
         "    trying",
         "    no such package",
         "failed unit  setup failed with exit code 4: pip install x",

@@ -28,6 +28,8 @@ _MESSAGE_LINES: Final = 6
 _MESSAGE_WIDTH: Final = 400
 _OUTPUT_LINES: Final = 10
 _INDENT: Final = "    "
+_FAILED: Final = "failed"
+"""Who stopped a task, when its own failure did."""
 
 _OUTCOME_WORDS: Final = {Outcome.FAILED: "FAILED", Outcome.ERROR: "ERROR", Outcome.TIMED_OUT: "TIMED OUT"}
 
@@ -127,14 +129,22 @@ def _attempt_failed_line(news: AttemptFailed) -> Text:
 
 
 def _cancel_lines(news: CancelAsked) -> list[Text]:
-    """Who or what stops it; a reason of many lines, as of a setup that failed, ends with what was written."""
+    """
+    Who or what stops it. That a task failed before its cases could run is said as such: nobody cancelled anything; the
+    lines after the first of its reason are what its setup wrote.
+    """
+    if news.by == _FAILED:
+        title = Text.assemble(("NOTE ", "bold yellow"), f"{one_line(news.task_id)}: {first_line(news.reason)}")
+        return [title, *_written_lines(news.reason)]
     what = f"task {one_line(news.task_id)}" if news.task_id else "the run"
     why = f": {first_line(news.reason)}" if news.reason else f" by {one_line(news.by)}" if news.by else ""
-    written = harmless(news.reason).strip().splitlines()[1:]
-    return [
-        Text.assemble(("STOP ", "bold yellow"), f"{what} is being cancelled{why}"),
-        *(Text(_INDENT + line[:_MESSAGE_WIDTH], "dim") for line in written[-_OUTPUT_LINES:]),
-    ]
+    return [Text.assemble(("STOP ", "bold yellow"), f"{what} is being cancelled{why}"), *_written_lines(news.reason)]
+
+
+def _written_lines(reason: str) -> list[Text]:
+    """The end of what follows a reason's first line."""
+    written = harmless(reason).strip().splitlines()[1:]
+    return [Text(_INDENT + line[:_MESSAGE_WIDTH], "dim") for line in written[-_OUTPUT_LINES:]]
 
 
 def news_lines(view: RunView, news: News, explain: Callable[[CaseFailed], list[Text]] = failure_lines) -> list[Text]:
