@@ -9,7 +9,8 @@ from enum import StrEnum
 from fleetest.common.states import TaskState
 from fleetest.common.suite.sizes import format_size
 from fleetest.common.tasks import Resources
-from fleetest.master.queue.ports import Presence, QueuePlace, ShardQueue, WorkerRegistry
+from fleetest.master.queue.ports import Presence, QueuePlace, ShardQueue
+from fleetest.master.roster import Roster
 from fleetest.master.runs.environment import requirements_of
 from fleetest.master.runs.state import RunStatus, TaskStatus
 
@@ -61,7 +62,7 @@ class TaskExplanation:
     reasons: tuple[Reason, ...]
 
 
-async def explain(status: RunStatus, task_id: str, registry: WorkerRegistry, queue: ShardQueue) -> TaskExplanation:
+async def explain(status: RunStatus, task_id: str, roster: Roster, queue: ShardQueue) -> TaskExplanation:
     """
     Raises:
         DependencyUnavailable: Redis does not answer.
@@ -71,7 +72,7 @@ async def explain(status: RunStatus, task_id: str, registry: WorkerRegistry, que
     if task.state.ended or task.stop is not None or not waiting:
         reasons = tuple(_without_queue(status, task))
     else:
-        workers = [worker for worker in await registry.list() if not worker.offline]
+        workers = [worker for worker in await roster.list() if not worker.offline]
         place = await queue.place(status.run_id, waiting[0].shard_id)
         reasons = (*_where_it_runs(task), *_reasons_to_wait(task, workers, place))
     return TaskExplanation(task_id=task_id, state=task.state, reasons=reasons)

@@ -29,6 +29,7 @@ from fleetest.master.queue.redis_registry import RedisWorkerRegistry
 from fleetest.master.queue.redis_secrets import RedisSecretStore
 from fleetest.master.reconciler import Reconciler
 from fleetest.master.reports import Inbox
+from fleetest.master.roster import Roster
 from fleetest.master.runs.book import RunBook
 from fleetest.master.runs.hub import Hub
 from fleetest.master.runs.projector import Projector
@@ -121,6 +122,7 @@ class Master:
         registry, feed, secrets = RedisWorkerRegistry(redis), RedisCommitFeed(redis), RedisSecretStore(redis)
         hub, sessions, activity = Hub(), Sessions(), Activity(clock)
         self._activity = activity
+        roster = Roster(registry, sessions)
         projector = await self._stack.enter_async_context(Projector(store))
         book = RunBook(
             store=store,
@@ -163,7 +165,7 @@ class Master:
                 book=book,
                 projector=projector,
                 hub=hub,
-                registry=registry,
+                roster=roster,
                 queue=queue,
             ),
             server,
@@ -182,7 +184,7 @@ class Master:
             server,
         )
         fleet_pb2_grpc.add_FleetServiceServicer_to_server(
-            FleetServicer(registry, sessions, store, dispatcher.wake), server
+            FleetServicer(registry, roster, sessions, store, dispatcher.wake), server
         )
         blob_pb2_grpc.add_BlobServiceServicer_to_server(BlobServicer(blobs), server)
         await self._listen(server)

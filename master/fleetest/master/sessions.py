@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
@@ -100,19 +100,25 @@ class Session:
     """
     One worker's stream.
 
+    Args:
+        held: the attempts that the worker has as the stream begins.
+
     Attributes:
+        presence: the worker as known now: its free slots and room follow what it is given and what it ended.
         instructions: what is to be sent, in order; `None` ends the stream.
         answered: whether the open want has had an answer.
     """
 
-    def __init__(self, presence: Presence) -> None:
-        self.presence = presence
+    def __init__(self, presence: Presence, held: Iterable[AttemptRef] = ()) -> None:
+        self._attempts = set(held)
+        self.presence = replace(presence, slots_used=len(self._attempts))
         self.instructions: asyncio.Queue[Instruction | None] = asyncio.Queue()
         self.want: Want | None = None
         self.answered = True
 
     def ask(self, want: Want) -> None:
         self.want, self.answered = want, False
+        self._count()
 
     def drain(self, instruction: Drain) -> None:
         """Give the worker no more work, and tell it why."""
@@ -142,7 +148,18 @@ class Session:
         used = sum((each.task.resources for each in assigned), Resources())
         self.want = replace(want, shards=want.shards - len(assigned), free=want.free - used)
         self.answered = True
+        self._attempts |= {each.ref for each in assigned}
+        self._count()
         self.instructions.put_nowait(Assign(want_number=want.number, assigned=tuple(assigned)))
+
+    def release(self, refs: Iterable[AttemptRef]) -> None:
+        """The worker has these attempts no more. Idempotent."""
+        self._attempts.difference_update(refs)
+        self._count()
+
+    def _count(self) -> None:
+        free = self.want.free if self.want is not None else self.presence.free
+        self.presence = replace(self.presence, slots_used=len(self._attempts), free=free)
 
 
 class Sessions:

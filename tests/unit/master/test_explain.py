@@ -8,6 +8,7 @@ from datetime import timedelta
 from fleetest.common.states import Verdict
 from fleetest.common.tasks import Resources
 from fleetest.master.explain import Reason, ReasonKind, TaskExplanation, explain
+from fleetest.master.roster import Roster
 from fleetest.master.sessions import Session
 from tests.tools.core import CAPACITY, LEASE_TTL, Core
 from tests.tools.story import command_task, need, result
@@ -20,7 +21,7 @@ async def reasons(core: Core, run_id: str, task_id: str = "lint") -> tuple[Reaso
 
 
 async def explanation(core: Core, run_id: str, task_id: str = "lint") -> TaskExplanation:
-    return await explain(await core.status(run_id), task_id, core.registry, core.queue)
+    return await explain(await core.status(run_id), task_id, Roster(core.registry, core.sessions), core.queue)
 
 
 async def kinds(core: Core, run_id: str, task_id: str = "lint") -> list[ReasonKind]:
@@ -119,8 +120,10 @@ async def test_no_single_worker_has_enough_of_everything(core: Core) -> None:
 
 
 async def test_every_worker_is_busy(core: Core) -> None:
+    await core.submit(command_task("other"))
+    session = await core.connect(shards=1, slots=1)
+    [given] = await core.assigned(session)
     run_id = await core.submit(command_task())
-    session = await core.connect(shards=0, slots=1, slots_used=1)
     first, *_ = await reasons(core, run_id)
     assert (first.kind, first.workers, first.workers_total) == (ReasonKind.WORKERS_BUSY, 1, 1)
 
@@ -128,7 +131,7 @@ async def test_every_worker_is_busy(core: Core) -> None:
     assert (await reasons(core, run_id))[0].workers == 2
     core.sessions.remove(other)
     await core.registry.end("w2", other.presence.session_id)
-    await update(core, session, slots_used=0)
+    session.release([given.ref])
     session = await core.connect("w3")
 
     assert await runs(core, run_id, session)

@@ -203,11 +203,11 @@ async def test_what_cannot_be_is_said_clearly(client, tmp_path):
         await client.submit(SUITE, source="s", workspace_digest="0" * 64)
     with pytest.raises(NotFound, match="no run"):
         await client.get_run("ffff")
-    with pytest.raises(NotFound, match="no task"):
+    with pytest.raises(NotFound, match="no task 'absent'\nits tasks: unit, lint"):
         [chunk async for chunk in client.logs(run_id, "absent")]
-    with pytest.raises(NotFound, match="no task"):
+    with pytest.raises(NotFound, match="no task 'absent'\nits tasks: unit, lint"):
         await client.cancel(run_id, task_id="absent")
-    with pytest.raises(NotFound, match="no task"):
+    with pytest.raises(NotFound, match="no task 'absent'\nits tasks: unit, lint"):
         await client.explain(run_id, task_id="absent")
     with pytest.raises(WrongState, match="has not ended"):
         await client.retry(run_id)
@@ -318,6 +318,19 @@ async def test_worker_may_decline_and_gets_the_shard_again(client, worker, tmp_p
 
     assert again.attempt.shard_id == plan.attempt.shard_id
     assert again.attempt.token > plan.attempt.token
+
+
+async def test_workers_are_as_busy_as_what_they_were_given_before_any_heartbeat(client, worker, tmp_path):
+    await submitted(client, tmp_path / "w")
+    await worker.open()
+
+    plan = await worker.want(shards=1)
+    (busy,) = await client.workers()
+    await worker.report(plan.attempt, ended=worker_pb2.Ended(verdict=types_pb2.VERDICT_FAILED, reason="setup failed"))
+    (idle,) = await client.workers()
+
+    assert (busy.slots_used, str(busy.state)) == (1, "busy")
+    assert (idle.slots_used, str(idle.state)) == (0, "idle")
 
 
 async def test_operator_sees_workers_and_lets_one_go(client, worker):

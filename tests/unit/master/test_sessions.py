@@ -105,6 +105,19 @@ def test_a_want_is_answered_with_nothing_once_only() -> None:
     assert instructions(worker) == [Assign(want_number=1, assigned=())]
 
 
+def test_slots_are_used_from_the_assignment_to_the_end_of_the_attempt() -> None:
+    held = AttemptRef(run_id="r", shard_id="lint#1", token=1)
+    worker = Session(session().presence, [held])
+    worker.ask(Want(number=1, shards=1, free=CAPACITY))
+
+    worker.assign([assigned()])
+
+    assert (worker.presence.slots_used, worker.presence.free.cpu_millis) == (2, CAPACITY.cpu_millis - 500)
+    worker.release([held])
+    worker.release([held])
+    assert worker.presence.slots_used == 1
+
+
 def test_draining_is_said_once_and_ends_the_bids() -> None:
     worker = session()
     worker.ask(Want(number=1, shards=1, free=CAPACITY))

@@ -11,6 +11,7 @@ from fleetest.common.protocol import OLDEST_PROTOCOL, PROTOCOL
 from fleetest.common.states import RunState
 from fleetest.common.version import version
 from fleetest.master.queue.ports import WorkerRegistry
+from fleetest.master.roster import Roster
 from fleetest.master.servicers.convert import presence_to_proto
 from fleetest.master.sessions import Drain, Sessions
 from fleetest.master.store.ports import RunQuery, Store
@@ -25,9 +26,15 @@ class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
     """A thin layer over the registry."""
 
     def __init__(
-        self, registry: WorkerRegistry, sessions: Sessions, store: Store, on_change: Callable[[], None]
+        self,
+        registry: WorkerRegistry,
+        roster: Roster,
+        sessions: Sessions,
+        store: Store,
+        on_change: Callable[[], None],
     ) -> None:
         self._registry = registry
+        self._roster = roster
         self._sessions = sessions
         self._store = store
         self._on_change = on_change
@@ -35,7 +42,7 @@ class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
     async def ListWorkers(
         self, request: fleet_pb2.ListWorkersRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> fleet_pb2.ListWorkersResponse:
-        workers = sorted(await self._registry.list(), key=lambda worker: worker.worker_id)
+        workers = sorted(await self._roster.list(), key=lambda worker: worker.worker_id)
         return fleet_pb2.ListWorkersResponse(
             workers=[presence_to_proto(worker) for worker in workers if request.include_offline or not worker.offline]
         )
@@ -54,7 +61,7 @@ class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
         self, request: fleet_pb2.GetServerInfoRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> fleet_pb2.ServerInfo:
         active = await self._store.list_runs(RunQuery(state=RunState.RUNNING, limit=_MOST_ACTIVE_RUNS))
-        workers = [worker for worker in await self._registry.list() if not worker.offline]
+        workers = [worker for worker in await self._roster.list() if not worker.offline]
         return fleet_pb2.ServerInfo(
             version=version(),
             protocol=PROTOCOL,

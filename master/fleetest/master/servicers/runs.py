@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from datetime import timedelta
 from typing import Any, Final
 
@@ -23,7 +23,8 @@ from fleetest.common.convert import (
 from fleetest.common.errors import InvalidRequest, NotFound
 from fleetest.common.results import CaseResult
 from fleetest.master.explain import explain
-from fleetest.master.queue.ports import ShardQueue, WorkerRegistry
+from fleetest.master.queue.ports import ShardQueue
+from fleetest.master.roster import Roster
 from fleetest.master.runs.book import RunBook
 from fleetest.master.runs.hub import Hub
 from fleetest.master.runs.projector import Projector
@@ -57,7 +58,7 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
         book: RunBook,
         projector: Projector,
         hub: Hub,
-        registry: WorkerRegistry,
+        roster: Roster,
         queue: ShardQueue,
     ) -> None:
         self._desk = desk
@@ -65,7 +66,7 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
         self._book = book
         self._projector = projector
         self._hub = hub
-        self._registry = registry
+        self._roster = roster
         self._queue = queue
 
     async def SubmitRun(
@@ -164,11 +165,7 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
     ) -> AsyncIterator[run_pb2.LogChunk]:
         run_id = await self._resolve(request.run_id)
         status = await self._summary(run_id)
-        if request.task_id not in {task.task_id for task in status.tasks}:
-            raise NotFound(
-                f"run {run_id} has no task {request.task_id!r}",
-                hint="its tasks: " + ", ".join(task.task_id for task in status.tasks),
-            )
+        _check_task(run_id, request.task_id, [task.task_id for task in status.tasks])
         after = 0
         with self._hub.follow(run_id) as bell:
             while True:
@@ -190,8 +187,8 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
         run_id = await self._resolve(request.run_id)
         keeper = self._book.keeper(run_id)
         status = await keeper.status()
-        if request.task_id and request.task_id not in status.tasks:
-            raise NotFound(f"run {run_id} has no task {request.task_id!r}")
+        if request.task_id:
+            _check_task(run_id, request.task_id, status.tasks)
         grace = duration_from_proto(request.grace) if request.HasField("grace") else timedelta(seconds=10)
         by = request.user or "a client"
         reason = request.reason or f"cancelled by {by}"
@@ -205,14 +202,14 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
     ) -> run_pb2.ExplainRunResponse:
         run_id = await self._resolve(request.run_id)
         status = await self._book.keeper(run_id).status()
-        if request.task_id and request.task_id not in status.tasks:
-            raise NotFound(f"run {run_id} has no task {request.task_id!r}")
+        if request.task_id:
+            _check_task(run_id, request.task_id, status.tasks)
         wanted = (
             [request.task_id]
             if request.task_id
             else [task_id for task_id, task in status.tasks.items() if not task.state.ended]
         )
-        explanations = [await explain(status, task_id, self._registry, self._queue) for task_id in wanted]
+        explanations = [await explain(status, task_id, self._roster, self._queue) for task_id in wanted]
         return run_pb2.ExplainRunResponse(tasks=[explanation_to_proto(each) for each in explanations])
 
     async def ListArtifacts(
@@ -262,6 +259,15 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
     async def _task_ended(self, run_id: str, task_id: str) -> bool:
         summary = await self._summary(run_id)
         return all(task.state.ended for task in summary.tasks if task.task_id == task_id)
+
+
+def _check_task(run_id: str, task_id: str, tasks: Collection[str]) -> None:
+    """
+    Raises:
+        NotFound: it is none of the run's.
+    """
+    if task_id not in tasks:
+        raise NotFound(f"run {run_id} has no task {task_id!r}", hint="its tasks: " + ", ".join(tasks))
 
 
 async def _rung(bell: asyncio.Event) -> None:

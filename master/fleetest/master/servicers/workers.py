@@ -104,10 +104,11 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
             raise InvalidRequest("a session begins with a Hello")
         presence = await self._find(hello.hello.session_id)
         held = {attempt_ref_from_proto(ref) for ref in hello.hello.attempts}
-        session = Session(presence)
+        session = Session(presence, held)
         self._sessions.add(session)  # first, so that what is given to the worker from now on goes this way
         try:
             forget = await self._leases.settle(presence, held)
+            session.release(forget)
             yield worker_pb2.MasterMessage(
                 welcome=worker_pb2.Welcome(forget=[attempt_ref_to_proto(ref) for ref in forget])
             )
@@ -223,13 +224,10 @@ class _Stream:
 
     async def _heartbeat(self, heartbeat: worker_pb2.Heartbeat) -> None:
         before = self._session.presence
-        want = self._session.want
         presence = replace(
             before,
             last_seen_at=self._clock.now(),
             host=resource_sample_from_proto(heartbeat.host) if heartbeat.HasField("host") else before.host,
-            free=want.free if want is not None else before.free,
-            slots_used=len(heartbeat.attempts),
             draining=before.draining or heartbeat.draining,
             ready=heartbeat.ready,
             not_ready_reason=heartbeat.not_ready_reason,
@@ -254,7 +252,9 @@ class _Stream:
             self._session.drain(Drain(reason="drained by an operator"))
 
     async def _decline(self, declined: worker_pb2.Declined) -> None:
-        await self._inbox.decline(attempt_ref_from_proto(declined.attempt), declined.reason)
+        ref = attempt_ref_from_proto(declined.attempt)
+        await self._inbox.decline(ref, declined.reason)
+        self._session.release([ref])
 
     async def _report(self) -> None:
         while True:
@@ -263,6 +263,7 @@ class _Stream:
                 batches.append(self._batches.get_nowait())
             reports = [_report_from_proto(report) for batch in batches for report in batch.reports]
             refused = await self._inbox.take(reports)
+            self._session.release(report.ref for report in reports if isinstance(report.content, Ended))
             if refused:
                 stop = Stop(
                     refs=tuple(refused),
