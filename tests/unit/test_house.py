@@ -41,11 +41,12 @@ def test_public_names_are_declared(path):
             defined.add(node.name)
         elif isinstance(node, ast.Assign) and any(getattr(target, "id", "") == "__all__" for target in node.targets):
             declared = set(ast.literal_eval(node.value))
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            imported |= {alias.asname or alias.name for alias in node.names}
         elif isinstance(node, (ast.Assign, ast.AnnAssign)):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             defined |= {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
+    for node in ast.walk(tree):  # a package that imports on demand has them under TYPE_CHECKING
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            imported |= {alias.asname or alias.name for alias in node.names}
     if declared is None:
         assert not any(name for name in defined if not name.startswith("_")), "public names, but no __all__"
         return

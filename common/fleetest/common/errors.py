@@ -6,6 +6,7 @@ The one tree of errors.
     FleetestError
      +-- InvalidRequest          the caller's input is wrong; says what, where, and what to do
      |    +-- SuiteInvalid       (fleetest.common.suite) every problem of a suite at once
+     |    +-- SourceChanged      (fleetest.common.client_blobs) a file changed while it was sent
      +-- NotFound                no such run, task, worker, blob
      +-- AlreadyExists           the name is taken
      +-- WrongState              right request, wrong moment

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-import fleetest.common.suite  # noqa: F401 - SuiteInvalid is in the picture
+import fleetest.common.client_blobs
+import fleetest.common.suite  # noqa: F401 - their errors are in the picture
 from fleetest.common import errors
 from fleetest.common.errors import FleetestError, NotFound
 
