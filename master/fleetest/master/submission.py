@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -101,7 +102,7 @@ class Desk:
         """
         if len(submission.suite_text.encode()) > MAX_SUITE_BYTES:
             raise InvalidRequest(f"{submission.suite_source} is larger than {MAX_SUITE_BYTES} bytes")
-        suite = load_suite(submission.suite_text, source=submission.suite_source)
+        suite = await asyncio.to_thread(load_suite, submission.suite_text, source=submission.suite_source)
         if submission.executor not in _EXECUTORS:
             raise InvalidRequest(f"there is no executor {submission.executor!r}; choose process or docker")
         workspace = None

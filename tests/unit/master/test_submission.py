@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -116,6 +117,16 @@ async def test_every_problem_of_a_suite_is_reported(core: Core) -> None:
 
     assert len(refused.value.problems) >= 2
     assert {problem.source for problem in refused.value.problems} == {"s.yaml"}
+
+
+async def test_a_suite_is_read_beside_the_loop_that_serves_everybody_else(core: Core) -> None:
+    submitting = asyncio.create_task(core.desk.submit(submission("no suite")))
+
+    await asyncio.sleep(0)  # its first step: all that it does before it waits for something
+
+    assert not submitting.done()
+    with pytest.raises(SuiteInvalid):
+        await submitting
 
 
 @pytest.mark.parametrize(
