@@ -198,6 +198,33 @@ async def test_crash_fails_its_case_and_the_rest_goes_on_in_a_new_session(
     assert ended.verdict is Verdict.COMPLETED
 
 
+async def test_case_after_the_one_that_killed_its_parent_is_not_blamed(tmp_path: Path) -> None:
+    workspace = suite(
+        tmp_path / "w",
+        test_a="""
+            import os, signal, threading, time
+            begun = threading.Event()
+            killers = []
+            def kill():
+                begun.wait()
+                os.kill(os.getppid(), signal.SIGKILL)
+            def test_before(): pass
+            def test_killer():
+                killers.append(threading.Thread(target=kill, daemon=True))
+                killers[0].start()
+            def test_innocent():
+                begun.set()
+                if killers: time.sleep(60)
+            def test_after(): pass
+        """,
+    )
+
+    ended, reporter = await run_all(workspace)
+
+    assert reporter.outcomes() == dict.fromkeys(("test_before", "test_killer", "test_innocent", "test_after"), "passed")
+    assert ended.verdict is Verdict.COMPLETED
+
+
 async def test_session_that_crashes_in_every_case_comes_to_its_end(tmp_path: Path) -> None:
     body = "import os\n" + "".join(f"def test_{n}(): os._exit({n})\n" for n in range(4))
     workspace = suite(tmp_path / "w", test_a=body)

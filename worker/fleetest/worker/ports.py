@@ -6,7 +6,7 @@ An executor prepares an `Environment`; a runner opens a `Session` in it; the age
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     import asyncio
@@ -17,7 +17,16 @@ if TYPE_CHECKING:
     from fleetest.common.results import Artifact, ResourceSample, ResourceUsage
     from fleetest.worker.assignments import Assignment, AttemptRef, Ended, Reporter, TaskSpec
 
-__all__ = ["Blobs", "Environment", "Executor", "Process", "Runner", "Session", "Workspaces"]
+__all__ = [
+    "KILLED_THROUGH_PARENT",
+    "Blobs",
+    "Environment",
+    "Executor",
+    "Process",
+    "Runner",
+    "Session",
+    "Workspaces",
+]
 
 
 class Blobs(Protocol):
@@ -49,6 +58,10 @@ class Workspaces(Protocol):
             CapacityExceeded: the disk is full.
             DependencyUnavailable: the master does not answer.
         """
+
+
+KILLED_THROUGH_PARENT: Final = "the test's process was killed through its parent"
+"""The `end_reason` of a process whose parent was killed: by a test, as nobody else would."""
 
 
 class Process(Protocol):

@@ -19,6 +19,7 @@ import psutil
 from fleetest.common.errors import CapacityExceeded, DependencyUnavailable
 from fleetest.common.results import ResourceSample, ResourceUsage
 from fleetest.worker.measure import TreeMeter
+from fleetest.worker.ports import KILLED_THROUGH_PARENT
 
 __all__ = ["ChildProcess"]
 
@@ -162,7 +163,7 @@ class ChildProcess:
 
     async def _finish(self, exit_code: int | None) -> None:
         if exit_code is None:  # the shim was killed, and with it the main process
-            self.end_reason = self.end_reason or "the test's process was killed through its parent"
+            self.end_reason = self.end_reason or KILLED_THROUGH_PARENT
             await asyncio.to_thread(self._kill_orphans)
             exit_code = -signal.SIGKILL.value
         await asyncio.to_thread(self._shim.wait)

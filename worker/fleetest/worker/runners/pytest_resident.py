@@ -17,7 +17,7 @@ from typing import Any, Final
 from fleetest.common.limits import MAX_RESULT_TEXT_BYTES
 from fleetest.common.results import CaseResult, PlannedCase
 from fleetest.worker.assignments import TaskSpec
-from fleetest.worker.ports import Environment, Process
+from fleetest.worker.ports import KILLED_THROUGH_PARENT, Environment, Process
 from fleetest.worker.runners.endings import ending_of
 from fleetest.worker.runners.pytest_channel import Channel, case_result, planned_cases
 from fleetest.worker.tail import Tail
@@ -164,6 +164,11 @@ class Resident:
     @property
     def process(self) -> Process | None:
         return self._process
+
+    @property
+    def killed_through_parent(self) -> bool:
+        """Whether a test killed it so; death comes a moment later, when the next case may have begun."""
+        return self._process is not None and self._process.end_reason == KILLED_THROUGH_PARENT
 
     def run(self, case_ids: Sequence[str]) -> None:
         self._send({"run": list(case_ids)})

@@ -34,6 +34,7 @@ __all__ = ["PytestSession"]
 _CLOSED: Final = "the session is closed"
 _ORDERLY: Final = frozenset({"exit", "limit"})  # kinds of stop after which pytest ends by itself, as it was asked
 _QUICK: Final = timedelta(milliseconds=50)
+_MOMENT: Final = timedelta(seconds=5)  # with the time that it takes to find and end what a killed parent leaves
 _log = structlog.get_logger(__name__)
 
 Event = Callable[[], Awaitable[None] | None]
@@ -320,7 +321,8 @@ class PytestSession:
         self._lose_resident()
         reason = resident.explain(exit_code)
         if running is not None:
-            self._report(running, running.ended(Outcome.FAILED, message=reason, details=resident.tail()))
+            if not _may_be_innocent(running, resident):
+                self._report(running, running.ended(Outcome.FAILED, message=reason, details=resident.tail()))
         elif self._attempts and resident.finished == 0:
             self._end_unstarted(self._attempts[0], resident, reason)
 
@@ -489,3 +491,13 @@ class PytestSession:
         if not busy or self._last_duration < _QUICK:
             for callback in self._hungry:
                 self._loop.call_soon(callback)
+
+
+def _may_be_innocent(running: RunningCase, resident: Resident) -> bool:
+    """
+    Whether the case before may be the one that killed the process, after its own result.
+
+    Such a case is run again. It is the first of its next process, so that it is blamed if it happens again.
+    """
+    just_started = datetime.now(UTC) - running.started_at < _MOMENT
+    return resident.killed_through_parent and resident.finished > 0 and just_started
