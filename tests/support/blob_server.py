@@ -58,17 +58,36 @@ class BreakingNetwork:
         self.sent_bytes = 0
         self.received_bytes = 0
         self.broken = 0
+        self._ends: list[asyncio.StreamWriter] = []
+        self._forwarding: list[asyncio.Task[None]] = []
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[int]:
-        """Gives the port to connect to."""
-        server = await asyncio.start_server(self._forward, "127.0.0.1", 0)
+        """Gives the port to connect to; nothing of any connection is left at the end."""
+        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         async with server:
-            yield server.sockets[0].getsockname()[1]
+            try:
+                yield server.sockets[0].getsockname()[1]
+            finally:
+                server.close()
+                await self._hang_up()
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._ends.append(writer)
+        self._forwarding.append(asyncio.create_task(self._forward(reader, writer)))
+
+    async def _hang_up(self) -> None:
+        for task in self._forwarding:
+            task.cancel()
+        await asyncio.gather(*self._forwarding, return_exceptions=True)
+        for end in self._ends:
+            end.transport.abort()
+        await asyncio.gather(*(end.wait_closed() for end in self._ends), return_exceptions=True)
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         limit = self._cuts.pop(0) if self._cuts else None
         upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        self._ends.append(upstream_writer)
         pumps = [
             asyncio.create_task(self._pump(reader, upstream_writer, limit, sent=True)),
             asyncio.create_task(self._pump(upstream_reader, writer, limit, sent=False)),
