@@ -135,6 +135,30 @@ def test_fail_fast_cancels_what_has_not_begun(cluster, project):
     assert states == {"bad": "failed", "waits": "cancelled", "later": "cancelled"}
 
 
+def test_fail_fast_stops_what_other_tasks_run(cluster, project, tmp_path):
+    started = tmp_path / "started"
+    root = project(
+        {
+            "fleetest.yaml": f"""
+            version: 1
+            name: fast
+            tasks:
+              sleeps: {{run: "touch {started}; sleep 600"}}
+              bad: {{run: "until test -e {started}; do sleep 0.05; done; exit 1"}}
+            """
+        }
+    )
+
+    done = cluster.fleetest("run", "--fail-fast", cwd=root)
+
+    tasks = {task["task_id"]: (task["state"], task["reason"]) for task in cluster.json("show", "latest")["tasks"]}
+    assert done.returncode == 1
+    assert tasks == {
+        "sleeps": ("cancelled", "stopped at the first failure, in bad"),
+        "bad": ("failed", "1 of 1 case failed"),
+    }
+
+
 @pytest.mark.parametrize(("option", "failures"), [("-x", 1), ("--maxfail=2", 2)])
 def test_run_stops_after_so_many_failures_wherever_they_happen(cluster, project, option, failures):
     content = """
