@@ -18,6 +18,7 @@ from fleetest.common.results import VersionControl
 from fleetest.common.tasks import Resources
 from fleetest.worker.assignments import TaskSpec
 from fleetest.worker.errors import SetupFailed
+from fleetest.worker.executors.child import ChildProcess
 from fleetest.worker.executors.places import Places
 from fleetest.worker.executors.process import ProcessExecutor
 from fleetest.worker.executors.scratch import Scratch, remove_abandoned
@@ -50,6 +51,15 @@ def workspace(tmp_path: Path) -> Any:
 @pytest.fixture
 def executor(tmp_path: Path) -> Any:
     return ProcessExecutor(tmp_path / "root", CopiedWorkspaces(), python=sys.executable)
+
+
+@pytest.fixture
+def executor_without_pip(tmp_path: Path) -> ProcessExecutor:
+    """Its virtual environments come without pip, which takes most of the time that they take."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\n[ "$2" = venv ] && set -- "$@" --without-pip\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    return ProcessExecutor(tmp_path / "root", CopiedWorkspaces(), python=str(python))
 
 
 @contextlib.asynccontextmanager
@@ -276,7 +286,7 @@ async def test_setup_runs_once_in_a_venv_and_its_products_outlive_a_refresh(
 
 
 async def test_failed_setup_names_its_line_and_starts_afresh_the_next_time(
-    executor: ProcessExecutor, workspace: Path
+    executor_without_pip: ProcessExecutor, workspace: Path
 ) -> None:
     spec = make_spec(
         workspace, setup=("echo one >> /dev/stderr", "echo no luck; exit 3", "touch never"), setup_digest="d"
@@ -284,20 +294,34 @@ async def test_failed_setup_names_its_line_and_starts_afresh_the_next_time(
     output = Output()
 
     with pytest.raises(SetupFailed) as failure:
-        await executor.prepare(spec, slot=0, secrets={}, output=output)
+        await executor_without_pip.prepare(spec, slot=0, secrets={}, output=output)
 
     assert (failure.value.line, failure.value.exit_code, failure.value.output) == ("echo no luck; exit 3", 3, "no luck")
     assert "setup failed with exit code 3: echo no luck; exit 3" in str(failure.value)
     assert b"one" in output.content
     with pytest.raises(SetupFailed):
-        await executor.prepare(spec, slot=0, secrets={}, output=output)
+        await executor_without_pip.prepare(spec, slot=0, secrets={}, output=output)
 
 
-async def test_cancelled_setup_leaves_nothing_running(executor: ProcessExecutor, workspace: Path) -> None:
+async def test_cancelled_start_leaves_nothing_running(tmp_path: Path) -> None:
+    starting = asyncio.create_task(
+        ChildProcess.start(["sleep", "100"], env=os.environ, cwd=tmp_path, memory_limit_bytes=0, output=Output())
+    )
+    while not psutil.Process().children():
+        await asyncio.sleep(0)
+
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+
+    assert not psutil.Process().children(recursive=True)
+
+
+async def test_cancelled_setup_leaves_nothing_running(executor_without_pip: ProcessExecutor, workspace: Path) -> None:
     spec = make_spec(workspace, setup=("echo $$; exec sleep 100",), setup_digest="d")
     output = Output()
 
-    task = asyncio.create_task(executor.prepare(spec, slot=0, secrets={}, output=output))
+    task = asyncio.create_task(executor_without_pip.prepare(spec, slot=0, secrets={}, output=output))
     await output.until(b"sleep 100\n")
     while not output.content.splitlines()[-1].isdigit():
         output.changed.clear()
@@ -363,10 +387,10 @@ def test_longest_unused_places_are_removed_but_never_open_ones(tmp_path: Path, w
 
 
 async def test_setup_that_fails_on_a_full_disk_is_no_fault_of_the_task(
-    executor: ProcessExecutor, workspace: Path, monkeypatch: pytest.MonkeyPatch
+    executor_without_pip: ProcessExecutor, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fleetest.worker.executors.setup._FULL_BYTES", 1 << 60)
     spec = make_spec(workspace, setup=("exit 1",), setup_digest="d")
 
     with pytest.raises(CapacityExceeded, match="was full when setup failed"):
-        await executor.prepare(spec, slot=0, secrets={}, output=Output())
+        await executor_without_pip.prepare(spec, slot=0, secrets={}, output=Output())

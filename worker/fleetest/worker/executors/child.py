@@ -65,6 +65,7 @@ class ChildProcess:
     ) -> ChildProcess:
         """
         Start `argv`; `memory_limit_bytes` 0 means none. A command that cannot be executed ends with 127 or 126.
+        Cancelled, it leaves nothing running.
 
         Raises:
             CapacityExceeded: no process or descriptor is left.
@@ -92,8 +93,15 @@ class ChildProcess:
             theirs.close()
             os.close(write_end)
         process = cls(shim, control, cookie)
-        await process._watch(read_end, memory_limit_bytes, output)
-        await process._started
+        coming = asyncio.create_task(process._watch(read_end, memory_limit_bytes, output))
+        try:
+            await asyncio.shield(coming)
+        except asyncio.CancelledError:
+            # Nobody else knows of it yet.
+            with contextlib.suppress(DependencyUnavailable):
+                await coming
+            await process.stop(timedelta())
+            raise
         return process
 
     @property
@@ -133,6 +141,7 @@ class ChildProcess:
         self._tasks.append(asyncio.create_task(self._listen()))
         if memory_limit_bytes:
             self._tasks.append(asyncio.create_task(self._guard_memory(memory_limit_bytes)))
+        await self._started
 
     async def _listen(self) -> None:
         """Follow what the shim says until it is gone."""
