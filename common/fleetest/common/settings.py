@@ -25,6 +25,7 @@ from fleetest.common.errors import InvalidRequest
 
 __all__ = [
     "Secret",
+    "days",
     "pairs",
     "path",
     "read_settings",
@@ -141,6 +142,11 @@ def pairs(raw: str) -> Mapping[str, str]:
             raise ValueError(f"{word!r} is not of the form key=value")
         result[key.strip()] = value.strip()
     return result
+
+
+def days(raw: str) -> timedelta:
+    """A number of whole days, at least one."""
+    return timedelta(days=whole_number(at_least=1)(raw))
 
 
 def seconds(raw: str) -> timedelta:

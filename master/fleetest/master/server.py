@@ -29,6 +29,7 @@ from fleetest.master.queue.redis_registry import RedisWorkerRegistry
 from fleetest.master.queue.redis_secrets import RedisSecretStore
 from fleetest.master.reconciler import Reconciler
 from fleetest.master.reports import Inbox
+from fleetest.master.retention import Retention
 from fleetest.master.roster import Roster
 from fleetest.master.runs.book import RunBook
 from fleetest.master.runs.hub import Hub
@@ -192,6 +193,7 @@ class Master:
             asyncio.create_task(dispatcher.run(), name="dispatcher"),
             asyncio.create_task(reconciler.run(), name="reconciler"),
             asyncio.create_task(_hear(feed, book), name="feed"),
+            asyncio.create_task(Retention(store, clock, settings.event_retention).run(), name="retention"),
         ]
         self._stack.push_async_callback(end_tasks, self._loops)
 

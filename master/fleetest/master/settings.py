@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from fleetest.common.errors import InvalidRequest
-from fleetest.common.settings import Secret, path, seconds, secret, setting, text
+from fleetest.common.settings import Secret, days, path, seconds, secret, setting, text
 
 __all__ = ["MasterSettings"]
 
@@ -22,6 +22,7 @@ class MasterSettings:
         redis_url: `redis://` or `unix://`.
         client_token: what clients must show; required off loopback.
         join_token: what workers must show; required off loopback.
+        event_retention: how long the log of a run is kept; what was derived from it stays.
         idle_exit: end when nobody used the master for so long; zero means never.
         lease_ttl: a worker that says nothing for so long has lost its work.
     """
@@ -38,6 +39,7 @@ class MasterSettings:
         "FLEETEST_RECONCILE_INTERVAL_SECONDS", seconds, default=timedelta(seconds=2)
     )
     idle_exit: timedelta = setting("FLEETEST_IDLE_EXIT_SECONDS", seconds, default=timedelta())
+    event_retention: timedelta = setting("FLEETEST_EVENT_RETENTION_DAYS", days, default=timedelta(days=30))
     log_level: str = setting("FLEETEST_LOG_LEVEL", text, default="info")
 
     def check(self) -> None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final, Protocol
 
+import structlog
+
 from fleetest.common.clock import Clock
 from fleetest.common.errors import InvalidRequest, NotFound, WrongState
 from fleetest.common.ids import new_run_id
@@ -26,6 +28,8 @@ from fleetest.master.runs.state import RunStatus, TaskStatus
 from fleetest.master.store.ports import RunQuery, Store
 
 __all__ = ["Desk", "Submission", "Submitted", "WorkspaceSource"]
+
+_log = structlog.get_logger()
 
 SECRETS_TTL: Final = timedelta(hours=24)
 """How long the secrets of a run are held at most."""
@@ -174,6 +178,14 @@ class Desk:
             await self._secrets.put(run_id, secrets, ttl=SECRETS_TTL)
             await self._book.keeper(run_id).ask(lambda decider: decider.submit(event))
         await self._list(run_id)
+        _log.info(
+            "run_submitted",
+            run_id=run_id,
+            project=event.project,
+            user=event.user,
+            suite=event.suite_name,
+            tasks=len(event.tasks),
+        )
         superseded = await self._supersede(run_id, event) if supersede else ()
         return Submitted(run_id=run_id, already=already, superseded=superseded)
 

@@ -10,6 +10,7 @@ import pytest
 from fleetest.common.errors import InvalidRequest
 from fleetest.common.settings import (
     Secret,
+    days,
     pairs,
     path,
     read_settings,
@@ -98,6 +99,7 @@ def test_every_problem_is_reported_together():
     [
         (whole_number(at_least=1), "0", "less than 1"),
         (seconds, "-1", "less than no time"),
+        (days, "0", "less than 1"),
         (seconds, "1e300", "not a number of seconds"),
         (pairs, "=value", "key=value"),
     ],
@@ -105,6 +107,10 @@ def test_every_problem_is_reported_together():
 def test_values_out_of_range_are_refused(parse, raw, problem):
     with pytest.raises(ValueError, match=problem):
         parse(raw)
+
+
+def test_days_are_whole():
+    assert days("30") == timedelta(days=30)
 
 
 def test_secret_shows_only_to_those_who_ask():

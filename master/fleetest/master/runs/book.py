@@ -144,6 +144,7 @@ class RunBook:
                 [CommitNotice(run_id=commit.run_id, position=commit.position, events=commit.events)]
             )
             if any(isinstance(event, RunEnded) for event in committed.events):
+                _log_end(status)
                 await self._secrets.drop(status.run_id)
         except FleetestError as error:
             _log.warning("coordination_delayed", run_id=status.run_id, error=str(error))
@@ -159,3 +160,8 @@ class RunBook:
         ]
         if stopped:
             await self._queue.remove(status.run_id, stopped)
+
+
+def _log_end(status: RunStatus) -> None:
+    request = status.request
+    _log.info("run_ended", run_id=status.run_id, project=request.project, user=request.user, state=str(status.state))
