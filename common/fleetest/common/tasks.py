@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 
-__all__ = ["Need", "Resources", "RetryOn", "Split", "Task", "TaskType", "Timeouts", "When"]
+__all__ = ["Need", "Network", "Pull", "Resources", "RetryOn", "Split", "Task", "TaskType", "Timeouts", "When"]
 
 
 class TaskType(StrEnum):
@@ -48,6 +48,21 @@ class Split(StrEnum):
     CASE = "case"
     FILE = "file"
     GROUP = "group"
+
+
+class Network(StrEnum):
+    """What a task's container reaches while its tests run; `setup` always has the network."""
+
+    NONE = "none"
+    BRIDGE = "bridge"
+
+
+class Pull(StrEnum):
+    """When a task's image is pulled from its registry."""
+
+    ALWAYS = "always"
+    MISSING = "missing"
+    NEVER = "never"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +133,9 @@ class Task:
         args: pytest's arguments.
         command: argv of a command task.
         shell: instead of `command`, a line for `/bin/sh`.
+        image: of the container that it runs in; empty, it runs as processes of the worker's host.
+        pull: when the image is pulled.
+        network: of the container, while tests run.
         setup: shell lines that prepare the environment, once for each.
         setup_inputs: globs of the workspace files that decide what `setup` makes; empty means all of them.
         requirements: capabilities that a worker must have, exactly.
@@ -139,6 +157,8 @@ class Task:
     command: tuple[str, ...] = ()
     shell: str = ""
     image: str = ""
+    pull: Pull = Pull.MISSING
+    network: Network = Network.BRIDGE
     setup: tuple[str, ...] = ()
     setup_inputs: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)

@@ -784,6 +784,8 @@ class TaskSpec(_message.Message):
     SECRET_NAMES_FIELD_NUMBER: _builtins.int
     VERSION_CONTROL_FIELD_NUMBER: _builtins.int
     RANDOM_SEED_FIELD_NUMBER: _builtins.int
+    PULL_FIELD_NUMBER: _builtins.int
+    NETWORK_FIELD_NUMBER: _builtins.int
     spec_id: _builtins.str
     """run and task"""
     environment_key: _builtins.str
@@ -806,6 +808,10 @@ class TaskSpec(_message.Message):
     """"process" or "docker" """
     random_seed: _builtins.int
     """the same in every session of the task, for plugins that shuffle"""
+    pull: _builtins.str
+    """of the image: "always", "missing" or "never" """
+    network: _builtins.str
+    """of the container while tests run: "none" or "bridge" """
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """argv of a command task; of pytest its arguments"""
@@ -865,10 +871,12 @@ class TaskSpec(_message.Message):
         secret_names: _abc.Iterable[_builtins.str] | None = ...,
         version_control: _types_pb2.VersionControl | None = ...,
         random_seed: _builtins.int = ...,
+        pull: _builtins.str = ...,
+        network: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "silence_timeout", b"silence_timeout", "start_timeout", b"start_timeout", "total_timeout", b"total_timeout", "version_control", b"version_control"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "command", b"command", "env", b"env", "environment_key", b"environment_key", "executor", b"executor", "image", b"image", "limits", b"limits", "project", b"project", "python", b"python", "random_seed", b"random_seed", "reports", b"reports", "secret_names", b"secret_names", "setup", b"setup", "setup_digest", b"setup_digest", "shell", b"shell", "silence_timeout", b"silence_timeout", "spec_id", b"spec_id", "start_timeout", b"start_timeout", "task_id", b"task_id", "total_timeout", b"total_timeout", "type", b"type", "version_control", b"version_control", "working_directory", b"working_directory", "workspace_digest", b"workspace_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "command", b"command", "env", b"env", "environment_key", b"environment_key", "executor", b"executor", "image", b"image", "limits", b"limits", "network", b"network", "project", b"project", "pull", b"pull", "python", b"python", "random_seed", b"random_seed", "reports", b"reports", "secret_names", b"secret_names", "setup", b"setup", "setup_digest", b"setup_digest", "shell", b"shell", "silence_timeout", b"silence_timeout", "spec_id", b"spec_id", "start_timeout", b"start_timeout", "task_id", b"task_id", "total_timeout", b"total_timeout", "type", b"type", "version_control", b"version_control", "working_directory", b"working_directory", "workspace_digest", b"workspace_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

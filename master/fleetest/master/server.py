@@ -157,6 +157,7 @@ class Master:
             secrets=secrets,
             workspaces=BlobWorkspaces(blobs),
             clock=clock,
+            default_image=settings.default_image,
         )
         server = grpc.aio.server(interceptors=[ServerInterceptor(_gatekeeper(settings), activity)], options=_OPTIONS)
         run_pb2_grpc.add_RunServiceServicer_to_server(

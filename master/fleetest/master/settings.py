@@ -24,6 +24,7 @@ class MasterSettings:
         join_token: what workers must show; required off loopback.
         event_retention: how long the log of a run is kept; what was derived from it stays.
         idle_exit: end when nobody used the master for so long; zero means never.
+        default_image: of tasks that name none; empty leaves these to the process executor.
         lease_ttl: a worker that says nothing for so long has lost its work.
     """
 
@@ -40,6 +41,7 @@ class MasterSettings:
     )
     idle_exit: timedelta = setting("FLEETEST_IDLE_EXIT_SECONDS", seconds, default=timedelta())
     event_retention: timedelta = setting("FLEETEST_EVENT_RETENTION_DAYS", days, default=timedelta(days=30))
+    default_image: str = setting("FLEETEST_DEFAULT_IMAGE", text, default="")
     log_level: str = setting("FLEETEST_LOG_LEVEL", text, default="info")
 
     def check(self) -> None:

@@ -76,7 +76,12 @@ class Submitted:
 
 
 class Desk:
-    """Where runs are handed in."""
+    """
+    Where runs are handed in.
+
+    Args:
+        default_image: for tasks that name none, unless they are to run as processes; empty leaves them as they are.
+    """
 
     def __init__(
         self,
@@ -87,7 +92,9 @@ class Desk:
         secrets: SecretStore,
         workspaces: WorkspaceSource,
         clock: Clock,
+        default_image: str = "",
     ) -> None:
+        self._default_image = default_image
         self._store = store
         self._book = book
         self._projector = projector
@@ -113,7 +120,8 @@ class Desk:
         if submission.workspace_digest:
             workspace = await self._workspaces.load(submission.workspace_digest)
         inputs = SetupInputs(workspace.files if workspace is not None else ())
-        tasks = tuple(_ready(task, submission.executor, inputs) for task in suite.tasks)
+        tasks = tuple(_ready(task, submission.executor, self._default_image, inputs) for task in suite.tasks)
+        _check_images(tasks)
         _check_secrets(tasks, submission.secrets)
         event = RunSubmitted(
             at=self._clock.now(),
@@ -223,11 +231,20 @@ class Desk:
         return tuple(row.run_id for row in older)
 
 
-def _ready(task: Task, executor: str, inputs: SetupInputs) -> Task:
-    task = replace(task, executor=executor or task.executor)
-    if executor == "process":
-        task = replace(task, image="")
+def _ready(task: Task, executor: str, default_image: str, inputs: SetupInputs) -> Task:
+    executor = executor or task.executor
+    image = "" if executor == "process" else task.image or default_image
+    task = replace(task, executor=executor, image=image)
     return replace(task, setup_digest=setup_digest(task, inputs)) if task.setup else task
+
+
+def _check_images(tasks: Sequence[Task]) -> None:
+    lacking = [task.name for task in tasks if task.executor == "docker" and not task.image]
+    if lacking:
+        raise InvalidRequest(
+            f"no image for what is to run in Docker: {', '.join(lacking)}",
+            hint="give these tasks an image (or `defaults: {image: ...}`), or the master FLEETEST_DEFAULT_IMAGE",
+        )
 
 
 def _check_secrets(tasks: Sequence[Task], secrets: Mapping[str, str]) -> None:

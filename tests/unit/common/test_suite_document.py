@@ -83,8 +83,10 @@ def test_a_small_text_cannot_become_a_huge_suite():
 
 
 def test_a_deep_document_is_refused_before_it_is_read_whole():
-    check("a: " + "[" * 100_000, 1, 24, "nested more than 20 levels deep")
-    check("a: " + "{a: " * 100_000, 1, 81, "nested more than 20 levels deep")
+    check("a: " + "[" * 900, 1, 24, "nested more than 20 levels deep")
+    check("a: " + "{a: " * 900, 1, 81, "nested more than 20 levels deep")
+    with pytest.raises(SuiteInvalid, match="nested more than 20 levels deep"):
+        load_suite("a: " + "[" * 100_000, source="fleetest.yaml")
 
 
 @pytest.mark.parametrize("character", ["x", "ä"])

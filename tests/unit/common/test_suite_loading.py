@@ -3,7 +3,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from fleetest.common.suite import Suite, load_suite
-from fleetest.common.tasks import Need, Resources, RetryOn, Split, Task, TaskType, Timeouts, When
+from fleetest.common.tasks import Need, Network, Pull, Resources, RetryOn, Split, Task, TaskType, Timeouts, When
 
 
 def load(text: str) -> Suite:
@@ -36,6 +36,8 @@ tasks:
     type: pytest
     args: tests -k "not slow"
     image: python:3.12
+    pull: always
+    network: none
     setup: [pip install -e ., make assets]
     setup_inputs: [pyproject.toml]
     env: {PORT: 8080}
@@ -68,6 +70,8 @@ tasks:
         type=TaskType.PYTEST,
         args=("tests", "-k", "not slow"),
         image="python:3.12",
+        pull=Pull.ALWAYS,
+        network=Network.NONE,
         setup=("pip install -e .", "make assets"),
         setup_inputs=("pyproject.toml",),
         env={"PORT": "8080"},

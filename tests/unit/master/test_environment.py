@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from fleetest.common.tasks import Resources, Task, Timeouts
+from fleetest.common.tasks import Network, Resources, Task, Timeouts
 from fleetest.common.workspace import WorkspaceFile
 from fleetest.master.runs.environment import SetupInputs, environment_key, requirements_of, setup_digest
 from tests.tools.story import pytest_task, submitted
@@ -77,6 +77,15 @@ def test_limits_and_priority_make_no_difference() -> None:
     )
 
     assert key(relaxed) == key(TASK)
+
+
+@pytest.mark.parametrize(
+    "change", [{"network": Network.NONE}, {"resources": Resources(memory_bytes=1)}, {"image": "python:4"}], ids=str
+)
+def test_what_a_container_has_for_its_whole_life_changes_its_key(change: dict[str, object]) -> None:
+    contained = replace(TASK, image="python:3")
+
+    assert key(replace(contained, **change)) != key(contained)  # type: ignore[arg-type]  # forwarded as they are
 
 
 def test_another_workspace_is_another_environment() -> None:

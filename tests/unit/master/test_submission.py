@@ -19,7 +19,8 @@ from fleetest.common.tasks import Task
 from fleetest.common.workspace import WorkspaceFile
 from fleetest.master.reports import Ended, Planned, Results
 from fleetest.master.store.ports import CaseHistory
-from fleetest.master.submission import Submission
+from fleetest.master.submission import Desk, Submission
+from fleetest.master.workspaces import BlobWorkspaces
 from tests.tools.core import Core, unwritable
 from tests.tools.story import cases, result
 
@@ -134,10 +135,11 @@ async def test_a_suite_is_read_beside_the_loop_that_serves_everybody_else(core: 
     [
         ({"suite_text": "#" * (MAX_SUITE_BYTES + 1)}, "is larger than"),
         ({"executor": "podman"}, "no executor 'podman'"),
+        ({"executor": "docker"}, "no image for what is to run in Docker: unit"),
         ({"suite_text": SUITE.replace("[tests]", "[tests], secrets: [B, A]")}, "secrets that were not given: A, B"),
         ({"workspace_digest": "nonsense"}, "nonsense"),
     ],
-    ids=["size", "executor", "secrets", "digest"],
+    ids=["size", "executor", "image", "secrets", "digest"],
 )
 async def test_what_else_is_wrong_with_a_submission_is_said(core: Core, wrong: dict[str, str], message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
@@ -152,6 +154,24 @@ async def test_an_executor_for_all_overrides_what_tasks_say(core: Core) -> None:
         ("process", "")
     ] * 4
     assert (await stored_tasks(core, as_written.run_id))["a"].image == "python:3.12"
+
+
+async def test_tasks_without_image_take_the_clusters_unless_they_run_as_processes(core: Core) -> None:
+    desk = Desk(
+        store=core.store,
+        book=core.book,
+        projector=core.projector,
+        secrets=core.secrets,
+        workspaces=BlobWorkspaces(core.blobs),
+        clock=core.clock,
+        default_image="our/tests:1",
+    )
+    suite = "{version: 1, name: s, tasks: {a: {run: x}, b: {run: x, image: o}, c: {run: x, executor: process}}}"
+
+    submitted = await desk.submit(submission(suite))
+
+    tasks = await stored_tasks(core, submitted.run_id)
+    assert {name: task.image for name, task in tasks.items()} == {"a": "our/tests:1", "b": "o", "c": ""}
 
 
 async def test_fail_fast_is_the_suites_or_the_submitters(core: Core) -> None:

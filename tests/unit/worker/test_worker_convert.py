@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from fleetest.common.errors import InvalidRequest
 from fleetest.common.results import Artifact, CaseResult, PlannedCase, ResourceSample, ResourceUsage, VersionControl
 from fleetest.common.states import Outcome, ShardKind, Verdict
-from fleetest.common.tasks import Resources
+from fleetest.common.tasks import Network, Pull, Resources
 from fleetest.v1 import types_pb2, worker_pb2
 from fleetest.worker import convert
 from fleetest.worker.assignments import AttemptRef, Ended, TaskSpec
@@ -67,6 +67,8 @@ specs = st.builds(
     working_directory=texts,
     python=texts,
     image=texts,
+    pull=st.sampled_from(Pull),
+    network=st.sampled_from(Network),
     executor=texts,
     limits=st.builds(Resources, cpu_millis=sizes, memory_bytes=sizes, disk_bytes=sizes),
     start_timeout=st.none() | durations,

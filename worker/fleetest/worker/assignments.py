@@ -9,7 +9,7 @@ from typing import Protocol
 
 from fleetest.common.results import Artifact, CaseResult, PlannedCase, ResourceUsage, VersionControl
 from fleetest.common.states import ShardKind, Verdict
-from fleetest.common.tasks import Resources
+from fleetest.common.tasks import Network, Pull, Resources
 
 __all__ = ["Assignment", "AttemptRef", "Ended", "Reporter", "TaskSpec"]
 
@@ -41,6 +41,8 @@ class TaskSpec:
     working_directory: str = ""
     python: str = ""
     image: str = ""
+    pull: Pull = Pull.MISSING
+    network: Network = Network.BRIDGE
     executor: str = ""
     limits: Resources = Resources()
     start_timeout: timedelta | None = None

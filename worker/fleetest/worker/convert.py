@@ -31,6 +31,7 @@ from fleetest.common.convert import (
     version_control_to_proto,
 )
 from fleetest.common.errors import InvalidRequest
+from fleetest.common.tasks import Network, Pull
 from fleetest.v1 import types_pb2, worker_pb2
 from fleetest.worker.assignments import Assignment, AttemptRef, Ended, TaskSpec
 from fleetest.worker.messages import (
@@ -331,6 +332,8 @@ def task_spec_to_proto(value: TaskSpec) -> worker_pb2.TaskSpec:
         working_directory=value.working_directory,
         python=value.python,
         image=value.image,
+        pull=value.pull.value,
+        network=value.network.value,
         executor=value.executor,
         limits=resources_to_proto(value.limits),
         start_timeout=limit("start_timeout"),
@@ -360,6 +363,8 @@ def task_spec_from_proto(message: worker_pb2.TaskSpec) -> TaskSpec:
         working_directory=message.working_directory,
         python=message.python,
         image=message.image,
+        pull=Pull(message.pull or Pull.MISSING),
+        network=Network(message.network or Network.BRIDGE),
         executor=message.executor,
         limits=resources_from_proto(message.limits),
         start_timeout=duration_from_proto(message.start_timeout) if message.HasField("start_timeout") else None,

@@ -35,6 +35,10 @@ MAX_WEIGHT: Final = 8 * MAX_SUITE_BYTES
 """The heaviest tree, before and after expansion; see `Node.weight`."""
 
 _MAX_DEPTH: Final = 20
+_TOO_DEEP: Final = f"nested more than {_MAX_DEPTH} levels deep"
+_TOO_DEEP_HINT: Final = "No suite needs that."
+# The parser looks ahead, and has a bound of its own, far above ours.
+_LIBYAML_TOO_DEEP: Final = "exceeded maximum nesting depth"
 
 # libyaml reads a suite of the largest size in half a second; the parser written in Python takes a while.
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -73,6 +77,9 @@ def read_document(text: str, findings: Findings) -> Node:
     try:
         return _Reader(yaml.parse(text, Loader=_LOADER), findings).read()
     except yaml.MarkedYAMLError as error:
+        if error.problem == _LIBYAML_TOO_DEEP:
+            findings.add(_place_of_error(error), _TOO_DEEP, _TOO_DEEP_HINT)
+            raise findings.error() from error
         findings.add(_place_of_error(error), f"not valid YAML: {error.problem}", _hint_for(error, text))
     raise findings.error()
 
@@ -147,7 +154,7 @@ class _Reader:
             return self._aliased(event, place)
         self._check_tag(event, place)
         if depth > _MAX_DEPTH:
-            self._refuse(place, f"nested more than {_MAX_DEPTH} levels deep", "No suite needs that.")
+            self._refuse(place, _TOO_DEEP, _TOO_DEEP_HINT)
         if isinstance(event, ScalarEvent):
             node = scalar(place, _resolve(event.value) if not event.style else event.value)
         elif isinstance(event, MappingStartEvent):

@@ -82,6 +82,8 @@ def _task(draft: Draft, model: TaskModel, needs: Sequence[Need]) -> Task:
         command=tuple(model.command),
         shell=model.run,
         image=model.image,
+        pull=model.pull,
+        network=model.network,
         setup=tuple(model.setup),
         setup_inputs=tuple(model.setup_inputs),
         env=model.env,

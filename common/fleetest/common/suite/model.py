@@ -40,7 +40,7 @@ from fleetest.common.suite.fields import (
     refused,
 )
 from fleetest.common.suite.problems import Fault
-from fleetest.common.tasks import RetryOn, Split, Task, TaskType, When
+from fleetest.common.tasks import Network, Pull, RetryOn, Split, Task, TaskType, When
 
 __all__ = [
     "DefaultsModel",
@@ -155,6 +155,10 @@ class DefaultsModel(_Section):
     command: Annotated[list[Text], Field(min_length=1)] = Field([], description="A program and its arguments.")
     run: Text = Field("", description="Instead of `command`: text for `/bin/sh`.")
     image: Line = Field(_DEFAULT.image, description="Container image, for the docker executor.")
+    pull: Annotated[Pull, _BY_VALUE] = Field(_DEFAULT.pull, description="When the image is pulled.")
+    network: Annotated[Network, _BY_VALUE] = Field(
+        _DEFAULT.network, description="What its container reaches while tests run; `setup` always has the network."
+    )
     setup: ShellLines = Field([], description="Shell lines that prepare the environment, once for each.")
     setup_inputs: RelativePaths = Field(
         [], description="Globs of the files that decide what `setup` makes; without any, all files do."

@@ -60,6 +60,7 @@ def environment_key(run_id: str, request: RunSubmitted, task: Task) -> str:
             task.command,
             task.shell,
             task.image,
+            (task.network, task.resources) if task.image else None,  # a container has them for its whole life
             task.executor,
             task.python,
             task.setup_digest,

@@ -239,6 +239,8 @@ def _spec_to_proto(assigned: Assigned) -> worker_pb2.TaskSpec:
         working_directory=task.working_directory,
         python=task.python,
         image=task.image,
+        pull=task.pull.value,
+        network=task.network.value,
         executor=task.executor,
         limits=resources_to_proto(task.resources),
         start_timeout=optional_duration(task.timeouts.start),
