@@ -1,4 +1,5 @@
-# Everything that a fresh machine needs is installed by these targets: Python 3.11 or newer with venv is all they ask for.
+# Everything that a fresh machine needs is installed by these targets: Python 3.11 or newer with venv is all they ask for;
+# the tests in containers ask for Debian, and for root.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
@@ -26,6 +27,8 @@ demo: $(VENV)/.installed  ## Run the example suite on a cluster of its own
 	@PATH="$(CURDIR)/$(BIN):$$PATH" examples/demo.sh
 
 test: $(VENV)/.installed  ## Install what the tests need, and pass them
+	@tests/tools/install_debian.sh
+	@tests/tools/make_root.sh
 	@tests/tools/make_venvs.sh
 	@tests/tools/make_suites.sh
 	@$(BIN)/coverage erase

@@ -1,0 +1,72 @@
+"""What tests in containers share: a Docker Engine of their own, and images for it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.docker_engine import DockerEngine, docker_engine_absent, open_docker_engine
+
+ROOT_TAR = Path(__file__).parents[1] / ".cache" / "roots" / "trixie.tar"
+
+
+@pytest.fixture(scope="session")
+def docker_engine() -> Iterator[DockerEngine]:
+    """One for all tests, which remove what they make. A test that stops it or fills it takes `own_docker_engine`."""
+    _need_docker_parts()
+    with open_docker_engine() as engine:
+        yield engine
+
+
+@pytest.fixture
+def own_docker_engine() -> Iterator[DockerEngine]:
+    """An Engine without any image, for one test alone, which may kill and start it."""
+    _need_docker_parts()
+    with open_docker_engine() as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def root_tar() -> Path:
+    """A Debian with Python, Node and git, for `docker import`."""
+    _need_docker_parts()
+    return ROOT_TAR
+
+
+@pytest.fixture(scope="session")
+def base_image(docker_engine: DockerEngine, root_tar: Path) -> str:
+    """The name of an image of that Debian."""
+    docker_engine.docker("import", "--change", 'CMD ["/bin/sh"]', str(root_tar), "fleetest-test-base")
+    return "fleetest-test-base"
+
+
+@pytest.fixture(scope="session")
+def python_image(docker_engine: DockerEngine, base_image: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same with pytest."""
+    context = tmp_path_factory.mktemp("python-image")
+    (context / "Dockerfile").write_text(
+        f"FROM {base_image}\nCOPY packages /usr/local/lib/python3.13/dist-packages\nENV PYTHONDONTWRITEBYTECODE=1\n"
+    )
+    _install(context / "packages", "pytest", "pytest-timeout")
+    docker_engine.docker("build", "--quiet", "--tag", "fleetest-test-python", str(context))
+    return "fleetest-test-python"
+
+
+def _install(directory: Path, *packages: str) -> None:
+    """Packages of pure Python for the image's interpreter, taken from the index by this machine."""
+    uv = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
+    chosen = ["--target", str(directory), "--python-version", "3.13", "--no-compile-bytecode"]
+    subprocess.run([uv, "pip", "install", "--quiet", "--python", sys.executable, *chosen, *packages], check=True)
+
+
+def _need_docker_parts() -> None:
+    absent = docker_engine_absent() or ("" if ROOT_TAR.exists() else "run tests/tools/make_root.sh")
+    if absent:
+        assert "FLEETEST_TEST_ALL" not in os.environ, absent
+        pytest.skip(absent)

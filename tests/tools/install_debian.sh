@@ -1,0 +1,31 @@
+#!/bin/sh
+# Installs the Debian packages that the tests in containers need, where they are absent: a Docker Engine, and what gives it
+# a network and a base image of its own. Nothing is asked for when all is there.
+#
+# Usage: tests/tools/install_debian.sh
+set -eu
+PATH=$PATH:/usr/sbin:/sbin
+
+missing=
+need() { # PROGRAM PACKAGE
+    command -v "$1" > /dev/null || missing="$missing $2"
+}
+need docker docker.io
+need dockerd docker.io
+need containerd containerd
+need iptables iptables
+need ip iproute2
+need debootstrap debootstrap
+
+if [ -z "$missing" ]; then
+    exit 0
+fi
+if [ "$(id -u)" -ne 0 ] || ! command -v apt-get > /dev/null; then
+    echo "the tests in containers need Debian's packages:$missing; install them, or run this as root on Debian" >&2
+    exit 1
+fi
+echo "Installing$missing ..."
+export DEBIAN_FRONTEND=noninteractive
+apt-get update --quiet --quiet
+# shellcheck disable=SC2086  # a list of words
+apt-get install --quiet --quiet --yes --no-install-recommends $missing > /dev/null
