@@ -526,6 +526,42 @@ class TestDocuments:
         assert len(set(answers)) == 1
         assert answers[int(answers[0].removeprefix("run-"))] == answers[0]
 
+    async def test_documents_of_a_kind_are_read_one_by_one_and_together(self, open_store: OpenStore) -> None:
+        writer, reader = await open_store(), await open_store()
+        for kind, key, value in [("token", "b", "2"), ("token", "a", "ü\u0000"), ("other", "a", "3")]:
+            await writer.put_if_absent(kind, key, value)
+
+        found = [await reader.get_document("token", key) for key in ("a", "b", "c")]
+
+        assert found == ["ü\u0000", "2", None]
+        assert list(await reader.list_documents("token")) == [("a", "ü\u0000"), ("b", "2")]
+        assert list(await reader.list_documents("none")) == []
+
+    async def test_document_is_replaced_only_while_it_is_what_was_expected(self, store: Store) -> None:
+        await store.put_if_absent("token", "a", "1")
+
+        answers = [
+            await store.replace_document("token", key, expected=expected, value=value)
+            for key, expected, value in [("a", "0", "2"), ("b", "1", "2"), ("a", "1", "3"), ("a", "1", "4")]
+        ]
+
+        assert answers == [False, False, True, False]
+        assert list(await store.list_documents("token")) == [("a", "3")]
+
+    async def test_of_concurrent_replacements_one_wins(self, open_store: OpenStore) -> None:
+        masters = [await open_store(), await open_store()]
+        await masters[0].put_if_absent("token", "a", "before")
+
+        answers = await asyncio.gather(
+            *(
+                masters[number % 2].replace_document("token", "a", expected="before", value=str(number))
+                for number in range(20)
+            )
+        )
+
+        assert answers.count(True) == 1
+        assert await masters[0].get_document("token", "a") == str(answers.index(True))
+
     async def test_output_comes_back_in_the_order_in_which_it_came(self, store: Store) -> None:
         pieces = [_piece(6), _piece(0), _piece(0, shard_id="unit/1"), _piece(0, token=9, truncated=True)]
 

@@ -11,9 +11,10 @@ import grpc
 
 from fleetest.common.blobs import BlobStore
 from fleetest.common.clock import SystemClock
+from fleetest.master.access.gatekeeper import Gatekeeper
 from fleetest.master.activity import Activity
 from fleetest.master.servicers.blobs import BlobServicer
-from fleetest.master.servicers.interceptors import Gatekeeper, ServerInterceptor
+from fleetest.master.servicers.interceptors import ServerInterceptor
 from fleetest.v1 import blob_pb2_grpc
 
 if TYPE_CHECKING:

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
         TaskArtifact,
         TaskExplanation,
         TaskStatus,
+        Token,
+        TokenAccess,
+        TokenKind,
         Worker,
     )
 
@@ -51,6 +54,9 @@ __all__ = [
     "TaskArtifact",
     "TaskExplanation",
     "TaskStatus",
+    "Token",
+    "TokenAccess",
+    "TokenKind",
     "Worker",
 ]
 

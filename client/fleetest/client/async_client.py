@@ -21,6 +21,8 @@ from fleetest.client.values import (
     Submission,
     TaskArtifact,
     TaskExplanation,
+    Token,
+    TokenAccess,
     Worker,
 )
 from fleetest.common.convert import (
@@ -32,6 +34,7 @@ from fleetest.common.convert import (
 from fleetest.common.errors import DependencyUnavailable
 from fleetest.common.ids import new_token
 from fleetest.common.results import VersionControl
+from fleetest.common.settings import Secret
 from fleetest.common.states import Outcome, RunState
 from fleetest.common.workspace import Workspace
 from fleetest.v1 import fleet_pb2, run_pb2
@@ -320,6 +323,81 @@ class AsyncClient:
         """Let a worker finish what it runs and take no more. Idempotent."""
         request = fleet_pb2.DrainWorkerRequest(worker_id=worker_id, reason=reason)
         await self._connection.call(lambda services: services.fleet.DrainWorker, request)
+
+    async def create_client_token(
+        self,
+        *,
+        description: str = "",
+        lifetime: timedelta | None = None,
+        project: str = "",
+        access: TokenAccess = TokenAccess.WRITE,
+    ) -> tuple[Token, Secret]:
+        """
+        A token for clients, and its text, which nobody can ask for again.
+
+        Args:
+            lifetime: `None` means that it does not expire.
+            project: the only one that it has to do with; empty means all.
+
+        Raises:
+            Forbidden: the present token is not an administrator's.
+        """
+        request = fleet_pb2.CreateClientTokenRequest(
+            description=description,
+            lifetime=duration_to_proto(lifetime) if lifetime is not None else None,
+            project=project,
+            access=convert.token_access_to_proto(access),
+        )
+        response = await self._connection.call(lambda services: services.fleet.CreateClientToken, request)
+        return convert.token_from_proto(response.token), Secret(response.text)
+
+    async def create_join_token(
+        self,
+        *,
+        description: str = "",
+        lifetime: timedelta | None = None,
+        worker_id_prefix: str = "",
+        required_labels: Mapping[str, str] | None = None,
+        most_workers: int = 0,
+    ) -> tuple[Token, Secret]:
+        """
+        A token for workers, and its text, which nobody can ask for again.
+
+        Args:
+            lifetime: `None` means that it does not expire.
+            worker_id_prefix: how the ids of the workers must begin.
+            required_labels: capabilities that they must offer.
+            most_workers: how many different ones may join; 0 means any number.
+
+        Raises:
+            Forbidden: the present token is not an administrator's.
+        """
+        request = fleet_pb2.CreateJoinTokenRequest(
+            description=description,
+            lifetime=duration_to_proto(lifetime) if lifetime is not None else None,
+            worker_id_prefix=worker_id_prefix,
+            required_labels=required_labels or {},
+            most_workers=most_workers,
+        )
+        response = await self._connection.call(lambda services: services.fleet.CreateJoinToken, request)
+        return convert.token_from_proto(response.token), Secret(response.text)
+
+    async def tokens(self, *, include_ended: bool = False) -> list[Token]:
+        """The tokens that were created, newest first; with those that expired or were revoked when asked for."""
+        request = fleet_pb2.ListTokensRequest(include_ended=include_ended)
+        response = await self._connection.call(lambda services: services.fleet.ListTokens, request)
+        return [convert.token_from_proto(each) for each in response.tokens]
+
+    async def revoke_token(self, token_id: str) -> Token:
+        """
+        End a token; what is open with it ends within seconds. Idempotent.
+
+        Raises:
+            NotFound: there is none of this id.
+        """
+        request = fleet_pb2.RevokeTokenRequest(token_id=token_id)
+        response = await self._connection.call(lambda services: services.fleet.RevokeToken, request)
+        return convert.token_from_proto(response.token)
 
     async def server_info(self) -> ServerInfo:
         """Which master answers, and what it speaks."""

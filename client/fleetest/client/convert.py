@@ -39,6 +39,8 @@ __all__ = [
     "server_info_from_proto",
     "submission_from_proto",
     "task_artifact_from_proto",
+    "token_access_to_proto",
+    "token_from_proto",
     "worker_from_proto",
 ]
 
@@ -193,6 +195,40 @@ def server_info_from_proto(message: fleet_pb2.ServerInfo) -> values.ServerInfo:
         oldest_protocol=message.oldest_protocol,
         active_runs=message.active_runs,
         workers=message.workers,
+    )
+
+
+_TOKEN_KINDS = {
+    fleet_pb2.TOKEN_KIND_CLIENT: values.TokenKind.CLIENT,
+    fleet_pb2.TOKEN_KIND_JOIN: values.TokenKind.JOIN,
+}
+_TOKEN_ACCESS = {
+    fleet_pb2.TOKEN_ACCESS_READ: values.TokenAccess.READ,
+    fleet_pb2.TOKEN_ACCESS_WRITE: values.TokenAccess.WRITE,
+    fleet_pb2.TOKEN_ACCESS_ADMIN: values.TokenAccess.ADMIN,
+}
+
+
+def token_access_to_proto(value: values.TokenAccess) -> fleet_pb2.TokenAccess.ValueType:
+    return next(message for message, access in _TOKEN_ACCESS.items() if access is value)
+
+
+def token_from_proto(message: fleet_pb2.Token) -> values.Token:
+    return values.Token(
+        token_id=message.token_id,
+        kind=_TOKEN_KINDS[message.kind],
+        description=message.description,
+        created_at=_time(message, "created_at"),
+        created_by=message.created_by,
+        expires_at=_time(message, "expires_at"),
+        revoked_at=_time(message, "revoked_at"),
+        revoked_by=message.revoked_by,
+        project=message.project,
+        access=_TOKEN_ACCESS.get(message.access),
+        worker_id_prefix=message.worker_id_prefix,
+        required_labels=dict(message.required_labels),
+        most_workers=message.most_workers,
+        workers_joined=message.workers_joined,
     )
 
 

@@ -21,9 +21,12 @@ from fleetest.client.values import (
     Submission,
     TaskArtifact,
     TaskExplanation,
+    Token,
+    TokenAccess,
     Worker,
 )
 from fleetest.common.results import VersionControl
+from fleetest.common.settings import Secret
 from fleetest.common.states import Outcome, RunState
 from fleetest.common.workspace import Workspace
 
@@ -173,6 +176,43 @@ class Client:
 
     def drain(self, worker_id: str, *, reason: str = "") -> None:
         self._wait(self._client.drain(worker_id, reason=reason))
+
+    def create_client_token(
+        self,
+        *,
+        description: str = "",
+        lifetime: timedelta | None = None,
+        project: str = "",
+        access: TokenAccess = TokenAccess.WRITE,
+    ) -> tuple[Token, Secret]:
+        return self._wait(
+            self._client.create_client_token(description=description, lifetime=lifetime, project=project, access=access)
+        )
+
+    def create_join_token(
+        self,
+        *,
+        description: str = "",
+        lifetime: timedelta | None = None,
+        worker_id_prefix: str = "",
+        required_labels: Mapping[str, str] | None = None,
+        most_workers: int = 0,
+    ) -> tuple[Token, Secret]:
+        return self._wait(
+            self._client.create_join_token(
+                description=description,
+                lifetime=lifetime,
+                worker_id_prefix=worker_id_prefix,
+                required_labels=required_labels,
+                most_workers=most_workers,
+            )
+        )
+
+    def tokens(self, *, include_ended: bool = False) -> list[Token]:
+        return self._wait(self._client.tokens(include_ended=include_ended))
+
+    def revoke_token(self, token_id: str) -> Token:
+        return self._wait(self._client.revoke_token(token_id))
 
     def server_info(self) -> ServerInfo:
         return self._wait(self._client.server_info())

@@ -22,6 +22,9 @@ __all__ = [
     "TaskArtifact",
     "TaskExplanation",
     "TaskStatus",
+    "Token",
+    "TokenAccess",
+    "TokenKind",
     "Worker",
 ]
 
@@ -214,3 +217,48 @@ class ServerInfo:
     oldest_protocol: int
     active_runs: int = 0
     workers: int = 0
+
+
+class TokenKind(StrEnum):
+    """Whom a token lets in: clients, or workers that join."""
+
+    CLIENT = "client"
+    JOIN = "join"
+
+
+class TokenAccess(StrEnum):
+    """How much a client's token allows; each includes those before it."""
+
+    READ = "read"
+    WRITE = "write"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """
+    What the master keeps of a token; nothing of it is secret.
+
+    Args:
+        expires_at: `None` means never.
+        project: of a client: the only one that it has to do with; empty means all.
+        access: of a client; `None` for those who join.
+        worker_id_prefix: of workers: how their ids begin.
+        required_labels: of workers: capabilities that they must offer.
+        most_workers: how many different ones may join; 0 means any number, and then they are not counted.
+    """
+
+    token_id: str
+    kind: TokenKind
+    description: str = ""
+    created_at: datetime | None = None
+    created_by: str = ""
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None
+    revoked_by: str = ""
+    project: str = ""
+    access: TokenAccess | None = None
+    worker_id_prefix: str = ""
+    required_labels: Mapping[str, str] = field(default_factory=dict)
+    most_workers: int = 0
+    workers_joined: int = 0

@@ -23,10 +23,11 @@ _sym_db = _symbol_database.Default()
 
 
 from fleetest.v1 import types_pb2 as fleetest_dot_v1_dot_types__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x66leetest/v1/fleet.proto\x12\x0b\x66leetest.v1\x1a\x17\x66leetest/v1/types.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb0\x04\n\x06Worker\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\'\n\x05state\x18\x03 \x01(\x0e\x32\x18.fleetest.v1.WorkerState\x12;\n\x0c\x63\x61pabilities\x18\x04 \x03(\x0b\x32%.fleetest.v1.Worker.CapabilitiesEntry\x12(\n\x08\x63\x61pacity\x18\x05 \x01(\x0b\x32\x16.fleetest.v1.Resources\x12$\n\x04\x66ree\x18\x06 \x01(\x0b\x32\x16.fleetest.v1.Resources\x12\r\n\x05slots\x18\x07 \x01(\x05\x12\x12\n\nslots_used\x18\x08 \x01(\x05\x12\x10\n\x08hostname\x18\t \x01(\t\x12)\n\x04host\x18\n \x01(\x0b\x32\x1b.fleetest.v1.ResourceSample\x12)\n\x08\x61ttempts\x18\x0b \x03(\x0b\x32\x17.fleetest.v1.AttemptRef\x12\x31\n\rregistered_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0clast_seen_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05ready\x18\x0e \x01(\x08\x12\x18\n\x10not_ready_reason\x18\x0f \x01(\t\x1a\x33\n\x11\x43\x61pabilitiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"-\n\x12ListWorkersRequest\x12\x17\n\x0finclude_offline\x18\x01 \x01(\x08\";\n\x13ListWorkersResponse\x12$\n\x07workers\x18\x01 \x03(\x0b\x32\x13.fleetest.v1.Worker\"7\n\x12\x44rainWorkerRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x15\n\x13\x44rainWorkerResponse\"\x16\n\x14GetServerInfoRequest\"n\n\nServerInfo\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08protocol\x18\x02 \x01(\x05\x12\x17\n\x0foldest_protocol\x18\x03 \x01(\x05\x12\x13\n\x0b\x61\x63tive_runs\x18\x04 \x01(\x05\x12\x0f\n\x07workers\x18\x05 \x01(\x05*\x8e\x01\n\x0bWorkerState\x12\x1c\n\x18WORKER_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11WORKER_STATE_IDLE\x10\x01\x12\x15\n\x11WORKER_STATE_BUSY\x10\x02\x12\x19\n\x15WORKER_STATE_DRAINING\x10\x03\x12\x18\n\x14WORKER_STATE_OFFLINE\x10\x04\x32\xff\x01\n\x0c\x46leetService\x12P\n\x0bListWorkers\x12\x1f.fleetest.v1.ListWorkersRequest\x1a .fleetest.v1.ListWorkersResponse\x12P\n\x0b\x44rainWorker\x12\x1f.fleetest.v1.DrainWorkerRequest\x1a .fleetest.v1.DrainWorkerResponse\x12K\n\rGetServerInfo\x12!.fleetest.v1.GetServerInfoRequest\x1a\x17.fleetest.v1.ServerInfob\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x66leetest/v1/fleet.proto\x12\x0b\x66leetest.v1\x1a\x17\x66leetest/v1/types.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb0\x04\n\x06Worker\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\'\n\x05state\x18\x03 \x01(\x0e\x32\x18.fleetest.v1.WorkerState\x12;\n\x0c\x63\x61pabilities\x18\x04 \x03(\x0b\x32%.fleetest.v1.Worker.CapabilitiesEntry\x12(\n\x08\x63\x61pacity\x18\x05 \x01(\x0b\x32\x16.fleetest.v1.Resources\x12$\n\x04\x66ree\x18\x06 \x01(\x0b\x32\x16.fleetest.v1.Resources\x12\r\n\x05slots\x18\x07 \x01(\x05\x12\x12\n\nslots_used\x18\x08 \x01(\x05\x12\x10\n\x08hostname\x18\t \x01(\t\x12)\n\x04host\x18\n \x01(\x0b\x32\x1b.fleetest.v1.ResourceSample\x12)\n\x08\x61ttempts\x18\x0b \x03(\x0b\x32\x17.fleetest.v1.AttemptRef\x12\x31\n\rregistered_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0clast_seen_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05ready\x18\x0e \x01(\x08\x12\x18\n\x10not_ready_reason\x18\x0f \x01(\t\x1a\x33\n\x11\x43\x61pabilitiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"-\n\x12ListWorkersRequest\x12\x17\n\x0finclude_offline\x18\x01 \x01(\x08\";\n\x13ListWorkersResponse\x12$\n\x07workers\x18\x01 \x03(\x0b\x32\x13.fleetest.v1.Worker\"7\n\x12\x44rainWorkerRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x15\n\x13\x44rainWorkerResponse\"\x16\n\x14GetServerInfoRequest\"n\n\nServerInfo\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08protocol\x18\x02 \x01(\x05\x12\x17\n\x0foldest_protocol\x18\x03 \x01(\x05\x12\x13\n\x0b\x61\x63tive_runs\x18\x04 \x01(\x05\x12\x0f\n\x07workers\x18\x05 \x01(\x05\"\x87\x04\n\x05Token\x12\x10\n\x08token_id\x18\x01 \x01(\t\x12$\n\x04kind\x18\x02 \x01(\x0e\x32\x16.fleetest.v1.TokenKind\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncreated_by\x18\x05 \x01(\t\x12.\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nrevoked_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrevoked_by\x18\x08 \x01(\t\x12\x0f\n\x07project\x18\t \x01(\t\x12(\n\x06\x61\x63\x63\x65ss\x18\n \x01(\x0e\x32\x18.fleetest.v1.TokenAccess\x12\x18\n\x10worker_id_prefix\x18\x0b \x01(\t\x12?\n\x0frequired_labels\x18\x0c \x03(\x0b\x32&.fleetest.v1.Token.RequiredLabelsEntry\x12\x14\n\x0cmost_workers\x18\r \x01(\x05\x12\x16\n\x0eworkers_joined\x18\x0e \x01(\x05\x1a\x35\n\x13RequiredLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x93\x02\n\x16\x43reateJoinTokenRequest\x12\x13\n\x0b\x64\x65scription\x18\x01 \x01(\t\x12+\n\x08lifetime\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10worker_id_prefix\x18\x03 \x01(\t\x12P\n\x0frequired_labels\x18\x04 \x03(\x0b\x32\x37.fleetest.v1.CreateJoinTokenRequest.RequiredLabelsEntry\x12\x14\n\x0cmost_workers\x18\x05 \x01(\x05\x1a\x35\n\x13RequiredLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x97\x01\n\x18\x43reateClientTokenRequest\x12\x13\n\x0b\x64\x65scription\x18\x01 \x01(\t\x12+\n\x08lifetime\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07project\x18\x03 \x01(\t\x12(\n\x06\x61\x63\x63\x65ss\x18\x04 \x01(\x0e\x32\x18.fleetest.v1.TokenAccess\"F\n\x13\x43reateTokenResponse\x12!\n\x05token\x18\x01 \x01(\x0b\x32\x12.fleetest.v1.Token\x12\x0c\n\x04text\x18\x02 \x01(\t\"*\n\x11ListTokensRequest\x12\x15\n\rinclude_ended\x18\x01 \x01(\x08\"8\n\x12ListTokensResponse\x12\"\n\x06tokens\x18\x01 \x03(\x0b\x32\x12.fleetest.v1.Token\"&\n\x12RevokeTokenRequest\x12\x10\n\x08token_id\x18\x01 \x01(\t\"8\n\x13RevokeTokenResponse\x12!\n\x05token\x18\x01 \x01(\x0b\x32\x12.fleetest.v1.Token*\x8e\x01\n\x0bWorkerState\x12\x1c\n\x18WORKER_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11WORKER_STATE_IDLE\x10\x01\x12\x15\n\x11WORKER_STATE_BUSY\x10\x02\x12\x19\n\x15WORKER_STATE_DRAINING\x10\x03\x12\x18\n\x14WORKER_STATE_OFFLINE\x10\x04*S\n\tTokenKind\x12\x1a\n\x16TOKEN_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11TOKEN_KIND_CLIENT\x10\x01\x12\x13\n\x0fTOKEN_KIND_JOIN\x10\x02*r\n\x0bTokenAccess\x12\x1c\n\x18TOKEN_ACCESS_UNSPECIFIED\x10\x00\x12\x15\n\x11TOKEN_ACCESS_READ\x10\x01\x12\x16\n\x12TOKEN_ACCESS_WRITE\x10\x02\x12\x16\n\x12TOKEN_ACCESS_ADMIN\x10\x03\x32\xd8\x04\n\x0c\x46leetService\x12P\n\x0bListWorkers\x12\x1f.fleetest.v1.ListWorkersRequest\x1a .fleetest.v1.ListWorkersResponse\x12P\n\x0b\x44rainWorker\x12\x1f.fleetest.v1.DrainWorkerRequest\x1a .fleetest.v1.DrainWorkerResponse\x12K\n\rGetServerInfo\x12!.fleetest.v1.GetServerInfoRequest\x1a\x17.fleetest.v1.ServerInfo\x12X\n\x0f\x43reateJoinToken\x12#.fleetest.v1.CreateJoinTokenRequest\x1a .fleetest.v1.CreateTokenResponse\x12\\\n\x11\x43reateClientToken\x12%.fleetest.v1.CreateClientTokenRequest\x1a .fleetest.v1.CreateTokenResponse\x12M\n\nListTokens\x12\x1e.fleetest.v1.ListTokensRequest\x1a\x1f.fleetest.v1.ListTokensResponse\x12P\n\x0bRevokeToken\x12\x1f.fleetest.v1.RevokeTokenRequest\x1a .fleetest.v1.RevokeTokenResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,24 +36,52 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_WORKER_CAPABILITIESENTRY']._loaded_options = None
   _globals['_WORKER_CAPABILITIESENTRY']._serialized_options = b'8\001'
-  _globals['_WORKERSTATE']._serialized_start=986
-  _globals['_WORKERSTATE']._serialized_end=1128
-  _globals['_WORKER']._serialized_start=99
-  _globals['_WORKER']._serialized_end=659
-  _globals['_WORKER_CAPABILITIESENTRY']._serialized_start=608
-  _globals['_WORKER_CAPABILITIESENTRY']._serialized_end=659
-  _globals['_LISTWORKERSREQUEST']._serialized_start=661
-  _globals['_LISTWORKERSREQUEST']._serialized_end=706
-  _globals['_LISTWORKERSRESPONSE']._serialized_start=708
-  _globals['_LISTWORKERSRESPONSE']._serialized_end=767
-  _globals['_DRAINWORKERREQUEST']._serialized_start=769
-  _globals['_DRAINWORKERREQUEST']._serialized_end=824
-  _globals['_DRAINWORKERRESPONSE']._serialized_start=826
-  _globals['_DRAINWORKERRESPONSE']._serialized_end=847
-  _globals['_GETSERVERINFOREQUEST']._serialized_start=849
-  _globals['_GETSERVERINFOREQUEST']._serialized_end=871
-  _globals['_SERVERINFO']._serialized_start=873
-  _globals['_SERVERINFO']._serialized_end=983
-  _globals['_FLEETSERVICE']._serialized_start=1131
-  _globals['_FLEETSERVICE']._serialized_end=1386
+  _globals['_TOKEN_REQUIREDLABELSENTRY']._loaded_options = None
+  _globals['_TOKEN_REQUIREDLABELSENTRY']._serialized_options = b'8\001'
+  _globals['_CREATEJOINTOKENREQUEST_REQUIREDLABELSENTRY']._loaded_options = None
+  _globals['_CREATEJOINTOKENREQUEST_REQUIREDLABELSENTRY']._serialized_options = b'8\001'
+  _globals['_WORKERSTATE']._serialized_start=2244
+  _globals['_WORKERSTATE']._serialized_end=2386
+  _globals['_TOKENKIND']._serialized_start=2388
+  _globals['_TOKENKIND']._serialized_end=2471
+  _globals['_TOKENACCESS']._serialized_start=2473
+  _globals['_TOKENACCESS']._serialized_end=2587
+  _globals['_WORKER']._serialized_start=131
+  _globals['_WORKER']._serialized_end=691
+  _globals['_WORKER_CAPABILITIESENTRY']._serialized_start=640
+  _globals['_WORKER_CAPABILITIESENTRY']._serialized_end=691
+  _globals['_LISTWORKERSREQUEST']._serialized_start=693
+  _globals['_LISTWORKERSREQUEST']._serialized_end=738
+  _globals['_LISTWORKERSRESPONSE']._serialized_start=740
+  _globals['_LISTWORKERSRESPONSE']._serialized_end=799
+  _globals['_DRAINWORKERREQUEST']._serialized_start=801
+  _globals['_DRAINWORKERREQUEST']._serialized_end=856
+  _globals['_DRAINWORKERRESPONSE']._serialized_start=858
+  _globals['_DRAINWORKERRESPONSE']._serialized_end=879
+  _globals['_GETSERVERINFOREQUEST']._serialized_start=881
+  _globals['_GETSERVERINFOREQUEST']._serialized_end=903
+  _globals['_SERVERINFO']._serialized_start=905
+  _globals['_SERVERINFO']._serialized_end=1015
+  _globals['_TOKEN']._serialized_start=1018
+  _globals['_TOKEN']._serialized_end=1537
+  _globals['_TOKEN_REQUIREDLABELSENTRY']._serialized_start=1484
+  _globals['_TOKEN_REQUIREDLABELSENTRY']._serialized_end=1537
+  _globals['_CREATEJOINTOKENREQUEST']._serialized_start=1540
+  _globals['_CREATEJOINTOKENREQUEST']._serialized_end=1815
+  _globals['_CREATEJOINTOKENREQUEST_REQUIREDLABELSENTRY']._serialized_start=1484
+  _globals['_CREATEJOINTOKENREQUEST_REQUIREDLABELSENTRY']._serialized_end=1537
+  _globals['_CREATECLIENTTOKENREQUEST']._serialized_start=1818
+  _globals['_CREATECLIENTTOKENREQUEST']._serialized_end=1969
+  _globals['_CREATETOKENRESPONSE']._serialized_start=1971
+  _globals['_CREATETOKENRESPONSE']._serialized_end=2041
+  _globals['_LISTTOKENSREQUEST']._serialized_start=2043
+  _globals['_LISTTOKENSREQUEST']._serialized_end=2085
+  _globals['_LISTTOKENSRESPONSE']._serialized_start=2087
+  _globals['_LISTTOKENSRESPONSE']._serialized_end=2143
+  _globals['_REVOKETOKENREQUEST']._serialized_start=2145
+  _globals['_REVOKETOKENREQUEST']._serialized_end=2183
+  _globals['_REVOKETOKENRESPONSE']._serialized_start=2185
+  _globals['_REVOKETOKENRESPONSE']._serialized_end=2241
+  _globals['_FLEETSERVICE']._serialized_start=2590
+  _globals['_FLEETSERVICE']._serialized_end=3190
 # @@protoc_insertion_point(module_scope)

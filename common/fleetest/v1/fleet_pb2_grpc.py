@@ -49,6 +49,26 @@ class FleetServiceStub:
                 request_serializer=fleetest_dot_v1_dot_fleet__pb2.GetServerInfoRequest.SerializeToString,
                 response_deserializer=fleetest_dot_v1_dot_fleet__pb2.ServerInfo.FromString,
                 _registered_method=True)
+        self.CreateJoinToken = channel.unary_unary(
+                '/fleetest.v1.FleetService/CreateJoinToken',
+                request_serializer=fleetest_dot_v1_dot_fleet__pb2.CreateJoinTokenRequest.SerializeToString,
+                response_deserializer=fleetest_dot_v1_dot_fleet__pb2.CreateTokenResponse.FromString,
+                _registered_method=True)
+        self.CreateClientToken = channel.unary_unary(
+                '/fleetest.v1.FleetService/CreateClientToken',
+                request_serializer=fleetest_dot_v1_dot_fleet__pb2.CreateClientTokenRequest.SerializeToString,
+                response_deserializer=fleetest_dot_v1_dot_fleet__pb2.CreateTokenResponse.FromString,
+                _registered_method=True)
+        self.ListTokens = channel.unary_unary(
+                '/fleetest.v1.FleetService/ListTokens',
+                request_serializer=fleetest_dot_v1_dot_fleet__pb2.ListTokensRequest.SerializeToString,
+                response_deserializer=fleetest_dot_v1_dot_fleet__pb2.ListTokensResponse.FromString,
+                _registered_method=True)
+        self.RevokeToken = channel.unary_unary(
+                '/fleetest.v1.FleetService/RevokeToken',
+                request_serializer=fleetest_dot_v1_dot_fleet__pb2.RevokeTokenRequest.SerializeToString,
+                response_deserializer=fleetest_dot_v1_dot_fleet__pb2.RevokeTokenResponse.FromString,
+                _registered_method=True)
 
 
 class FleetServiceServicer:
@@ -73,6 +93,33 @@ class FleetServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateJoinToken(self, request, context):
+        """Not idempotent: after a lost answer a second token is made, and of the first one nobody knows the text.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateClientToken(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTokens(self, request, context):
+        """Never their texts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeToken(self, request, context):
+        """Idempotent. NOT_FOUND when there is none of this id. Streams that were opened with it end within seconds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FleetServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -90,6 +137,26 @@ def add_FleetServiceServicer_to_server(servicer, server):
                     servicer.GetServerInfo,
                     request_deserializer=fleetest_dot_v1_dot_fleet__pb2.GetServerInfoRequest.FromString,
                     response_serializer=fleetest_dot_v1_dot_fleet__pb2.ServerInfo.SerializeToString,
+            ),
+            'CreateJoinToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateJoinToken,
+                    request_deserializer=fleetest_dot_v1_dot_fleet__pb2.CreateJoinTokenRequest.FromString,
+                    response_serializer=fleetest_dot_v1_dot_fleet__pb2.CreateTokenResponse.SerializeToString,
+            ),
+            'CreateClientToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateClientToken,
+                    request_deserializer=fleetest_dot_v1_dot_fleet__pb2.CreateClientTokenRequest.FromString,
+                    response_serializer=fleetest_dot_v1_dot_fleet__pb2.CreateTokenResponse.SerializeToString,
+            ),
+            'ListTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTokens,
+                    request_deserializer=fleetest_dot_v1_dot_fleet__pb2.ListTokensRequest.FromString,
+                    response_serializer=fleetest_dot_v1_dot_fleet__pb2.ListTokensResponse.SerializeToString,
+            ),
+            'RevokeToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeToken,
+                    request_deserializer=fleetest_dot_v1_dot_fleet__pb2.RevokeTokenRequest.FromString,
+                    response_serializer=fleetest_dot_v1_dot_fleet__pb2.RevokeTokenResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -173,6 +240,114 @@ class FleetService:
             '/fleetest.v1.FleetService/GetServerInfo',
             fleetest_dot_v1_dot_fleet__pb2.GetServerInfoRequest.SerializeToString,
             fleetest_dot_v1_dot_fleet__pb2.ServerInfo.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateJoinToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleetest.v1.FleetService/CreateJoinToken',
+            fleetest_dot_v1_dot_fleet__pb2.CreateJoinTokenRequest.SerializeToString,
+            fleetest_dot_v1_dot_fleet__pb2.CreateTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateClientToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleetest.v1.FleetService/CreateClientToken',
+            fleetest_dot_v1_dot_fleet__pb2.CreateClientTokenRequest.SerializeToString,
+            fleetest_dot_v1_dot_fleet__pb2.CreateTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleetest.v1.FleetService/ListTokens',
+            fleetest_dot_v1_dot_fleet__pb2.ListTokensRequest.SerializeToString,
+            fleetest_dot_v1_dot_fleet__pb2.ListTokensResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleetest.v1.FleetService/RevokeToken',
+            fleetest_dot_v1_dot_fleet__pb2.RevokeTokenRequest.SerializeToString,
+            fleetest_dot_v1_dot_fleet__pb2.RevokeTokenResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,13 @@ class FleetServiceStub:
     DrainWorker: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.DrainWorkerRequest, _fleet_pb2.DrainWorkerResponse]
     """Idempotent. The worker finishes what it runs and takes no more."""
     GetServerInfo: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.GetServerInfoRequest, _fleet_pb2.ServerInfo]
+    CreateJoinToken: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.CreateJoinTokenRequest, _fleet_pb2.CreateTokenResponse]
+    """Not idempotent: after a lost answer a second token is made, and of the first one nobody knows the text."""
+    CreateClientToken: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.CreateClientTokenRequest, _fleet_pb2.CreateTokenResponse]
+    ListTokens: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.ListTokensRequest, _fleet_pb2.ListTokensResponse]
+    """Never their texts."""
+    RevokeToken: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.RevokeTokenRequest, _fleet_pb2.RevokeTokenResponse]
+    """Idempotent. NOT_FOUND when there is none of this id. Streams that were opened with it end within seconds."""
 
 @_typing.type_check_only
 class FleetServiceAsyncStub(FleetServiceStub):
@@ -43,6 +50,13 @@ class FleetServiceAsyncStub(FleetServiceStub):
     DrainWorker: _aio.UnaryUnaryMultiCallable[_fleet_pb2.DrainWorkerRequest, _fleet_pb2.DrainWorkerResponse]  # type: ignore[assignment]
     """Idempotent. The worker finishes what it runs and takes no more."""
     GetServerInfo: _aio.UnaryUnaryMultiCallable[_fleet_pb2.GetServerInfoRequest, _fleet_pb2.ServerInfo]  # type: ignore[assignment]
+    CreateJoinToken: _aio.UnaryUnaryMultiCallable[_fleet_pb2.CreateJoinTokenRequest, _fleet_pb2.CreateTokenResponse]  # type: ignore[assignment]
+    """Not idempotent: after a lost answer a second token is made, and of the first one nobody knows the text."""
+    CreateClientToken: _aio.UnaryUnaryMultiCallable[_fleet_pb2.CreateClientTokenRequest, _fleet_pb2.CreateTokenResponse]  # type: ignore[assignment]
+    ListTokens: _aio.UnaryUnaryMultiCallable[_fleet_pb2.ListTokensRequest, _fleet_pb2.ListTokensResponse]  # type: ignore[assignment]
+    """Never their texts."""
+    RevokeToken: _aio.UnaryUnaryMultiCallable[_fleet_pb2.RevokeTokenRequest, _fleet_pb2.RevokeTokenResponse]  # type: ignore[assignment]
+    """Idempotent. NOT_FOUND when there is none of this id. Streams that were opened with it end within seconds."""
 
 class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -66,5 +80,36 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _fleet_pb2.GetServerInfoRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_fleet_pb2.ServerInfo, _abc.Awaitable[_fleet_pb2.ServerInfo]]: ...
+
+    @_abc_1.abstractmethod
+    def CreateJoinToken(
+        self,
+        request: _fleet_pb2.CreateJoinTokenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_pb2.CreateTokenResponse, _abc.Awaitable[_fleet_pb2.CreateTokenResponse]]:
+        """Not idempotent: after a lost answer a second token is made, and of the first one nobody knows the text."""
+
+    @_abc_1.abstractmethod
+    def CreateClientToken(
+        self,
+        request: _fleet_pb2.CreateClientTokenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_pb2.CreateTokenResponse, _abc.Awaitable[_fleet_pb2.CreateTokenResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ListTokens(
+        self,
+        request: _fleet_pb2.ListTokensRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_pb2.ListTokensResponse, _abc.Awaitable[_fleet_pb2.ListTokensResponse]]:
+        """Never their texts."""
+
+    @_abc_1.abstractmethod
+    def RevokeToken(
+        self,
+        request: _fleet_pb2.RevokeTokenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_pb2.RevokeTokenResponse, _abc.Awaitable[_fleet_pb2.RevokeTokenResponse]]:
+        """Idempotent. NOT_FOUND when there is none of this id. Streams that were opened with it end within seconds."""
 
 def add_FleetServiceServicer_to_server(servicer: FleetServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

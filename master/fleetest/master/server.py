@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Final
@@ -19,6 +20,10 @@ from fleetest.common.directory_blob_store import DirectoryBlobStore
 from fleetest.common.ending import end_tasks
 from fleetest.common.errors import DependencyUnavailable
 from fleetest.common.limits import MAX_MESSAGE_BYTES
+from fleetest.master.access.gatekeeper import Gatekeeper
+from fleetest.master.access.open_streams import OpenStreams
+from fleetest.master.access.principals import Audience
+from fleetest.master.access.token_book import TokenBook
 from fleetest.master.activity import Activity
 from fleetest.master.dispatcher import Dispatcher
 from fleetest.master.leases import Leases
@@ -36,7 +41,7 @@ from fleetest.master.runs.hub import Hub
 from fleetest.master.runs.projector import Projector
 from fleetest.master.servicers.blobs import BlobServicer
 from fleetest.master.servicers.fleet import FleetServicer
-from fleetest.master.servicers.interceptors import Audience, Gatekeeper, ServerInterceptor
+from fleetest.master.servicers.interceptors import ServerInterceptor
 from fleetest.master.servicers.runs import RunServicer
 from fleetest.master.servicers.workers import WorkerServicer
 from fleetest.master.sessions import Sessions
@@ -159,7 +164,10 @@ class Master:
             clock=clock,
             default_image=settings.default_image,
         )
-        server = grpc.aio.server(interceptors=[ServerInterceptor(_gatekeeper(settings), activity)], options=_OPTIONS)
+        tokens = TokenBook(store, clock, memory=settings.token_memory)
+        streams = OpenStreams(tokens, settings.token_memory)
+        gatekeeper = Gatekeeper(_root_tokens(settings), tokens)
+        server = grpc.aio.server(interceptors=[ServerInterceptor(gatekeeper, activity, streams)], options=_OPTIONS)
         run_pb2_grpc.add_RunServiceServicer_to_server(
             RunServicer(
                 desk=desk,
@@ -179,6 +187,7 @@ class Master:
                 inbox=Inbox(store, book, registry, hub),
                 leases=Leases(store, book),
                 clock=clock,
+                tokens=tokens,
                 lease_ttl=settings.lease_ttl,
                 on_change=dispatcher.wake,
                 on_replaced=reconciler.look_soon,
@@ -186,7 +195,7 @@ class Master:
             server,
         )
         fleet_pb2_grpc.add_FleetServiceServicer_to_server(
-            FleetServicer(registry, roster, sessions, store, dispatcher.wake), server
+            FleetServicer(registry, roster, sessions, store, tokens, streams.look_now, dispatcher.wake), server
         )
         blob_pb2_grpc.add_BlobServiceServicer_to_server(BlobServicer(blobs), server)
         await self._listen(server)
@@ -194,6 +203,7 @@ class Master:
             asyncio.create_task(dispatcher.run(), name="dispatcher"),
             asyncio.create_task(reconciler.run(), name="reconciler"),
             asyncio.create_task(_hear(feed, book), name="feed"),
+            asyncio.create_task(streams.run(), name="tokens"),
             asyncio.create_task(Retention(store, clock, settings.event_retention).run(), name="retention"),
         ]
         self._stack.push_async_callback(end_tasks, self._loops)
@@ -230,6 +240,6 @@ async def _hear(feed: RedisCommitFeed, book: RunBook) -> None:
         book.hear(notices)
 
 
-def _gatekeeper(settings: MasterSettings) -> Gatekeeper:
+def _root_tokens(settings: MasterSettings) -> Mapping[Audience, str]:
     tokens = {Audience.CLIENT: settings.client_token, Audience.WORKER: settings.join_token}
-    return Gatekeeper({audience: token.reveal() for audience, token in tokens.items() if token})
+    return {audience: token.reveal() for audience, token in tokens.items() if token}

@@ -22,6 +22,7 @@ class MasterSettings:
         redis_url: `redis://` or `unix://`.
         client_token: what clients must show; required off loopback.
         join_token: what workers must show; required off loopback.
+        token_memory: how long a revoked token may still admit somebody at another master.
         event_retention: how long the log of a run is kept; what was derived from it stays.
         idle_exit: end when nobody used the master for so long; zero means never.
         default_image: of tasks that name none; empty leaves these to the process executor.
@@ -33,6 +34,7 @@ class MasterSettings:
     redis_url: str = setting("FLEETEST_REDIS_URL", text)
     client_token: Secret = setting("FLEETEST_TOKEN", secret, default=Secret())
     join_token: Secret = setting("FLEETEST_JOIN_TOKEN", secret, default=Secret())
+    token_memory: timedelta = setting("FLEETEST_TOKEN_MEMORY_SECONDS", seconds, default=timedelta(seconds=5))
     lease_ttl: timedelta = setting("FLEETEST_LEASE_TTL_SECONDS", seconds, default=timedelta(seconds=15))
     claim_ttl: timedelta = setting("FLEETEST_CLAIM_TTL_SECONDS", seconds, default=timedelta(seconds=10))
     reserve_after: timedelta = setting("FLEETEST_RESERVE_AFTER_SECONDS", seconds, default=timedelta(seconds=30))

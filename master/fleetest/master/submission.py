@@ -11,12 +11,12 @@ from typing import Final, Protocol
 import structlog
 
 from fleetest.common.clock import Clock
-from fleetest.common.errors import InvalidRequest, NotFound, WrongState
+from fleetest.common.errors import Forbidden, InvalidRequest, NotFound, WrongState
 from fleetest.common.ids import new_run_id
 from fleetest.common.limits import MAX_SUITE_BYTES
 from fleetest.common.results import VersionControl
 from fleetest.common.states import RunState, TaskState
-from fleetest.common.suite import load_suite
+from fleetest.common.suite import Suite, load_suite
 from fleetest.common.tasks import Task
 from fleetest.common.workspace import Workspace
 from fleetest.master.queue.ports import SecretStore
@@ -50,7 +50,12 @@ class WorkspaceSource(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """What somebody wants to be run; see `SubmitRunRequest` in `run.proto`."""
+    """
+    What somebody wants to be run; see `SubmitRunRequest` in `run.proto`.
+
+    Args:
+        only_project: the one that the submitter has to do with; empty means any.
+    """
 
     suite_text: str
     suite_source: str = "fleetest.yaml"
@@ -64,6 +69,7 @@ class Submission:
     user: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     executor: str = ""
+    only_project: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +115,7 @@ class Desk:
         Raises:
             SuiteInvalid: with every problem of the suite.
             InvalidRequest: something else about the submission is wrong.
+            Forbidden: its project is not the submitter's.
             WrongState: the workspace has not been uploaded whole.
         """
         if len(submission.suite_text.encode()) > MAX_SUITE_BYTES:
@@ -125,7 +132,7 @@ class Desk:
         _check_secrets(tasks, submission.secrets)
         event = RunSubmitted(
             at=self._clock.now(),
-            project=submission.project or suite.project or suite.name,
+            project=_project(submission, suite),
             suite_name=suite.name,
             tasks=tasks,
             suite_text=submission.suite_text,
@@ -229,6 +236,17 @@ class Desk:
                 lambda decider: decider.cancel(by="superseded", reason=f"superseded by run {run_id}")
             )
         return tuple(row.run_id for row in older)
+
+
+def _project(submission: Submission, suite: Suite) -> str:
+    only = submission.only_project
+    project = submission.project or suite.project or only or suite.name
+    if only not in {"", project}:
+        raise Forbidden(
+            f"the token is for project {only}, and the suite is of project {project}",
+            hint="use a token of that project, or name the other one with --project",
+        )
+    return project
 
 
 def _ready(task: Task, executor: str, default_image: str, inputs: SetupInputs) -> Task:

@@ -46,6 +46,14 @@ def commands():
     return {name: cli.get_command(context, name) for name in COMMANDS}
 
 
+def with_subcommands(name, command):
+    """The command, and those below it, by their whole names."""
+    yield name, command
+    if isinstance(command, click.Group):
+        for below, subcommand in command.commands.items():
+            yield f"{name} {below}", subcommand
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_command_is_where_the_table_says_and_summed_up_alike(name):
     command = commands()[name]
@@ -58,7 +66,8 @@ def test_each_command_is_where_the_table_says_and_summed_up_alike(name):
 def test_every_command_option_and_exit_code_is_in_the_documentation():
     text = Path("docs/cli.md").read_text(encoding="utf-8")
 
-    for name, command in commands().items():
+    every = [each for name, command in commands().items() for each in with_subcommands(name, command)]
+    for name, command in every:
         assert f"## fleetest {name}" in text, name
         section = text.split(f"## fleetest {name}\n", 1)[1].split("\n## ", 1)[0]
         for parameter in command.params:

@@ -13,12 +13,22 @@ import fleetest.client.connection
 import fleetest.common.suite
 import fleetest.worker.errors  # noqa: F401 - likewise
 from fleetest.common.clock import SystemClock
-from fleetest.common.errors import FleetestError, InvalidRequest, LeaseLost, NotFound, Unauthenticated, WrongState
+from fleetest.common.errors import (
+    FleetestError,
+    Forbidden,
+    InvalidRequest,
+    LeaseLost,
+    NotFound,
+    Unauthenticated,
+    WrongState,
+)
 from fleetest.common.grpc_status import STATUS_OF, error_from, status_of
 from fleetest.common.protocol import PROTOCOL, PROTOCOL_HEADER
 from fleetest.common.suite import Problem, SuiteInvalid
+from fleetest.master.access.gatekeeper import Gatekeeper
+from fleetest.master.access.principals import Audience
 from fleetest.master.activity import Activity
-from fleetest.master.servicers.interceptors import Audience, Gatekeeper, ServerInterceptor
+from fleetest.master.servicers.interceptors import ServerInterceptor
 from fleetest.v1 import fleet_pb2, fleet_pb2_grpc, run_pb2, run_pb2_grpc, worker_pb2, worker_pb2_grpc
 
 Metadata = tuple[tuple[str, str], ...]
@@ -246,11 +256,10 @@ async def test_without_tokens_everybody_is_admitted(served: tuple[Service, grpc.
         (),
         bearer(""),
         bearer("guess"),
-        bearer("for-workers"),
         (("authorization", "for-clients"),),
         (("authorization", "Basic x"),),
     ],
-    ids=["none", "empty", "wrong", "the workers'", "no scheme", "other scheme"],
+    ids=["none", "empty", "wrong", "no scheme", "other scheme"],
 )
 async def test_a_client_needs_the_clients_token(metadata: Metadata) -> None:
     async with serving(TOKENS) as (_, channel):
@@ -262,6 +271,14 @@ async def test_a_client_needs_the_clients_token(metadata: Metadata) -> None:
     assert error_from(failed).hint
 
 
+async def test_a_client_is_not_let_in_with_the_workers_token() -> None:
+    async with serving(TOKENS) as (_, channel):
+        failed = await failure(channel, bearer("for-workers"))
+
+    assert isinstance(error_from(failed), Forbidden)
+    assert "client token" in error_from(failed).hint
+
+
 async def test_a_worker_needs_the_workers_token() -> None:
     async with serving(TOKENS) as (_, channel):
         stub = worker_pb2_grpc.WorkerServiceStub(channel)
@@ -269,7 +286,7 @@ async def test_a_worker_needs_the_workers_token() -> None:
             await stub.Register(worker_pb2.RegisterRequest(), metadata=bearer("for-clients"))
         registered = await stub.Register(worker_pb2.RegisterRequest(), metadata=bearer("for-workers"))
 
-    assert (failed.value.code(), registered.session_id) == (grpc.StatusCode.UNAUTHENTICATED, "s")
+    assert (failed.value.code(), registered.session_id) == (grpc.StatusCode.PERMISSION_DENIED, "s")
 
 
 @pytest.mark.parametrize(

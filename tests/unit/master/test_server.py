@@ -18,9 +18,9 @@ from fleetest.client.scan import scan_workspace
 from fleetest.common.errors import (
     AlreadyExists,
     DependencyUnavailable,
+    Forbidden,
     InvalidRequest,
     NotFound,
-    Unauthenticated,
     WrongState,
 )
 from fleetest.common.grpc_status import error_from
@@ -250,7 +250,7 @@ async def test_worker_without_the_join_token_is_refused(master):
         await stranger.register()
     await stranger.close()
 
-    assert isinstance(error_from(refused.value), Unauthenticated)
+    assert isinstance(error_from(refused.value), Forbidden)
 
 
 @pytest.mark.parametrize(("slots", "instance"), [(0, "one"), (5000, "one"), (1, "")])

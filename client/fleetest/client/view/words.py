@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ago",
+    "ahead",
     "clock_text",
     "counts_text",
     "duration_text",
@@ -87,13 +88,20 @@ def eta_text(eta: Eta | None) -> str:
 
 def ago(moment: datetime | None, now: datetime) -> str:
     """`3s ago`, `2h ago`; empty without a moment."""
-    if moment is None:
-        return ""
-    seconds = max(0, int((now - moment).total_seconds()))
+    return f"{_rough(now - moment)} ago" if moment is not None else ""
+
+
+def ahead(moment: datetime, now: datetime) -> str:
+    """`in 3s`, `in 29d`."""
+    return f"in {_rough(moment - now)}"
+
+
+def _rough(duration: timedelta) -> str:
+    seconds = max(0, int(duration.total_seconds()))
     for length, unit in ((_DAY, "d"), (_HOUR, "h"), (_MINUTE, "m")):
         if seconds >= length:
-            return f"{seconds // length}{unit} ago"
-    return f"{seconds}s ago"
+            return f"{seconds // length}{unit}"
+    return f"{seconds}s"
 
 
 def size_text(size_bytes: int) -> str:

@@ -28,20 +28,20 @@ DURATION_PATTERN: Final = "^" + "".join(rf"({_NUMBER}{unit})?" for unit in _UNIT
 _WHOLE: Final = re.compile(DURATION_PATTERN, re.ASCII)
 
 
-def parse_duration(text: str) -> timedelta:
+def parse_duration(text: str, *, longest: timedelta = MAX_DURATION) -> timedelta:
     """
     Read a duration, to the microsecond.
 
     Raises:
-        InvalidRequest: it isn't one, or is longer than `MAX_DURATION`.
+        InvalidRequest: it isn't one, or is longer than `longest`.
     """
     if not text or not _WHOLE.fullmatch(text):
         hint = f"Write the unit: {text}s or {text}m." if text.isdecimal() else "Write it as in 30s, 5m or 1h30m."
         raise InvalidRequest(f"'{text[:100]}' is not a duration", hint=hint)
     # Compared in seconds first: a timedelta of a trillion days cannot be made.
     seconds = sum(float(number) * _UNITS[unit].total_seconds() for number, unit in _PART.findall(text))
-    if seconds > MAX_DURATION.total_seconds():
-        raise InvalidRequest(f"{text} is longer than {format_duration(MAX_DURATION)}")
+    if seconds > longest.total_seconds():
+        raise InvalidRequest(f"{text} is longer than {format_duration(longest)}")
     return sum((float(number) * _UNITS[unit] for number, unit in _PART.findall(text)), timedelta())
 
 

@@ -1,4 +1,4 @@
-"""`FleetService`: what operators ask of workers."""
+"""`FleetService`: what operators ask of workers and tokens."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ from typing import Any
 
 import grpc
 
+from fleetest.common.convert import duration_from_proto
 from fleetest.common.protocol import OLDEST_PROTOCOL, PROTOCOL
 from fleetest.common.states import RunState
 from fleetest.common.version import version
+from fleetest.master.access.principals import Access, caller
+from fleetest.master.access.token_book import TokenBook, TokenOrder
+from fleetest.master.access.tokens import Token, TokenKind, TokenText
 from fleetest.master.queue.ports import WorkerRegistry
 from fleetest.master.roster import Roster
 from fleetest.master.servicers.convert import presence_to_proto
+from fleetest.master.servicers.convert_tokens import access_from_proto, token_to_proto
 from fleetest.master.sessions import Drain, Sessions
 from fleetest.master.store.ports import RunQuery, Store
 from fleetest.v1 import fleet_pb2, fleet_pb2_grpc
@@ -23,7 +28,7 @@ _MOST_ACTIVE_RUNS = 500
 
 
 class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
-    """A thin layer over the registry."""
+    """A thin layer over the registry and the tokens."""
 
     def __init__(
         self,
@@ -31,12 +36,16 @@ class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
         roster: Roster,
         sessions: Sessions,
         store: Store,
+        tokens: TokenBook,
+        on_revoked: Callable[[], None],
         on_change: Callable[[], None],
     ) -> None:
         self._registry = registry
         self._roster = roster
         self._sessions = sessions
         self._store = store
+        self._tokens = tokens
+        self._on_revoked = on_revoked
         self._on_change = on_change
 
     async def ListWorkers(
@@ -69,3 +78,45 @@ class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
             active_runs=len(active),
             workers=len(workers),
         )
+
+    async def CreateJoinToken(
+        self, request: fleet_pb2.CreateJoinTokenRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> fleet_pb2.CreateTokenResponse:
+        order = TokenOrder(
+            kind=TokenKind.JOIN,
+            description=request.description,
+            lifetime=duration_from_proto(request.lifetime) if request.HasField("lifetime") else None,
+            worker_id_prefix=request.worker_id_prefix,
+            required_labels=dict(request.required_labels),
+            most_workers=request.most_workers,
+        )
+        return _created(*await self._tokens.create(order, by=caller().name))
+
+    async def CreateClientToken(
+        self, request: fleet_pb2.CreateClientTokenRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> fleet_pb2.CreateTokenResponse:
+        order = TokenOrder(
+            kind=TokenKind.CLIENT,
+            description=request.description,
+            lifetime=duration_from_proto(request.lifetime) if request.HasField("lifetime") else None,
+            project=request.project,
+            access=access_from_proto(request.access) if request.access else Access.WRITE,
+        )
+        return _created(*await self._tokens.create(order, by=caller().name))
+
+    async def ListTokens(
+        self, request: fleet_pb2.ListTokensRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> fleet_pb2.ListTokensResponse:
+        tokens = await self._tokens.list(include_ended=request.include_ended)
+        return fleet_pb2.ListTokensResponse(tokens=[token_to_proto(token) for token in tokens])
+
+    async def RevokeToken(
+        self, request: fleet_pb2.RevokeTokenRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> fleet_pb2.RevokeTokenResponse:
+        token = await self._tokens.revoke(request.token_id, by=caller().name)
+        self._on_revoked()
+        return fleet_pb2.RevokeTokenResponse(token=token_to_proto(token))
+
+
+def _created(token: Token, text: TokenText) -> fleet_pb2.CreateTokenResponse:
+    return fleet_pb2.CreateTokenResponse(token=token_to_proto(token), text=text.reveal())

@@ -4,93 +4,43 @@ What holds for every RPC: who calls, which protocol they speak, what an error be
 
 from __future__ import annotations
 
-import hmac
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from enum import StrEnum
-from typing import Any, Final
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
+from typing import Any, NoReturn
 
 import grpc
 import structlog
 
-from fleetest.common.errors import FleetestError, Unauthenticated
+from fleetest.common.errors import FleetestError
 from fleetest.common.grpc_status import details_of, status_of, trailing_metadata_of
 from fleetest.common.protocol import PROTOCOL_HEADER, REQUEST_ID_HEADER, check_protocol
+from fleetest.master.access.gatekeeper import Gatekeeper
+from fleetest.master.access.methods import CLIENT_SERVICES, service_of
+from fleetest.master.access.open_streams import OpenStreams
+from fleetest.master.access.principals import Principal, act_as
 from fleetest.master.activity import Activity
 
-__all__ = ["Audience", "Gatekeeper", "ServerInterceptor"]
+__all__ = ["ServerInterceptor"]
 
 _log = structlog.get_logger()
-
-_OPEN_SERVICES: Final = frozenset({"grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"})
-_WORKER_SERVICES: Final = frozenset({"fleetest.v1.WorkerService"})
-_CLIENT_SERVICES: Final = frozenset({"fleetest.v1.RunService", "fleetest.v1.FleetService"})
-_SHARED_SERVICES: Final = frozenset({"fleetest.v1.BlobService"})
-
-
-class Audience(StrEnum):
-    """Whom a token admits."""
-
-    CLIENT = "client"
-    WORKER = "worker"
-
-
-class Gatekeeper:
-    """
-    Decides by token who may call what.
-
-    Args:
-        tokens: by audience; empty admits everybody, which a master does on loopback only.
-    """
-
-    def __init__(self, tokens: Mapping[Audience, str]) -> None:
-        self._tokens = {audience: token.encode() for audience, token in tokens.items()}
-
-    def admit(self, method: str, authorization: str | None) -> None:
-        """
-        Args:
-            method: full name, as in `/fleetest.v1.RunService/GetRun`.
-
-        Raises:
-            Unauthenticated: no token, a wrong one, or one for somebody else.
-        """
-        service = _service(method)
-        if not self._tokens or service in _OPEN_SERVICES:
-            return
-        scheme, _, token = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or not token:
-            raise Unauthenticated(
-                "this master wants a token",
-                hint="set FLEETEST_TOKEN: clients need the client token, workers the join token of the master",
-            )
-        admitted = self._audiences(token.strip().encode())
-        wanted = Audience.WORKER if service in _WORKER_SERVICES else Audience.CLIENT
-        if wanted not in admitted and not (admitted and service in _SHARED_SERVICES):
-            raise Unauthenticated(
-                f"the token is not one that this master gives to {wanted}s",
-                hint="ask whoever runs the master for the right one",
-            )
-
-    def _audiences(self, token: bytes) -> frozenset[Audience]:
-        """Every token is compared in constant time, so that a guess learns nothing."""
-        return frozenset([audience for audience, known in self._tokens.items() if hmac.compare_digest(known, token)])
-
 
 Handler = Callable[..., Any]
 
 
-def _service(method: str) -> str:
-    return method.strip("/").partition("/")[0]
-
-
 class ServerInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps every handler; see the module."""
+    """
+    Wraps every handler; see the module.
 
-    def __init__(self, gatekeeper: Gatekeeper, activity: Activity) -> None:
+    Args:
+        streams: ends those whose caller loses its admission; `None` where nobody can.
+    """
+
+    def __init__(self, gatekeeper: Gatekeeper, activity: Activity, streams: OpenStreams | None = None) -> None:
         self._gatekeeper = gatekeeper
         self._activity = activity
+        self._streams = streams
 
     async def intercept_service(
         self,
@@ -130,14 +80,17 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
             assert inner is not None
             with self._accounted(method):
-                async with _Call(method, context, self._gatekeeper):
+                async with _Call(method, context, self._gatekeeper) as principal, self._held(principal):
                     async for response in inner(request, context):
                         yield response
 
         return call
 
     def _accounted(self, method: str) -> AbstractContextManager[None]:
-        return self._activity.call() if _service(method) in _CLIENT_SERVICES else nullcontext()
+        return self._activity.call() if service_of(method) in CLIENT_SERVICES else nullcontext()
+
+    def _held(self, principal: Principal) -> AbstractAsyncContextManager[None]:
+        return self._streams.hold(principal) if self._streams is not None else nullcontext()
 
 
 class _Call:
@@ -149,16 +102,18 @@ class _Call:
         self._gatekeeper = gatekeeper
         self._began = time.monotonic()
 
-    async def __aenter__(self) -> None:
+    async def __aenter__(self) -> Principal:
         metadata = {key: value for key, value in self._context.invocation_metadata() or () if isinstance(value, str)}
         structlog.contextvars.bind_contextvars(
             request_id=metadata.get(REQUEST_ID_HEADER) or secrets.token_hex(8), method=self._method
         )
         try:
-            self._gatekeeper.admit(self._method, metadata.get("authorization"))
+            principal = await self._gatekeeper.admit(self._method, metadata.get("authorization"))
             check_protocol(metadata.get(PROTOCOL_HEADER))
         except FleetestError as error:
             await self._abort(error)
+        act_as(principal)
+        return principal
 
     async def __aexit__(self, _kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
         if error is None:
@@ -172,7 +127,7 @@ class _Call:
                 grpc.StatusCode.INTERNAL, f"the master failed; its log has the reason under error id {error_id}"
             )
 
-    async def _abort(self, error: FleetestError) -> None:
+    async def _abort(self, error: FleetestError) -> NoReturn:
         status = status_of(error)
         self._account(status.name, error=error.message)
         await self._context.abort(status, details_of(error), trailing_metadata=trailing_metadata_of(error))

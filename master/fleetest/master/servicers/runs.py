@@ -22,6 +22,7 @@ from fleetest.common.convert import (
 )
 from fleetest.common.errors import InvalidRequest, NotFound
 from fleetest.common.results import CaseResult
+from fleetest.master.access.principals import caller
 from fleetest.master.explain import explain
 from fleetest.master.queue.ports import ShardQueue
 from fleetest.master.roster import Roster
@@ -85,6 +86,7 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
             user=request.user,
             labels=dict(request.labels),
             executor=request.executor,
+            only_project=caller().project,
         )
         return _submitted_to_proto(await self._desk.submit(submission))
 
@@ -109,7 +111,7 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
         limit = min(request.page_size or _DEFAULT_RUNS, _MOST_RUNS)
         rows = await self._store.list_runs(
             RunQuery(
-                project=request.project,
+                project=caller().visible_project(request.project),
                 branch=request.branch,
                 state=run_state_from_proto(request.state) if request.state else None,
                 before_run_id=request.page_token,
@@ -228,15 +230,23 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
         )
 
     async def _resolve(self, wanted: str, project: str = "") -> str:
-        """A full id is taken at its word; a prefix must be unique; "latest" is the newest run."""
+        """
+        A full id is taken at its word; a prefix must be unique; "latest" is the newest run.
+
+        Raises:
+            Forbidden: the run is of a project that the caller has nothing to do with.
+        """
         if wanted == "latest":
-            newest = await self._store.list_runs(RunQuery(project=project, limit=1))
+            newest = await self._store.list_runs(RunQuery(project=caller().visible_project(project), limit=1))
             if not newest:
                 raise NotFound("there is no run yet", hint="submit one: fleetest run")
             return newest[0].run_id
         if len(wanted) == _FULL_ID:
+            if caller().project:
+                caller().check_project((await self._summary(wanted)).project)
             return wanted
-        found = await self._store.find_runs(wanted) if wanted else ()
+        rows = await self._store.find_runs(wanted) if wanted else ()
+        found = [row for row in rows if caller().project in {"", row.project}]
         if not found:
             raise NotFound(f"there is no run {wanted!r}", hint="list runs: fleetest ls")
         if len(found) > 1:

@@ -24,6 +24,8 @@ from fleetest.common.convert import (
     verdict_from_proto,
 )
 from fleetest.common.errors import DependencyUnavailable, InvalidRequest, LeaseLost
+from fleetest.master.access.principals import caller
+from fleetest.master.access.token_book import TokenBook
 from fleetest.master.leases import Leases
 from fleetest.master.queue.ports import Presence, WorkerRegistry
 from fleetest.master.reports import (
@@ -68,6 +70,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         inbox: Inbox,
         leases: Leases,
         clock: Clock,
+        tokens: TokenBook,
         lease_ttl: timedelta,
         on_change: Callable[[], None],
         on_replaced: Callable[[], None],
@@ -76,6 +79,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         self._sessions = sessions
         self._inbox = inbox
         self._leases = leases
+        self._tokens = tokens
         self._clock = clock
         self._lease_ttl = lease_ttl
         self._on_change = on_change
@@ -85,10 +89,12 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         self, request: worker_pb2.RegisterRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> worker_pb2.RegisterResponse:
         presence = self._presence(request)
+        caller().check_worker(presence.worker_id, presence.capabilities)
+        await self._tokens.count_worker(caller(), presence.worker_id)
         replaced = await self._registry.register(presence, lease_ttl=self._lease_ttl)
         if replaced is not None and replaced.instance != presence.instance:
             self._on_replaced()
-        _log.info("worker_registered", worker_id=presence.worker_id, slots=presence.slots)
+        _log.info("worker_registered", worker_id=presence.worker_id, slots=presence.slots, by=caller().name)
         return worker_pb2.RegisterResponse(
             session_id=presence.session_id,
             lease_ttl=duration_to_proto(self._lease_ttl),
@@ -103,6 +109,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         if hello is None or hello.WhichOneof("message") != "hello":
             raise InvalidRequest("a session begins with a Hello")
         presence = await self._find(hello.hello.session_id)
+        caller().check_worker(presence.worker_id, presence.capabilities)
         held = {attempt_ref_from_proto(ref) for ref in hello.hello.attempts}
         session = Session(presence, held)
         self._sessions.add(session)  # first, so that what is given to the worker from now on goes this way

@@ -203,6 +203,15 @@ class Documents(Protocol):
     async def put_if_absent(self, kind: str, key: str, value: str) -> str:
         """Store the value unless the key has one; answer the value that is stored now. Atomic."""
 
+    async def get_document(self, kind: str, key: str) -> str | None:
+        """The value as it is now; `None` when the key has none."""
+
+    async def list_documents(self, kind: str) -> Sequence[tuple[str, str]]:
+        """Keys with their values, ordered by key: for kinds of which there are few."""
+
+    async def replace_document(self, kind: str, key: str, *, expected: str, value: str) -> bool:
+        """Store the value if the present one is `expected`; answer whether it was. Atomic."""
+
     async def append_output(self, pieces: Sequence[LogPiece]) -> None:
         """Keep pieces of output; one that is known already is left as it is."""
 

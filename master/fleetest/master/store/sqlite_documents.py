@@ -13,6 +13,8 @@ __all__ = ["SqliteDocuments"]
 
 _PUT: Final = "INSERT INTO documents (kind, key, value) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
 _GET: Final = "SELECT value FROM documents WHERE kind = ? AND key = ?"
+_LIST: Final = "SELECT key, value FROM documents WHERE kind = ? ORDER BY key"
+_REPLACE: Final = "UPDATE documents SET value = ? WHERE kind = ? AND key = ? AND value = ?"
 
 _APPEND_OUTPUT: Final = """
     INSERT INTO output (run_id, task_id, shard_id, token, offset_bytes, truncated, content)
@@ -37,6 +39,25 @@ class SqliteDocuments:
             connection.execute(_PUT, (kind, key, value))
             (stored,) = connection.execute(_GET, (kind, key)).fetchone()
             return str(stored)
+
+        return await self._database.write(work)
+
+    async def get_document(self, kind: str, key: str) -> str | None:
+        def work(connection: sqlite3.Connection) -> str | None:
+            row = connection.execute(_GET, (kind, key)).fetchone()
+            return None if row is None else str(row[0])
+
+        return await self._database.read(work)
+
+    async def list_documents(self, kind: str) -> Sequence[tuple[str, str]]:
+        def work(connection: sqlite3.Connection) -> list[tuple[str, str]]:
+            return [(key, value) for key, value in connection.execute(_LIST, (kind,))]
+
+        return await self._database.read(work)
+
+    async def replace_document(self, kind: str, key: str, *, expected: str, value: str) -> bool:
+        def work(connection: sqlite3.Connection) -> bool:
+            return connection.execute(_REPLACE, (value, kind, key, expected)).rowcount == 1
 
         return await self._database.write(work)
 
