@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -20,6 +21,7 @@ import pytest
 
 from fleetest.client import Client, Run
 from fleetest.common.cluster_file import ClusterFile
+from fleetest.common.errors import DependencyUnavailable
 from fleetest.common.results import CaseResult
 from fleetest.common.states import RunState
 from fleetest.master.queue.embedded_redis import EmbeddedRedis
@@ -190,11 +192,18 @@ async def lone_master(tmp_path: Path) -> AsyncIterator[Cluster]:
             ClusterFile(address=address, token=token, pid=master.pid, version="", started_at="").write(directory)
             running = Cluster(directory, environment | {"FLEETEST_MASTER": address, "FLEETEST_TOKEN": token})
             with running.client() as client:
-                client.server_info()
+                until(lambda: _answers(client), what="the master serves")
             yield running
         finally:
             master.terminate()
             await master.wait()
+
+
+def _answers(client: Client) -> bool:
+    with contextlib.suppress(DependencyUnavailable):
+        client.server_info()
+        return True
+    return False
 
 
 @pytest.fixture

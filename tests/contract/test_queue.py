@@ -84,6 +84,7 @@ async def test_claim_answers_the_entry_as_it_was_enqueued(queue: ShardQueue) -> 
         priority=100,
         requirements={"os": "linux", "note": "a,b=c"},
         resources=Resources(cpu_millis=1, memory_bytes=2**40, disk_bytes=3),
+        packed=Resources(memory_bytes=2**39),
         environment_key="abc",
         not_before=NOON - MINUTE,
         cost=2.5,
@@ -216,11 +217,38 @@ async def test_worker_gets_at_most_its_shards_and_what_fits_its_room(queue: Shar
 @pytest.mark.parametrize("kind", ["cpu_millis", "memory_bytes", "disk_bytes"])
 async def test_each_resource_counts(queue: ShardQueue, kind: str) -> None:
     await queue.enqueue([entry("a", resources=Resources(**{kind: 10}))])
+    capacity = Resources(**{kind: 10})
 
-    refused = await queue.claim([bid(free=Resources(**{kind: 9}))])
-    taken = await queue.claim([bid(free=Resources(**{kind: 10}))])
+    refused = await queue.claim([bid(free=Resources(**{kind: 9}), capacity=capacity)])
+    taken = await queue.claim([bid(free=capacity, capacity=capacity)])
 
     assert (refused, shards_of(taken)) == ([], ["a"])
+
+
+async def test_worker_is_packed_by_what_entries_take_and_not_by_what_they_ask_for(queue: ShardQueue) -> None:
+    await queue.enqueue(entries("a", "b", "c", "d", "e", resources=need(80), packed=need(30)))
+
+    claims = await queue.claim([bid(shards=9, cpu=100)])
+
+    assert shards_of(claims) == ["a", "b", "c"]
+
+
+async def test_worker_that_has_less_than_an_entry_asks_for_never_gets_it(queue: ShardQueue) -> None:
+    await queue.enqueue([entry("a", resources=need(80), packed=need(30))])
+
+    refused = await queue.claim([bid("small", cpu=79)])
+    taken = await queue.claim([bid("large", free=need(30), capacity=need(80))])
+
+    assert (refused, shards_of(taken)) == ([], ["a"])
+
+
+async def test_entry_that_takes_more_than_any_worker_has_gets_an_empty_one(queue: ShardQueue) -> None:
+    await queue.enqueue(entries("a", "b", resources=Resources(), packed=need(500)))
+
+    crowded = await queue.claim([bid("crowded", free=need(99), capacity=need(100))])
+    empty = await queue.claim([bid("empty", shards=9, cpu=100)])
+
+    assert (crowded, shards_of(empty)) == ([], ["a"])
 
 
 async def test_claim_looks_past_so_many_entries_that_do_not_fit(queue: ShardQueue) -> None:
@@ -361,6 +389,30 @@ async def test_reservation_ends_when_its_worker_has_become_too_small(queue: Shar
     await queue.enqueue([entry("small", resources=need(50))])
 
     claims = await queue.claim([bid(free=need(60), capacity=need(60))])
+
+    assert shards_of(claims) == ["small"]
+
+
+async def test_reservation_keeps_what_its_entry_takes(queue: ShardQueue, clock: ManualClock) -> None:
+    await queue.enqueue([entry("large", resources=need(80), packed=need(40))])
+    clock.advance(6 * MINUTE)
+    await queue.enqueue(entries("a", "b", resources=need(15)))
+
+    first = await queue.claim([bid(free=need(30), capacity=need(100))])
+    then = await queue.claim([bid(shards=9, free=need(60), capacity=need(100))])
+
+    assert (shards_of(first), shards_of(then)) == ([], ["large", "a"])
+
+
+async def test_reservation_ends_when_its_worker_has_less_than_its_entry_asks_for(
+    queue: ShardQueue, clock: ManualClock
+) -> None:
+    await queue.enqueue([entry("large", resources=need(80), packed=need(40))])
+    clock.advance(6 * MINUTE)
+    assert await queue.claim([bid(free=need(30), capacity=need(100))]) == []
+    await queue.enqueue([entry("small", resources=need(30))])
+
+    claims = await queue.claim([bid(free=need(50), capacity=need(60))])
 
     assert shards_of(claims) == ["small"]
 

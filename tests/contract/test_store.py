@@ -16,8 +16,10 @@ import pytest
 
 from fleetest.common.errors import DependencyUnavailable, InvalidRequest, WrongState
 from fleetest.common.ids import new_run_id
+from fleetest.common.results import ResourceUsage
 from fleetest.common.states import Outcome, RunState
 from fleetest.master.store.ports import (
+    USAGES_KEPT,
     CaseHistory,
     CaseRow,
     Commit,
@@ -97,6 +99,16 @@ def _case(run_id: str, index: int, **changes: Any) -> CaseRow:
         body={"message": "", "duration_us": index},
     )
     return replace(row, **changes)
+
+
+def _usage(number: int) -> ResourceUsage:
+    return ResourceUsage(
+        cpu_time=timedelta(microseconds=number),
+        peak_memory_bytes=1 << 40 | number,
+        disk_read_bytes=1,
+        disk_written_bytes=2,
+        wall_time=timedelta(days=30),
+    )
 
 
 def _piece(offset_bytes: int, **changes: Any) -> LogPiece:
@@ -498,6 +510,53 @@ class TestHistory:
 
         assert list(await store.load_history("shop", "unit")) == ["shop-unit"]
         assert list(await store.load_history("bank", "unit")) == ["bank-unit"]
+
+
+class TestUsage:
+    async def test_usage_comes_back_as_it_was_saved_the_newest_run_first(self, store: Store) -> None:
+        usages = [_usage(1), _usage(2)]
+        older, newer = new_run_id(), new_run_id()
+
+        await store.save_usage("shop", newer, {"unit": usages[1]})
+        await store.save_usage("shop", older, {"unit": usages[0], "lint": usages[0]})
+
+        found = await store.load_usage("shop", ["unit", "lint", "unknown"])
+        assert {task: list(kept) for task, kept in found.items()} == {"unit": usages[::-1], "lint": usages[:1]}
+
+    async def test_saving_a_run_again_replaces_it(self, store: Store) -> None:
+        run_id = new_run_id()
+        await store.save_usage("shop", run_id, {"unit": _usage(1)})
+
+        await store.save_usage("shop", run_id, {"unit": _usage(2)})
+
+        assert list((await store.load_usage("shop", ["unit"]))["unit"]) == [_usage(2)]
+
+    async def test_of_each_task_the_newest_runs_are_kept_in_whatever_order_they_come(self, store: Store) -> None:
+        run_ids = [_run_id(date(2026, 3, 1), number) for number in range(USAGES_KEPT + 3)]
+        late = run_ids.pop(0)
+        for number, run_id in enumerate(run_ids, start=1):
+            await store.save_usage("shop", run_id, {"unit": _usage(number)})
+        await store.save_usage("shop", late, {"unit": _usage(0), "other": _usage(0)})
+
+        found = await store.load_usage("shop", ["unit", "other"])
+
+        newest = [_usage(number) for number in range(len(run_ids), len(run_ids) - USAGES_KEPT, -1)]
+        assert (list(found["unit"]), list(found["other"])) == (newest, [_usage(0)])
+
+    async def test_usages_of_projects_and_tasks_are_apart(self, store: Store) -> None:
+        for number, (project, task) in enumerate((("shop", "unit"), ("shop", "slow"), ("bank", "unit"))):
+            await store.save_usage(project, new_run_id(), {task: _usage(number)})
+
+        assert await store.load_usage("bank", ["slow"]) == {}
+        assert list((await store.load_usage("bank", ["unit"]))["unit"]) == [_usage(2)]
+
+    async def test_many_tasks_are_saved_and_loaded_at_once(self, store: Store) -> None:
+        usages = {f"task {number} 'ü'": _usage(number) for number in range(10_000)}
+
+        await store.save_usage("shop", new_run_id(), usages)
+
+        found = await store.load_usage("shop", list(usages))
+        assert {task: list(kept) for task, kept in found.items()} == {task: [each] for task, each in usages.items()}
         assert await store.load_history("bank", "slow") == {}
 
 

@@ -91,6 +91,8 @@ def _task(message: run_pb2.Task) -> values.TaskStatus:
         predicted=_duration(message, "predicted"),
         artifacts=tuple(artifact_from_proto(each) for each in message.artifacts),
         usage=resource_usage_from_proto(message.usage),
+        requested=resources_from_proto(message.requested),
+        packed=resources_from_proto(message.packed),
     )
 
 

@@ -53,6 +53,9 @@ class TaskStatus:
         task_id: its name in the suite, matrix values included.
         reason: why it ended so, or why it waits; one line.
         predicted: work still to do, from recorded durations; `None` when nothing is known.
+        usage: of all its attempts so far; the peak of memory is the highest of one.
+        requested: what a worker must have in all for one shard.
+        packed: what one shard takes of a worker's free room: as requested, or by what earlier runs used.
     """
 
     task_id: str
@@ -71,6 +74,8 @@ class TaskStatus:
     predicted: timedelta | None = None
     artifacts: tuple[Artifact, ...] = ()
     usage: ResourceUsage = ResourceUsage()
+    requested: Resources = Resources()
+    packed: Resources = Resources()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

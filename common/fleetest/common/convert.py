@@ -160,6 +160,7 @@ def resource_usage_to_proto(value: ResourceUsage) -> types_pb2.ResourceUsage:
         peak_memory_bytes=value.peak_memory_bytes,
         disk_read_bytes=value.disk_read_bytes,
         disk_written_bytes=value.disk_written_bytes,
+        wall_time=duration_to_proto(value.wall_time),
     )
 
 
@@ -169,6 +170,7 @@ def resource_usage_from_proto(message: types_pb2.ResourceUsage) -> ResourceUsage
         peak_memory_bytes=message.peak_memory_bytes,
         disk_read_bytes=message.disk_read_bytes,
         disk_written_bytes=message.disk_written_bytes,
+        wall_time=duration_from_proto(message.wall_time),
     )
 
 

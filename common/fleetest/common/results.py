@@ -81,12 +81,33 @@ class ResourceSample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResourceUsage:
-    """Totals of an attempt."""
+    """
+    Totals of an attempt, or of several.
+
+    Args:
+        wall_time: over which the rest was used; of several, the sum. Zero means that nobody measured it.
+    """
 
     cpu_time: timedelta = timedelta()
     peak_memory_bytes: int = 0
     disk_read_bytes: int = 0
     disk_written_bytes: int = 0
+    wall_time: timedelta = timedelta()
+
+    @property
+    def mean_cores(self) -> float | None:
+        """How many cores were busy on average; `None` when that was not measured."""
+        return self.cpu_time / self.wall_time if self.wall_time else None
+
+    def __add__(self, other: ResourceUsage) -> ResourceUsage:
+        """Of one and the other: the higher peak, and the sums of all else."""
+        return ResourceUsage(
+            cpu_time=self.cpu_time + other.cpu_time,
+            peak_memory_bytes=max(self.peak_memory_bytes, other.peak_memory_bytes),
+            disk_read_bytes=self.disk_read_bytes + other.disk_read_bytes,
+            disk_written_bytes=self.disk_written_bytes + other.disk_written_bytes,
+            wall_time=self.wall_time + other.wall_time,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

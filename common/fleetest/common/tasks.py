@@ -81,6 +81,14 @@ class Resources:
             and self.disk_bytes <= room.disk_bytes
         )
 
+    def at_most(self, most: Resources) -> Resources:
+        """Of each resource the lesser of the two amounts."""
+        return Resources(
+            cpu_millis=min(self.cpu_millis, most.cpu_millis),
+            memory_bytes=min(self.memory_bytes, most.memory_bytes),
+            disk_bytes=min(self.disk_bytes, most.disk_bytes),
+        )
+
     def __add__(self, other: Resources) -> Resources:
         return Resources(
             cpu_millis=self.cpu_millis + other.cpu_millis,
@@ -139,7 +147,8 @@ class Task:
         setup: shell lines that prepare the environment, once for each.
         setup_inputs: globs of the workspace files that decide what `setup` makes; empty means all of them.
         requirements: capabilities that a worker must have, exactly.
-        resources: what one shard reserves on its worker, and may use at most of memory.
+        resources: what a worker must have in all for one shard, and the most that a shard may use of memory. It
+            reserves so much of its worker, unless earlier runs have shown what it really uses.
         shards: how many parts; `None` lets the planner decide.
         retries: how many more tries a case gets that ended as `retry_on` says.
         maxfail: stop the task after so many failures; 0 means never.

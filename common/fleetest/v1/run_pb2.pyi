@@ -331,6 +331,8 @@ class Task(_message.Message):
     PREDICTED_FIELD_NUMBER: _builtins.int
     ARTIFACTS_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
+    REQUESTED_FIELD_NUMBER: _builtins.int
+    PACKED_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """its name in the suite, matrix values included"""
     type: _builtins.str
@@ -359,7 +361,17 @@ class Task(_message.Message):
     @_builtins.property
     def artifacts(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Artifact]: ...
     @_builtins.property
-    def usage(self) -> _types_pb2.ResourceUsage: ...
+    def usage(self) -> _types_pb2.ResourceUsage:
+        """of all its attempts; the peak of memory is the highest of one"""
+
+    @_builtins.property
+    def requested(self) -> _types_pb2.Resources:
+        """what one shard may need: a worker must have so much in all"""
+
+    @_builtins.property
+    def packed(self) -> _types_pb2.Resources:
+        """what one shard takes of a worker's free room; from earlier runs' usage, where known"""
+
     def __init__(
         self,
         *,
@@ -379,10 +391,12 @@ class Task(_message.Message):
         predicted: _duration_pb2.Duration | None = ...,
         artifacts: _abc.Iterable[_types_pb2.Artifact] | None = ...,
         usage: _types_pb2.ResourceUsage | None = ...,
+        requested: _types_pb2.Resources | None = ...,
+        packed: _types_pb2.Resources | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "ended_at", b"ended_at", "predicted", b"predicted", "queued_at", b"queued_at", "started_at", b"started_at", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "ended_at", b"ended_at", "packed", b"packed", "predicted", b"predicted", "queued_at", b"queued_at", "requested", b"requested", "started_at", b"started_at", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "attempts", b"attempts", "counts", b"counts", "ended_at", b"ended_at", "needs", b"needs", "predicted", b"predicted", "priority", b"priority", "queued_at", b"queued_at", "reason", b"reason", "shards", b"shards", "shards_done", b"shards_done", "started_at", b"started_at", "state", b"state", "task_id", b"task_id", "type", b"type", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "attempts", b"attempts", "counts", b"counts", "ended_at", b"ended_at", "needs", b"needs", "packed", b"packed", "predicted", b"predicted", "priority", b"priority", "queued_at", b"queued_at", "reason", b"reason", "requested", b"requested", "shards", b"shards", "shards_done", b"shards_done", "started_at", b"started_at", "state", b"state", "task_id", b"task_id", "type", b"type", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

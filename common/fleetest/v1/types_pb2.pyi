@@ -312,11 +312,16 @@ class ResourceUsage(_message.Message):
     PEAK_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     DISK_READ_BYTES_FIELD_NUMBER: _builtins.int
     DISK_WRITTEN_BYTES_FIELD_NUMBER: _builtins.int
+    WALL_TIME_FIELD_NUMBER: _builtins.int
     peak_memory_bytes: _builtins.int
     disk_read_bytes: _builtins.int
     disk_written_bytes: _builtins.int
     @_builtins.property
     def cpu_time(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def wall_time(self) -> _duration_pb2.Duration:
+        """over which all this was used; zero: not measured"""
+
     def __init__(
         self,
         *,
@@ -324,10 +329,11 @@ class ResourceUsage(_message.Message):
         peak_memory_bytes: _builtins.int = ...,
         disk_read_bytes: _builtins.int = ...,
         disk_written_bytes: _builtins.int = ...,
+        wall_time: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cpu_time", b"cpu_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cpu_time", b"cpu_time", "wall_time", b"wall_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_time", b"cpu_time", "disk_read_bytes", b"disk_read_bytes", "disk_written_bytes", b"disk_written_bytes", "peak_memory_bytes", b"peak_memory_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_time", b"cpu_time", "disk_read_bytes", b"disk_read_bytes", "disk_written_bytes", b"disk_written_bytes", "peak_memory_bytes", b"peak_memory_bytes", "wall_time", b"wall_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -695,6 +695,7 @@ class Assignment(_message.Message):
     SHARD_INDEX_FIELD_NUMBER: _builtins.int
     SHARD_COUNT_FIELD_NUMBER: _builtins.int
     SECRETS_FIELD_NUMBER: _builtins.int
+    RESERVE_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     spec_id: _builtins.str
     """TaskSpec.spec_id"""
@@ -713,6 +714,10 @@ class Assignment(_message.Message):
     def secrets(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """environment of this task only; never written down"""
 
+    @_builtins.property
+    def reserve(self) -> _types_pb2.Resources:
+        """what it takes of the worker's free room; absent: the spec's limits"""
+
     def __init__(
         self,
         *,
@@ -725,10 +730,11 @@ class Assignment(_message.Message):
         shard_index: _builtins.int = ...,
         shard_count: _builtins.int = ...,
         secrets: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        reserve: _types_pb2.Resources | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "reserve", b"reserve"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "case_ids", b"case_ids", "kind", b"kind", "number", b"number", "secrets", b"secrets", "shard_count", b"shard_count", "shard_index", b"shard_index", "spec_id", b"spec_id", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "case_ids", b"case_ids", "kind", b"kind", "number", b"number", "reserve", b"reserve", "secrets", b"secrets", "shard_count", b"shard_count", "shard_index", b"shard_index", "spec_id", b"spec_id", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

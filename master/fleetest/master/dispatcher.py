@@ -174,4 +174,5 @@ def _start(decider: Decider, claim: Claim, worker: Presence, secrets: Mapping[st
         shard_count=1 if planning else len(task.shards) - task.task.type.planned,
         environment_key=environment_key(status.run_id, status.request, task.task),
         secrets={name: secrets[name] for name in task.task.secrets},
+        reserve=claim.entry.takes(worker.capacity),
     )

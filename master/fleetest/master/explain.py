@@ -145,7 +145,9 @@ def _unmet(task: TaskStatus, workers: Sequence[Presence]) -> Iterator[Reason]:
     needed = task.task.resources
     small = [worker for worker in able if not needed.fits(worker.capacity)]
     if small:
-        constraint = _largest_excess(needed, small)
+        constraint = _largest_excess(
+            needed, small
+        )  # of what it asks for: what was measured decides only where it packs
         why = f"too small: it needs {constraint}"
         yield reason(ReasonKind.TOO_LARGE, small, f"is {why}", f"are {why}", constraint)
     able = [worker for worker in able if needed.fits(worker.capacity)]
@@ -159,11 +161,36 @@ def _unmet(task: TaskStatus, workers: Sequence[Presence]) -> Iterator[Reason]:
         why = unready[0].not_ready_reason
         yield reason(ReasonKind.WORKERS_NOT_READY, unready, f"is not ready: {why}", f"are not ready: {why}")
     able = [worker for worker in able if worker.ready and not worker.draining]
-    busy = [worker for worker in able if worker.slots_used >= worker.slots or not needed.fits(worker.free)]
+    busy = [
+        worker
+        for worker in able
+        if worker.slots_used >= worker.slots or not task.packed.at_most(worker.capacity).fits(worker.free)
+    ]
     if busy:
-        could = "could run it, but"
-        one, many = f"{could} has no slot or room free now", f"{could} have no slot or room free now"
-        yield reason(ReasonKind.WORKERS_BUSY, busy, one, many)
+        could, what = "could run it, but", f"no slot or room free now{_why_packed(task)}"
+        yield reason(ReasonKind.WORKERS_BUSY, busy, f"{could} has {what}", f"{could} have {what}")
+
+
+def _why_packed(task: TaskStatus) -> str:
+    """What it takes, where that is in no suite."""
+    requested = task.task.resources
+    if task.packed == requested:
+        return ""
+    taken = (
+        f"it takes {_amounts(task.packed)}, by what its last runs used, of the {_amounts(requested)} that it asks for"
+    )
+    return f" ({taken})"
+
+
+def _amounts(resources: Resources) -> str:
+    cpu, memory, disk = resources.cpu_millis, resources.memory_bytes, resources.disk_bytes
+    named = {f"cpu {cpu / 1000:g}": cpu, f"memory {_size(memory)}": memory, f"disk {_size(disk)}": disk}
+    return ", ".join(text for text, amount in named.items() if amount) or "nothing"
+
+
+def _size(size_bytes: int) -> str:
+    """As written where it is a whole number of MiB, else the next one."""
+    return format_size(-(-size_bytes >> 20) << 20)
 
 
 def _largest_excess(needed: Resources, workers: Sequence[Presence]) -> str:

@@ -47,7 +47,7 @@ class Want:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assigned:
-    """An attempt, with all that a worker must know to make it."""
+    """An attempt, with all that a worker must know to make it. `reserve` is what it takes of the worker's free room."""
 
     ref: AttemptRef
     request: RunSubmitted
@@ -59,6 +59,7 @@ class Assigned:
     shard_count: int
     environment_key: str
     secrets: Mapping[str, str] = field(repr=False)
+    reserve: Resources
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +146,7 @@ class Session:
         want = self.want
         if want is None or (self.answered and not assigned):
             return
-        used = sum((each.task.resources for each in assigned), Resources())
+        used = sum((each.reserve for each in assigned), Resources())
         self.want = replace(want, shards=want.shards - len(assigned), free=want.free - used)
         self.answered = True
         self._attempts |= {each.ref for each in assigned}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final, Protocol
 
+import msgspec
 import structlog
 
 from fleetest.common.clock import Clock
@@ -24,6 +25,7 @@ from fleetest.master.runs.book import RunBook
 from fleetest.master.runs.environment import SetupInputs, setup_digest
 from fleetest.master.runs.events import RunSubmitted
 from fleetest.master.runs.projector import Projector
+from fleetest.master.runs.sizing import packed
 from fleetest.master.runs.state import RunStatus, TaskStatus
 from fleetest.master.store.ports import RunQuery, Store
 
@@ -190,6 +192,7 @@ class Desk:
             run_id = await self._store.put_if_absent("idempotency", f"{event.project}/{key}", run_id)
             already = await self._exists(run_id)
         if not already:
+            event = await self._sized(event)
             await self._secrets.put(run_id, secrets, ttl=SECRETS_TTL)
             await self._book.keeper(run_id).ask(lambda decider: decider.submit(event))
         await self._list(run_id)
@@ -203,6 +206,12 @@ class Desk:
         )
         superseded = await self._supersede(run_id, event) if supersede else ()
         return Submitted(run_id=run_id, already=already, superseded=superseded)
+
+    async def _sized(self, event: RunSubmitted) -> RunSubmitted:
+        """With what its tasks' shards take of workers. Kept in the log: a shard that is queued again takes the same."""
+        usages = await self._store.load_usage(event.project, [task.name for task in event.tasks])
+        sizes = {task.name: packed(task.resources, usages[task.name]) for task in event.tasks if task.name in usages}
+        return msgspec.structs.replace(event, packed=sizes)
 
     async def _list(self, run_id: str) -> None:
         """Only a run that is listed is looked after when its master dies, so it is listed before the answer."""

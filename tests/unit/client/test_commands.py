@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from fleetest.client.cli.root import COMMANDS, cli
 from fleetest.common.errors import DependencyUnavailable, InvalidRequest, NotFound, Unauthenticated
@@ -22,9 +23,23 @@ SHORT = RUN_ID[:13]
 def failed(master):
     master.log = failing_run()
     counts = run_pb2.Counts(planned=2, passed=1, failed=1)
+    usage = types_pb2.ResourceUsage(
+        cpu_time=Duration(seconds=1), wall_time=Duration(seconds=2), peak_memory_bytes=300 << 20
+    )
+    unit = task(
+        "unit",
+        "FAILED",
+        counts=counts,
+        reason="1 of 2 cases failed",
+        started_at=at(1),
+        ended_at=at(3),
+        usage=usage,
+        requested=types_pb2.Resources(cpu_millis=2000, memory_bytes=4 << 30),
+        packed=types_pb2.Resources(cpu_millis=600, memory_bytes=360 << 20),
+    )
     master.run = a_run(
         "FAILED",
-        tasks=[task("unit", "FAILED", counts=counts, reason="1 of 2 cases failed", started_at=at(1), ended_at=at(3))],
+        tasks=[unit],
         counts=counts,
         ended_at=at(4),
         user="ann",
@@ -128,7 +143,9 @@ def test_show_prints_tasks_and_what_failed(fleetest, failed):
     assert shown.code == 0
     assert f"run        {RUN_ID}\n" in shown.out
     assert "source     main cccccccccccc with changes\n" in shown.out
-    assert re.search(r"unit +failed +1 passed, 1 failed +2\.0s +1 of 2 cases failed", shown.out)
+    assert re.search(
+        r"unit +failed +1 passed, 1 failed +2\.0s +300\.0 MiB of 4\.0 GiB +0\.5 of 2 +1 of 2 cases failed", shown.out
+    )
     assert "failed    t.py::a  unit  0.05s\n    assert 1 == 2\n    t.py:3\n" in shown.out
     assert "t.py::b" not in shown.out
     assert "---" not in shown.out
@@ -141,6 +158,9 @@ def test_show_prints_all_cases_and_details_when_asked(fleetest, failed):
     assert "passed    t.py::b  unit  0.05s  flaky\n" in every.out
     assert "    t.py:3\n    tb\n" in every.out
     assert [case["result"]["outcome"] for case in document["cases"]] == ["failed", "passed"]
+    shown = document["tasks"][0]
+    assert (shown["usage"]["cpu_time_seconds"], shown["usage"]["wall_time_seconds"]) == (1.0, 2.0)
+    assert (shown["requested"]["memory_bytes"], shown["packed"]["memory_bytes"]) == (4 << 30, 360 << 20)
     assert document["cases"][0]["result"]["duration_seconds"] == 0.05
 
 

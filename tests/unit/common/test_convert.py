@@ -38,7 +38,12 @@ samples = st.builds(
     network_sent_bytes=sizes,
 )
 usages = st.builds(
-    ResourceUsage, cpu_time=durations, peak_memory_bytes=sizes, disk_read_bytes=sizes, disk_written_bytes=sizes
+    ResourceUsage,
+    cpu_time=durations,
+    peak_memory_bytes=sizes,
+    disk_read_bytes=sizes,
+    disk_written_bytes=sizes,
+    wall_time=durations,
 )
 case_results = st.builds(
     CaseResult,

@@ -9,7 +9,7 @@ from fleetest.common.states import Verdict
 from fleetest.common.tasks import Resources
 from fleetest.master.explain import Reason, ReasonKind, TaskExplanation, explain
 from fleetest.master.roster import Roster
-from fleetest.master.sessions import Session
+from fleetest.master.sessions import Session, Want
 from tests.tools.core import CAPACITY, LEASE_TTL, Core
 from tests.tools.story import command_task, need, result
 
@@ -117,6 +117,23 @@ async def test_no_single_worker_has_enough_of_everything(core: Core) -> None:
 
     assert (first.kind, first.workers) == (ReasonKind.TOO_LARGE, 2)
     assert first.message == "2 of 2 workers are too small: it needs more than any of them has in all"
+
+
+async def test_what_a_shard_takes_is_told_where_it_is_not_what_was_requested(core: Core) -> None:
+    request, taken = Resources(cpu_millis=4000, memory_bytes=4 * GIB), Resources(cpu_millis=500, memory_bytes=GIB)
+    run_id = await core.submit(command_task(resources=request), packed={"lint": taken})
+    session = await core.connect(shards=0)
+    await update(core, session, free=Resources(cpu_millis=400, memory_bytes=2 * GIB))
+
+    first, *_ = await reasons(core, run_id)
+    assert (first.kind, first.workers) == (ReasonKind.WORKERS_BUSY, 1)
+    assert first.message == (
+        "1 of 1 worker could run it, but has no slot or room free now (it takes cpu 0.5, memory 1GiB, by what its last "
+        "runs used, of the cpu 4, memory 4GiB that it asks for)"
+    )
+
+    session.ask(Want(number=1, shards=1, free=replace(taken, disk_bytes=1)))
+    assert await runs(core, run_id, session)
 
 
 async def test_every_worker_is_busy(core: Core) -> None:

@@ -41,7 +41,7 @@ class ScriptedMaster(worker_pb2_grpc.WorkerServiceServicer):
 
     # -- what a test says
 
-    def enqueue(self, *cases, shard="unit#0", token=1, run="r1", key="env", secrets=None, **spec):
+    def enqueue(self, *cases, shard="unit#0", token=1, run="r1", key="env", secrets=None, reserve=None, **spec):
         """Put a shard into the backlog, and give it out if somebody wants it."""
         ref = types_pb2.AttemptRef(run_id=run, shard_id=shard, token=token)
         spec_id = f"{run}/{key}"
@@ -57,6 +57,7 @@ class ScriptedMaster(worker_pb2_grpc.WorkerServiceServicer):
                 number=1,
                 case_ids=cases,
                 secrets=secrets or {},
+                reserve=reserve,
             )
         )
         if self._want is not None and self._want.shards > 0:

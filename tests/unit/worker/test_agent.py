@@ -209,6 +209,21 @@ async def test_running_attempt_reserves_what_it_may_use(master, address, tmp_pat
         assert (free.cpu_millis, free.memory_bytes) == (2500, 3 << 30)
 
 
+async def test_running_attempt_reserves_what_the_master_says_where_it_says_so(master, address, tmp_path):
+    limits = types_pb2.Resources(cpu_millis=4000, memory_bytes=4 << 30)
+    reserve = types_pb2.Resources(cpu_millis=500, memory_bytes=1 << 30)
+    master.enqueue("wait-a", "b", "c", limits=limits, reserve=reserve)
+
+    async with working(tmp_path, address) as worker:
+        await worker.runner.ran.wait()
+        master.enqueue("pass", shard="unit#1", key="other")
+        await master.ended("unit#1")
+        await master.until(lambda: [want.shards for want in master.of("want")][-1:] == [1])
+
+        free = master.of("want")[-1].free
+        assert (free.cpu_millis, free.memory_bytes) == (3500, 3 << 30)
+
+
 async def test_another_environment_gets_its_own_session_after_the_old_is_closed(master, address, tmp_path):
     async with working(tmp_path, address, slots=1) as worker:
         master.enqueue("a", key="one", shard="unit#0")

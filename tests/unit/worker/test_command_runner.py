@@ -1,4 +1,5 @@
 import asyncio
+import sys
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -70,6 +71,16 @@ async def test_exit_code_is_the_verdict(workspace: Path, what: Any, outcome: Out
     if "echo" in what.get("shell", ""):
         assert reporter.text.strip() in {"fine", "broken"}
         assert result.details == ("broken" if outcome.bad else "")
+
+
+async def test_what_a_command_used_is_measured_over_its_time(workspace: Path) -> None:
+    shell = f"{sys.executable} -c 'import time; x = bytearray(100 << 20); time.sleep(0.2)'"
+
+    ended, _ = await run(command_spec(workspace, shell=shell))
+
+    assert ended.usage.peak_memory_bytes > 100 << 20
+    assert ended.usage.wall_time > timedelta(seconds=0.2)
+    assert 0 < ended.usage.mean_cores < 2
 
 
 async def test_command_knows_its_shard_and_its_secrets(workspace: Path) -> None:

@@ -104,6 +104,20 @@ async def test_process_runs_in_its_workspace_with_its_own_temporary_directory(
     assert process.sample().memory_bytes == 0
 
 
+async def test_memory_that_was_used_between_two_looks_counts(executor: ProcessExecutor, workspace: Path) -> None:
+    async with prepared(executor, make_spec(workspace)) as environment:
+        gone, _ = await run(environment, "bytearray(150 << 20)")
+        output = Output()
+        script = "import sys, time; bytearray(150 << 20); print('small again', flush=True); time.sleep(60)"
+        alive = await environment.start([sys.executable, "-c", script], env={}, cwd=environment.source, output=output)
+        await output.until(b"small again")
+
+        peaks = gone.usage().peak_memory_bytes, alive.usage().peak_memory_bytes
+
+    assert min(peaks) > 150 << 20
+    assert max(peaks) < 250 << 20
+
+
 async def test_variables_of_the_agents_own_tools_are_kept_from_tests(tmp_path: Path, workspace: Path) -> None:
     inherited = {
         "PATH": os.environ["PATH"],

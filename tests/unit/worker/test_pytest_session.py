@@ -69,6 +69,7 @@ async def test_plan_and_cases_share_one_collection(tmp_path: Path) -> None:
     assert ended.verdict is Verdict.COMPLETED
     assert reporter.outcomes() == {"test_a": "passed"}
     assert ended.usage.peak_memory_bytes > 0
+    assert ended.usage.wall_time > timedelta()
 
 
 async def test_fixtures_stay_alive_between_attempts_until_flushed(tmp_path: Path) -> None:

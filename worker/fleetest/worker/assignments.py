@@ -64,6 +64,7 @@ class Assignment:
         number: of the attempt at its shard, from 1.
         case_ids: what to run, in order; empty for a plan and for a command.
         secrets: environment variables that must never be written down.
+        reserve: how much of the worker's free room it takes, as the master reckons; `spec.limits` say what it may use.
     """
 
     ref: AttemptRef
@@ -74,6 +75,7 @@ class Assignment:
     shard_index: int = 0
     shard_count: int = 1
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    reserve: Resources = Resources()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

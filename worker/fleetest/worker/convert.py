@@ -309,6 +309,7 @@ def _assignment_from_proto(message: worker_pb2.Assignment, specs: Mapping[str, T
         shard_index=message.shard_index,
         shard_count=message.shard_count,
         secrets=dict(message.secrets),
+        reserve=resources_from_proto(message.reserve) if message.HasField("reserve") else spec.limits,
     )
 
 

@@ -6,12 +6,13 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import psutil
 
 from fleetest.common.results import ResourceSample, ResourceUsage
 
-__all__ = ["TreeMeter", "add_usage", "subtract_usage"]
+__all__ = ["TreeMeter", "subtract_usage"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,10 @@ class TreeMeter:
 
     What ended and was waited for counts with the process that waited (`getrusage(2)`, `task_io_accounting`), so the
     totals lose nothing as long as the root lives.
+
+    The peak of memory is the highest sum that was seen when somebody looked, or the highest that a single process
+    reached, which the kernel remembers (`VmHWM` in `proc_pid_status(5)`, `ru_maxrss` in `getrusage(2)`), if that is
+    more: what several processes reached together between two looks is missed.
 
     Args:
         root: the process whose descendants are measured; its own use is not counted.
@@ -59,8 +64,11 @@ class TreeMeter:
         """Totals so far."""
         return self._usage(self._read())
 
-    def final(self, *, cpu_seconds: float, disk_read_bytes: int, disk_written_bytes: int) -> ResourceUsage:
-        """Totals of a tree that is gone, as its reaper counted them."""
+    def final(
+        self, *, cpu_seconds: float, disk_read_bytes: int, disk_written_bytes: int, peak_memory_bytes: int
+    ) -> ResourceUsage:
+        """Totals of a tree that is gone, as its reaper counted them; the peak is the largest process's."""
+        self._peak_memory_bytes = max(self._peak_memory_bytes, peak_memory_bytes)
         self._last = _Reading(
             at=datetime.now(UTC),
             cpu_seconds=max(cpu_seconds, self._last.cpu_seconds),
@@ -97,12 +105,13 @@ class TreeMeter:
 
     def _read(self) -> _Reading:
         cpu_seconds, memory, read, written = self._reaped_cpu_seconds(), 0, 0, 0
-        for cpu, resident, read_bytes, written_bytes in _readings(self._processes()):
+        processes = self._processes()
+        for cpu, resident, read_bytes, written_bytes in _readings(processes):
             cpu_seconds += cpu
             memory += resident
             read += read_bytes
             written += written_bytes
-        self._peak_memory_bytes = max(self._peak_memory_bytes, memory)
+        self._peak_memory_bytes = max(self._peak_memory_bytes, memory, *map(_own_peak_bytes, processes))
         last = self._last
         self._last = _Reading(
             at=datetime.now(UTC),
@@ -119,16 +128,6 @@ class TreeMeter:
         except (psutil.Error, AttributeError):
             return 0.0
         return times.children_user + times.children_system
-
-
-def add_usage(first: ResourceUsage, second: ResourceUsage) -> ResourceUsage:
-    """What two trees used, the one after the other."""
-    return ResourceUsage(
-        cpu_time=first.cpu_time + second.cpu_time,
-        peak_memory_bytes=max(first.peak_memory_bytes, second.peak_memory_bytes),
-        disk_read_bytes=first.disk_read_bytes + second.disk_read_bytes,
-        disk_written_bytes=first.disk_written_bytes + second.disk_written_bytes,
-    )
 
 
 def subtract_usage(later: ResourceUsage, earlier: ResourceUsage) -> ResourceUsage:
@@ -152,6 +151,15 @@ def _readings(processes: list[psutil.Process]) -> Iterator[tuple[float, int, int
                     counters = process.io_counters()
                     read, written = counters.read_bytes, counters.write_bytes
             yield cpu, process.memory_info().rss, read, written
+
+
+def _own_peak_bytes(process: psutil.Process) -> int:
+    """The most memory that the process itself ever had; 0 when that is not known."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path(f"/proc/{process.pid}/status").read_bytes().splitlines():
+            if line.startswith(b"VmHWM:"):
+                return int(line.split()[1]) << 10
+    return 0
 
 
 def _proportional_bytes(process: psutil.Process) -> int:

@@ -85,7 +85,7 @@ class Slot:
     def reserved(self) -> Resources:
         """What it keeps from others; nothing while it could take another attempt."""
         newest = self._newest
-        return Resources() if newest is None or self.hungry else newest.assignment.spec.limits
+        return Resources() if newest is None or self.hungry else newest.assignment.reserve
 
     @property
     def _newest(self) -> Attempt | None:

@@ -50,7 +50,7 @@ class Wants:
         """
         if self._standing is None or assign.want_number != self._number:
             return
-        given = sum((each.spec.limits for each in assign.assignments), Resources())
+        given = sum((each.reserve for each in assign.assignments), Resources())
         self._standing = replace(
             self._standing,
             shards=self._standing.shards - len(assign.assignments),

@@ -71,7 +71,7 @@ def _plain(value: object) -> object:
 
 
 # Absent durations must have the same key as present ones.
-_DURATIONS = frozenset({"duration", "predicted", "cpu_time"})
+_DURATIONS = frozenset({"duration", "predicted", "cpu_time", "wall_time"})
 
 
 def _key(name: str, value: object) -> str:

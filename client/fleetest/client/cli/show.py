@@ -13,7 +13,7 @@ from fleetest.client.cli.output import json_form, output_option, print_json, pri
 from fleetest.client.cli.run_ids import optional_run_argument
 from fleetest.client.values import CaseRecord, Run, TaskStatus
 from fleetest.client.view.harmless import harmless, one_line
-from fleetest.client.view.words import ago, counts_text, duration_text, state_style
+from fleetest.client.view.words import ago, counts_text, duration_text, size_text, state_style
 from fleetest.common.states import Outcome
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def show(*, run_id: str, task_id: str, every_case: bool, verbose: bool, project:
     now = datetime.now(UTC)
     print_lines(_head(run, now))
     print_table(
-        ("task", "state", "cases", "took", "why"),
+        ("task", "state", "cases", "took", "memory", "cores", "why"),
         (_task_row(task, now) for task in run.tasks),
         prose=("cases", "why"),
         empty="no tasks",
@@ -97,8 +97,24 @@ def _task_row(task: TaskStatus, now: datetime) -> tuple[str | Text, ...]:
         Text(task.state.value, state_style(task.state)),
         counts_text(task.counts),
         took,
+        _memory(task),
+        _cores(task),
         one_line(task.reason),
     )
+
+
+def _memory(task: TaskStatus) -> str:
+    """The highest peak of its attempts, of what one may use."""
+    used, requested = task.usage.peak_memory_bytes, task.requested.memory_bytes
+    if not used:
+        return ""
+    return f"{size_text(used)} of {size_text(requested)}" if requested else size_text(used)
+
+
+def _cores(task: TaskStatus) -> str:
+    """The mean of its attempts, of what one asks for."""
+    used = task.usage.mean_cores
+    return "" if used is None else f"{used:.1f} of {task.requested.cpu_millis / 1000:g}"
 
 
 def _case_lines(record: CaseRecord, *, verbose: bool) -> Iterator[Text]:

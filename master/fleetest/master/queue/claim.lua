@@ -130,10 +130,11 @@ local function fairest(view)
 end
 
 local function entry_of(id, record, raw)
+  local asked = {record[CPU], record[MEMORY], record[DISK]}
   return {
     id = id, raw = raw, member = record[MEMBER], queue = record[QUEUE], project = record[PROJECT],
     band = record[MEMBER]:sub(1, 3), enqueued = record[ENQUEUED], charge = record[CHARGE],
-    need = {record[CPU], record[MEMORY], record[DISK]}, environment = record[ENVIRONMENT],
+    asked = asked, packed = record[PACKED] or asked, environment = record[ENVIRONMENT],
   }
 end
 
@@ -165,6 +166,9 @@ end
 
 -- Room and reservations --------------------------------------------------------------------------------------------------
 
+-- Where an entry may go is judged by what it asked for, whether there is room for it by what it takes there: what was
+-- measured of it, and no more than the worker has.
+
 local reservation_of = {}  -- worker to {id, need}
 local reserved_worker = {}  -- id to worker
 
@@ -175,6 +179,12 @@ local function fits(need, room)
   return true
 end
 
+local function takes(entry, bid)
+  local need = {}
+  for i = 1, 3 do need[i] = math.min(entry.packed[i], bid.capacity[i]) end
+  return need
+end
+
 -- What others than the holder of its reservation may use.
 local function room(bid)
   local held = reservation_of[bid.worker]
@@ -182,11 +192,10 @@ local function room(bid)
   return {bid.free[1] - held.need[1], bid.free[2] - held.need[2], bid.free[3] - held.need[3]}
 end
 
-local function reserve(bid, entry)
-  reservation_of[bid.worker], reserved_worker[entry.id] = entry, bid.worker
+local function reserve(bid, id, need)
+  reservation_of[bid.worker], reserved_worker[id] = {id = id, need = need}, bid.worker
   local expires = now + request.reservation_ttl
-  redis.call('HSET', key.reservations, entry.id,
-    cmsgpack.pack({bid.worker, expires, entry.need[1], entry.need[2], entry.need[3]}))
+  redis.call('HSET', key.reservations, id, cmsgpack.pack({bid.worker, expires, need[1], need[2], need[3]}))
 end
 
 local function cancel_reservation(id)
@@ -222,15 +231,16 @@ end
 local function reserve_for(entry)
   local best, least
   for _, bid in ipairs(request.bids) do
-    if bid.class.satisfies[entry.queue] then
-      if fits(entry.need, room(bid)) then return end
-      if fits(entry.need, bid.capacity) and not reservation_of[bid.worker] then
-        local missing = shortage(bid, entry.need)
+    if bid.class.satisfies[entry.queue] and fits(entry.asked, bid.capacity) then
+      local need = takes(entry, bid)
+      if fits(need, room(bid)) then return end
+      if not reservation_of[bid.worker] then
+        local missing = shortage(bid, need)
         if not best or missing < least then best, least = bid, missing end
       end
     end
   end
-  if best then reserve(best, entry) end
+  if best then reserve(best, entry.id, takes(entry, best)) end
 end
 
 -- Claims -----------------------------------------------------------------------------------------------------------------
@@ -244,7 +254,8 @@ local function give(number, bid, entry)
   redis.call('ZADD', key.claims, now + request.claim_ttl, entry.id)
   redis.call('HSET', key.holders, entry.id, cmsgpack.pack({bid.worker, charge(bid.class, entry)}))
   used[entry.queue] = true
-  for i = 1, 3 do bid.free[i] = bid.free[i] - entry.need[i] end
+  local need = takes(entry, bid)
+  for i = 1, 3 do bid.free[i] = bid.free[i] - need[i] end
   bid.shards = bid.shards - 1
   table.insert(answer, number)
   table.insert(answer, entry.raw)
@@ -257,12 +268,13 @@ local function serve_reservation(number, bid)
   local record, raw = read(held.id)
   local waits = record and bid.class.satisfies[record[QUEUE]]
     and redis.call('ZSCORE', queue_key[record[QUEUE]], record[MEMBER])
-  if not waits or not fits(held.need, bid.capacity) then
+  local entry = waits and entry_of(held.id, record, raw)
+  if not entry or not fits(entry.asked, bid.capacity) then
     cancel_reservation(held.id)
-  elseif bid.shards > 0 and fits(held.need, bid.free) then
-    give(number, bid, entry_of(held.id, record, raw))
+  elseif bid.shards > 0 and fits(takes(entry, bid), bid.free) then
+    give(number, bid, entry)
   else
-    reserve(bid, held)
+    reserve(bid, held.id, takes(entry, bid))
   end
 end
 
@@ -272,7 +284,7 @@ local function choose(bid)
   for i = 1, window_size do
     local entry = candidate(view, i)
     if not entry or (first and entry.band ~= first.band) then break end
-    if fits(entry.need, space) then
+    if fits(entry.asked, bid.capacity) and fits(takes(entry, bid), space) then
       if bid.warm[entry.environment] then return entry end
       first = first or entry
       if not bid.warm_any then break end

@@ -36,6 +36,8 @@ class QueueEntry:
     Args:
         priority: 0 to 100, 100 first.
         requirements: capabilities; sorted and hashed they name the queue.
+        resources: what a worker must have in all, its capacity, to be given the shard.
+        packed: how much of a worker's free room the shard takes; `None` means as much as `resources`.
         environment_key: a worker that has this environment warm is preferred among equals.
         not_before: earliest start (a retry's delay).
         enqueued_at: since when the task waits; a retry keeps it.
@@ -50,10 +52,15 @@ class QueueEntry:
     enqueued_at: datetime
     requirements: Mapping[str, str] = field(default_factory=dict)
     resources: Resources = Resources()
+    packed: Resources | None = None
     environment_key: str = ""
     not_before: datetime | None = None
     cost: float = 1.0
     weight: float = 1.0
+
+    def takes(self, capacity: Resources) -> Resources:
+        """How much of a worker's free room the shard takes there: an empty worker that may have it always can."""
+        return (self.resources if self.packed is None else self.packed).at_most(capacity)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,8 +97,9 @@ class ShardQueue(Protocol):
     Ambient priority queues: one for each set of required capabilities, declared by nobody.
 
     Order within a queue, and among the queues that a worker satisfies: priority, then fair share between projects
-    (start-time fair queueing, Goyal et al. 1996), then age. An entry that does not fit now is looked past, at most
-    `LOOK_AHEAD` deep; one that has waited for long reserves a worker large enough for it.
+    (start-time fair queueing, Goyal et al. 1996), then age. Where an entry may go is judged by its `resources`, whether
+    there is room for it now by what it `takes`. One that does not fit now is looked past, at most `LOOK_AHEAD` deep;
+    one that has waited for long reserves a worker large enough for it.
     """
 
     async def enqueue(self, entries: Sequence[QueueEntry]) -> None:

@@ -12,6 +12,7 @@ for i, name in ipairs(request.queues) do queue_key[name] = KEYS[10 + i] end
 
 -- Positions in an entry's record (records.py).
 local MEMBER, QUEUE, PROJECT, ENQUEUED, CHARGE, CPU, MEMORY, DISK, ENVIRONMENT = 1, 2, 3, 4, 5, 6, 7, 8, 9
+local PACKED = 18  -- {cpu, memory, disk}, or nothing: as much as asked for
 
 local function microseconds()
   local time = redis.call('TIME')

@@ -37,7 +37,10 @@ _HIGHEST_PRIORITY: Final = 100
 
 
 class _Record(msgspec.Struct, frozen=True, array_like=True):
-    """The first nine are read by the scripts, by position: see `prelude.lua`."""
+    """
+    The first nine and `packed` are read by the scripts, by position: see `prelude.lua`. A new field comes last, with a
+    default, since entries of an older master may be waiting.
+    """
 
     member: str
     queue: str
@@ -56,6 +59,7 @@ class _Record(msgspec.Struct, frozen=True, array_like=True):
     requirements: dict[str, str]
     cost: float
     weight: float
+    packed: tuple[int, int, int] | None = None
 
 
 _encoder: Final = msgspec.msgpack.Encoder()
@@ -103,6 +107,7 @@ def encode_entry(entry: QueueEntry, index: int) -> bytes:
         InvalidRequest: its priority, cost or weight is out of range.
     """
     _check(entry)
+    packed = entry.packed
     age = max(0, microseconds(entry.enqueued_at))
     project_key = _quoted(entry.project)
     place = f"{_HIGHEST_PRIORITY - entry.priority:03d}:{project_key}:{age:017d}:{index:07d}"
@@ -125,6 +130,7 @@ def encode_entry(entry: QueueEntry, index: int) -> bytes:
             requirements=dict(entry.requirements),
             cost=entry.cost,
             weight=entry.weight,
+            packed=None if packed is None else (packed.cpu_millis, packed.memory_bytes, packed.disk_bytes),
         )
     )
 
@@ -132,6 +138,7 @@ def encode_entry(entry: QueueEntry, index: int) -> bytes:
 def decode_entry(raw: bytes) -> QueueEntry:
     """The entry that was encoded."""
     record = _decoder.decode(raw)
+    packed = record.packed
     return QueueEntry(
         run_id=record.run_id,
         shard_id=record.shard_id,
@@ -142,6 +149,9 @@ def decode_entry(raw: bytes) -> QueueEntry:
         resources=Resources(
             cpu_millis=record.cpu_millis, memory_bytes=record.memory_bytes, disk_bytes=record.disk_bytes
         ),
+        packed=None
+        if packed is None
+        else Resources(cpu_millis=packed[0], memory_bytes=packed[1], disk_bytes=packed[2]),
         environment_key=record.environment_key,
         not_before=None if record.not_before is None else time_of(record.not_before),
         cost=record.cost,

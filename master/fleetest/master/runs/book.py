@@ -43,6 +43,7 @@ def queue_entry(status: RunStatus, shard: ShardStatus) -> QueueEntry:
         enqueued_at=shard.queued_at or status.request.at,
         requirements=requirements_of(task),
         resources=task.resources,
+        packed=status.tasks[shard.task_id].packed,
         environment_key=environment_key(status.run_id, status.request, task),
         not_before=shard.retry_at,
     )

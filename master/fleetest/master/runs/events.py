@@ -15,7 +15,7 @@ import msgspec
 
 from fleetest.common.results import Artifact, CaseResult, PlannedCase, ResourceUsage, VersionControl
 from fleetest.common.states import RunState, ShardKind, TaskState, Verdict
-from fleetest.common.tasks import Task
+from fleetest.common.tasks import Resources, Task
 
 __all__ = [
     "ArtifactsSaved",
@@ -41,7 +41,12 @@ class _Event(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=
 
 
 class RunSubmitted(_Event, frozen=True, kw_only=True):
-    """The first event of every run: all that was asked for. Secrets are not here."""
+    """
+    The first event of every run: all that was asked for. Secrets are not here.
+
+    Args:
+        packed: what a shard takes of a worker's free room, for the tasks of which earlier runs have shown it.
+    """
 
     project: str
     suite_name: str
@@ -53,6 +58,7 @@ class RunSubmitted(_Event, frozen=True, kw_only=True):
     labels: Mapping[str, str] = msgspec.field(default_factory=dict)
     fail_fast: bool = False
     retry_of: str = ""
+    packed: Mapping[str, Resources] = msgspec.field(default_factory=dict)
 
 
 class TaskQueued(_Event, frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ import structlog
 
 from fleetest.common.errors import FleetestError
 from fleetest.master.runs.events import CasesFinished, Event, decode
+from fleetest.master.runs.sizing import telling_usage
 from fleetest.master.runs.state import RunStatus
 from fleetest.master.runs.summary import row_of, summary_of
 from fleetest.master.store.ports import CaseHistory, CaseRow, Store
@@ -161,6 +162,9 @@ class Projector:
             ]
             if history:
                 await self._store.save_history(status.request.project, task_id, history)
+        usages = {task_id: usage for task_id, task in status.tasks.items() if (usage := telling_usage(task))}
+        if usages:
+            await self._store.save_usage(status.request.project, status.run_id, usages)
 
 
 def _unexpected(error: Exception) -> Exception | None:

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 
 from fleetest.common.results import Artifact, CaseResult, Counts, PlannedCase, ResourceUsage
 from fleetest.common.states import Outcome, RunState, ShardKind, TaskState, Verdict
-from fleetest.common.tasks import Need, RetryOn, Task, When
+from fleetest.common.tasks import Need, Resources, RetryOn, Task, When
 from fleetest.master.runs.events import (
     ArtifactsSaved,
     AttemptEnded,
@@ -139,6 +139,7 @@ class TaskStatus:
     A task with its cases in the order of the plan, and its shards.
 
     Args:
+        packed: what a shard takes of a worker's free room.
         final_failures: cases that ended badly and will not be tried again.
         live: shards with an attempt.
         open_shards: those without a verdict: waiting, or with an attempt.
@@ -147,6 +148,7 @@ class TaskStatus:
     """
 
     task: Task
+    packed: Resources
     state: TaskState = TaskState.BLOCKED
     reason: str = ""
     planned: bool = False
@@ -252,7 +254,7 @@ class RunStatus:
 
     def _submit(self, event: RunSubmitted) -> None:
         self.submitted = event
-        self.tasks = {task.name: TaskStatus(task) for task in event.tasks}
+        self.tasks = {task.name: TaskStatus(task, event.packed.get(task.name, task.resources)) for task in event.tasks}
         self.live_tasks = len(self.tasks)
         for task in event.tasks:
             self._touch(task.name)
@@ -337,7 +339,7 @@ class RunStatus:
         status.live -= 1
         shard.mishaps += event.verdict in {Verdict.ERRORED, Verdict.LOST}
         shard.timeouts += event.verdict is Verdict.TIMED_OUT
-        status.usage = _add_usage(status.usage, event.usage)
+        status.usage += event.usage
         if event.will_retry:
             shard.retry_at = event.retry_at
             shard.case_ids = event.case_ids or shard.case_ids
@@ -387,12 +389,3 @@ def _meets(state: TaskState, when: When) -> bool:
     if when is When.PASSED:
         return state is TaskState.PASSED
     return state in {TaskState.FAILED, TaskState.ERRORED, TaskState.TIMED_OUT}
-
-
-def _add_usage(total: ResourceUsage, more: ResourceUsage) -> ResourceUsage:
-    return ResourceUsage(
-        cpu_time=total.cpu_time + more.cpu_time,
-        peak_memory_bytes=max(total.peak_memory_bytes, more.peak_memory_bytes),
-        disk_read_bytes=total.disk_read_bytes + more.disk_read_bytes,
-        disk_written_bytes=total.disk_written_bytes + more.disk_written_bytes,
-    )

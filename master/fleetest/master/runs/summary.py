@@ -11,6 +11,7 @@ import msgspec
 
 from fleetest.common.results import Artifact, Counts, ResourceUsage, VersionControl
 from fleetest.common.states import RunState, TaskState
+from fleetest.common.tasks import Resources
 from fleetest.master.runs.state import RunStatus, TaskStatus
 from fleetest.master.store.ports import RunRow
 
@@ -43,6 +44,8 @@ class TaskSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     predicted: timedelta | None = None
     artifacts: tuple[ShardArtifact, ...] = ()
     usage: ResourceUsage = ResourceUsage()
+    requested: Resources = Resources()
+    packed: Resources = Resources()
 
 
 class RunSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -134,4 +137,6 @@ def _task_summary(status: TaskStatus) -> TaskSummary:
             ShardArtifact(shard_id=shard_id, artifact=artifact) for (shard_id, _), artifact in status.artifacts.items()
         ),
         usage=status.usage,
+        requested=status.task.resources,
+        packed=status.packed,
     )

@@ -108,6 +108,8 @@ def _task_to_proto(task: TaskSummary) -> run_pb2.Task:
         predicted=optional_duration(task.predicted),
         artifacts=[artifact_to_proto(each.artifact) for each in task.artifacts],
         usage=resource_usage_to_proto(task.usage),
+        requested=resources_to_proto(task.requested),
+        packed=resources_to_proto(task.packed),
     )
 
 
@@ -218,6 +220,7 @@ def _assign_to_proto(assign: Assign, known_specs: set[str]) -> worker_pb2.Assign
             shard_index=assigned.shard_index,
             shard_count=assigned.shard_count,
             secrets=assigned.secrets,
+            reserve=resources_to_proto(assigned.reserve),
         )
     return message
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
-from typing import Protocol
+from typing import Final, Protocol
 
+from fleetest.common.results import ResourceUsage
 from fleetest.common.states import Outcome, RunState
 
 __all__ = [
+    "USAGES_KEPT",
     "CaseHistory",
     "CaseRow",
     "Commit",
@@ -26,6 +28,10 @@ __all__ = [
     "RunRow",
     "Store",
 ]
+
+
+USAGES_KEPT: Final = 5
+"""Of how many runs a task's use of resources is remembered: what it needed once it keeps for so long."""
 
 
 class PositionTaken(Exception):
@@ -182,6 +188,16 @@ class Projections(Protocol):
         """
 
     async def load_history(self, project: str, task: str) -> Mapping[str, CaseHistory]: ...
+
+    async def save_usage(self, project: str, run_id: str, usages: Mapping[str, ResourceUsage]) -> None:
+        """
+        Remember what tasks, by their names, used in a run, for the size of their next shards. Idempotent by run.
+
+        Of each task the newest `USAGES_KEPT` runs are kept, in the order of their ids.
+        """
+
+    async def load_usage(self, project: str, tasks: Sequence[str]) -> Mapping[str, Sequence[ResourceUsage]]:
+        """What is kept of these tasks, the newest run first. Those of which nothing is known are left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Runs, cases and case history on SQLite."""
+"""Runs, cases, and the history of cases and tasks on SQLite."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
+import msgspec
+
+from fleetest.common.results import ResourceUsage
 from fleetest.common.states import Outcome, RunState
-from fleetest.master.store.ports import CaseHistory, CaseRow, RunQuery, RunRow
+from fleetest.master.store.ports import USAGES_KEPT, CaseHistory, CaseRow, RunQuery, RunRow
 from fleetest.master.store.sqlite_database import Database
 from fleetest.master.store.sqlite_values import from_json, from_microseconds, to_json, to_microseconds
 
@@ -50,6 +53,21 @@ _SAVE_HISTORY: Final = """
         duration_us = (duration_us + excluded.duration_us) / 2, outcome = excluded.outcome
 """
 _LOAD_HISTORY: Final = "SELECT case_id, duration_us, outcome FROM case_history WHERE project = ? AND task = ?"
+
+_SAVE_USAGE: Final = """
+    INSERT OR REPLACE INTO task_usage (
+        project, task, run_id, cpu_time_us, wall_time_us, peak_memory_bytes, disk_read_bytes, disk_written_bytes
+    ) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_FORGET_USAGE: Final = """
+    DELETE FROM task_usage WHERE project = ?1 AND task = ?2 AND run_id NOT IN (
+        SELECT run_id FROM task_usage WHERE project = ?1 AND task = ?2 ORDER BY run_id DESC LIMIT ?3
+    )
+"""
+_LOAD_USAGE: Final = """
+    SELECT task, cpu_time_us, wall_time_us, peak_memory_bytes, disk_read_bytes, disk_written_bytes
+    FROM task_usage JOIN json_each(?2) ON task = value WHERE project = ?1 ORDER BY task, run_id DESC
+"""
 
 _Conditions = Mapping[str, Sequence[Any]]
 """SQL with its parameters. The SQL is always a literal of this module."""
@@ -125,6 +143,37 @@ class SqliteProjections:
 
         return await self._database.read(work)
 
+    async def save_usage(self, project: str, run_id: str, usages: Mapping[str, ResourceUsage]) -> None:
+        rows = [
+            (
+                project,
+                task,
+                run_id,
+                usage.cpu_time // _MICROSECOND,
+                usage.wall_time // _MICROSECOND,
+                usage.peak_memory_bytes,
+                usage.disk_read_bytes,
+                usage.disk_written_bytes,
+            )
+            for task, usage in usages.items()
+        ]
+
+        def work(connection: sqlite3.Connection) -> None:
+            _write(connection, _SAVE_USAGE, rows)
+            _write(connection, _FORGET_USAGE, [(project, task, USAGES_KEPT) for task in usages])
+
+        await self._database.write(work)
+
+    async def load_usage(self, project: str, tasks: Sequence[str]) -> Mapping[str, Sequence[ResourceUsage]]:
+        def work(connection: sqlite3.Connection) -> dict[str, list[ResourceUsage]]:
+            found: dict[str, list[ResourceUsage]] = {}
+            names = msgspec.json.encode(list(tasks)).decode()
+            for task, *columns in connection.execute(_LOAD_USAGE, (project, names)):
+                found.setdefault(task, []).append(_from_usage_columns(*columns))
+            return found
+
+        return await self._database.read(work)
+
     async def _runs(self, conditions: _Conditions, *, limit: int) -> list[RunRow]:
         def work(connection: sqlite3.Connection) -> list[RunRow]:
             rows = _select(connection, _RUNS, conditions, order="run_id DESC", limit=limit)
@@ -171,6 +220,18 @@ def _from_run_row(row: tuple[Any, ...]) -> RunRow:
         ended_at=None if ended_at_us is None else from_microseconds(ended_at_us),
         position=position,
         body=from_json(body),
+    )
+
+
+def _from_usage_columns(
+    cpu_time_us: int, wall_time_us: int, peak_memory_bytes: int, disk_read_bytes: int, disk_written_bytes: int
+) -> ResourceUsage:
+    return ResourceUsage(
+        cpu_time=cpu_time_us * _MICROSECOND,
+        peak_memory_bytes=peak_memory_bytes,
+        disk_read_bytes=disk_read_bytes,
+        disk_written_bytes=disk_written_bytes,
+        wall_time=wall_time_us * _MICROSECOND,
     )
 
 

@@ -88,6 +88,21 @@ _STEPS: Final[tuple[tuple[str, ...], ...]] = (
         # One row, written to find out whether the store can be written.
         "CREATE TABLE checks (one INTEGER PRIMARY KEY CHECK (one = 1), count INTEGER NOT NULL)",
     ),
+    (
+        """
+        CREATE TABLE task_usage (
+            project TEXT NOT NULL,
+            task TEXT NOT NULL,
+            run_id TEXT NOT NULL,
+            cpu_time_us INTEGER NOT NULL,
+            wall_time_us INTEGER NOT NULL,
+            peak_memory_bytes INTEGER NOT NULL,
+            disk_read_bytes INTEGER NOT NULL,
+            disk_written_bytes INTEGER NOT NULL,
+            PRIMARY KEY (project, task, run_id)
+        ) WITHOUT ROWID
+        """,
+    ),
 )
 
 

@@ -166,7 +166,10 @@ class ChildProcess:
                 self._started.set_result(None)
             return exit_code
         self._final = self._meter.final(
-            cpu_seconds=float(words[2]), disk_read_bytes=int(words[3]), disk_written_bytes=int(words[4])
+            cpu_seconds=float(words[2]),
+            disk_read_bytes=int(words[3]),
+            disk_written_bytes=int(words[4]),
+            peak_memory_bytes=int(words[5]),
         )
         return int(words[1])
 

@@ -4,7 +4,8 @@ Stands between the agent and a test process, so that neither can leave anything 
 Started as ``python shim.py CONTROL ARGV...`` in a session of its own, where CONTROL is the number of
 an inherited Unix socket. Line by line, the agent says ``signal N`` (to the main process), ``group N`` (to its process
 group) or ``kill`` (everything); the shim says ``started PID`` and, once the whole tree is gone, ``exited STATUS
-CPU_SECONDS READ_BYTES WRITTEN_BYTES``, STATUS being minus the signal's number when a signal ended the main process.
+CPU_SECONDS READ_BYTES WRITTEN_BYTES PEAK_BYTES``, STATUS being minus the signal's number when a signal ended the main
+process, and PEAK_BYTES the most memory that one process of the tree had.
 
 - When the agent goes away, its end of the socket closes and the tree is killed.
 - On Linux the shim is the reaper of the tree's orphans (`PR_SET_CHILD_SUBREAPER`), so daemons that tests start are
@@ -30,6 +31,7 @@ __all__ = ["main"]
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _BLOCK_BYTES = 512
+_PEAK_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024  # of `ru_maxrss`
 _NOT_EXECUTABLE = 126
 _NOT_FOUND = 127
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
@@ -101,7 +103,8 @@ class _Shim:
         self._kill_tree()
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         read, written = used.ru_inblock * _BLOCK_BYTES, used.ru_oublock * _BLOCK_BYTES
-        self._say(f"exited {self._status} {used.ru_utime + used.ru_stime:.6f} {read} {written}")
+        peak = used.ru_maxrss * _PEAK_UNIT_BYTES
+        self._say(f"exited {self._status} {used.ru_utime + used.ru_stime:.6f} {read} {written} {peak}")
 
     def _obey(self) -> bool:
         """Do what the agent says; false when all is to end."""

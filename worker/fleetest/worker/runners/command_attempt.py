@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -45,6 +47,7 @@ class CommandAttempt:
         self._process: Process | None = None
         self._tail = Tail(MAX_RESULT_TEXT_BYTES // 2)
         self._last_word = 0.0
+        self._began = 0.0
         self._cancelled: str | None = None
 
     async def run(self) -> Ended:
@@ -97,6 +100,7 @@ class CommandAttempt:
         if not argv:
             raise InvalidRequest("the task has neither a command nor a shell line")
         self._last_word = asyncio.get_running_loop().time()
+        self._began = time.monotonic()
         return await self._environment.start(
             argv,
             env={**self._variables(), **self.assignment.secrets},
@@ -145,7 +149,8 @@ class CommandAttempt:
     async def _conclude(
         self, process: Process, timed_out: str, started_at: datetime, before: Mapping[Path, Stamp]
     ) -> Ended:
-        exit_code, usage = await process.wait(), process.usage()
+        exit_code = await process.wait()
+        usage = replace(process.usage(), wall_time=timedelta(seconds=time.monotonic() - self._began))
         if self._cancelled is not None:
             return Ended(verdict=Verdict.CANCELLED, reason=self._cancelled, usage=usage)
         cases = await asyncio.to_thread(self._read_reports, before)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -23,7 +24,7 @@ from fleetest.common.results import CaseResult, ResourceSample, ResourceUsage
 from fleetest.common.states import Outcome, Verdict
 from fleetest.worker.artifacts import collect_artifacts
 from fleetest.worker.assignments import Assignment, AttemptRef, Ended, Reporter, TaskSpec
-from fleetest.worker.measure import add_usage, subtract_usage
+from fleetest.worker.measure import subtract_usage
 from fleetest.worker.ports import Blobs, Environment
 from fleetest.worker.runners.pytest_attempt import Attempt, RunningCase
 from fleetest.worker.runners.pytest_channel import case_result
@@ -382,10 +383,13 @@ class PytestSession:
 
     def _usage(self) -> ResourceUsage:
         process = self._resident.process if self._resident is not None else None
-        return add_usage(self._spent, process.usage()) if process is not None else self._spent
+        return self._spent + process.usage() if process is not None else self._spent
 
     def _used(self, attempt: Attempt) -> ResourceUsage:
-        return subtract_usage(self._usage(), attempt.used_before)
+        if attempt.active_since is None:
+            return ResourceUsage()
+        wall_time = timedelta(seconds=self._loop.time() - attempt.active_since)
+        return replace(subtract_usage(self._usage(), attempt.used_before), wall_time=wall_time)
 
     # -- cancelling
 
