@@ -515,7 +515,7 @@ class TestHistory:
 class TestUsage:
     async def test_usage_comes_back_as_it_was_saved_the_newest_run_first(self, store: Store) -> None:
         usages = [_usage(1), _usage(2)]
-        older, newer = new_run_id(), new_run_id()
+        older, newer = (_run_id(date(2026, 3, 1), number) for number in (1, 2))
 
         await store.save_usage("shop", newer, {"unit": usages[1]})
         await store.save_usage("shop", older, {"unit": usages[0], "lint": usages[0]})
