@@ -29,6 +29,7 @@ demo: $(VENV)/.installed  ## Run the example suite on a cluster of its own
 test: $(VENV)/.installed  ## Install what the tests need, and pass them
 	@tests/tools/install_debian.sh
 	@tests/tools/make_root.sh
+	@tests/tools/make_mongodb.sh
 	@tests/tools/make_venvs.sh
 	@tests/tools/make_suites.sh
 	@$(BIN)/coverage erase

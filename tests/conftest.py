@@ -1,4 +1,4 @@
-"""What tests in containers share: a Docker Engine of their own, and images for it."""
+"""Real parts that tests of several kinds share: a Docker Engine of their own with images for it, and MongoDB's engine."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pymongo import MongoClient
 
+from fleetest.common.settings import Secret
 from tests.support.docker_engine import DockerEngine, docker_engine_absent, open_docker_engine
+from tests.support.mongodb_engine import MongodbEngine, engine_or_skip
 
 ROOT_TAR = Path(__file__).parents[1] / ".cache" / "roots" / "trixie.tar"
 
@@ -56,6 +59,22 @@ def python_image(docker_engine: DockerEngine, base_image: str, tmp_path_factory:
     _install(context / "packages", "pytest", "pytest-timeout")
     docker_engine.docker("build", "--quiet", "--tag", "fleetest-test-python", str(context))
     return "fleetest-test-python"
+
+
+@pytest.fixture(scope="session")
+def mongodb_engine() -> Iterator[MongodbEngine]:
+    """One for all tests. A test that kills it takes one of its own."""
+    with engine_or_skip() as engine:
+        yield engine
+
+
+@pytest.fixture
+def mongodb_url(mongodb_engine: MongodbEngine) -> Iterator[Secret]:
+    """For `FLEETEST_MONGODB_URL`: a database of the test's own."""
+    url = mongodb_engine.url()
+    yield url
+    with MongoClient[dict[str, object]](url.reveal()) as client:
+        client.drop_database(client.get_default_database().name)
 
 
 def _install(directory: Path, *packages: str) -> None:

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +17,7 @@ from fleetest.common.errors import DependencyUnavailable, InvalidRequest, WrongS
 from fleetest.common.ids import new_run_id
 from fleetest.common.results import ResourceUsage
 from fleetest.common.states import Outcome, RunState
+from fleetest.master.store.mongo import MongoStore
 from fleetest.master.store.ports import (
     USAGES_KEPT,
     CaseHistory,
@@ -36,21 +36,28 @@ OpenStore = Callable[[], Awaitable[Store]]
 NOON = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 
 
-async def _open_sqlite(directory: Path) -> Store:
-    return await SqliteStore.open(directory / "store.sqlite")
+def _sqlite(request: pytest.FixtureRequest) -> OpenStore:
+    path = request.getfixturevalue("tmp_path") / "store.sqlite"
+    return lambda: SqliteStore.open(path)
 
 
-# Opens a store on the data in a directory, each time the same data.
-ADAPTERS: dict[str, Callable[[Path], Awaitable[Store]]] = {"sqlite": _open_sqlite}
+def _mongodb(request: pytest.FixtureRequest) -> OpenStore:
+    url = request.getfixturevalue("mongodb_url")
+    return lambda: MongoStore.open(url)
+
+
+# Each makes what opens a store, each time on the same data.
+ADAPTERS: dict[str, Callable[[pytest.FixtureRequest], OpenStore]] = {"sqlite": _sqlite, "mongodb": _mongodb}
 
 
 @pytest.fixture(params=sorted(ADAPTERS))
-async def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[OpenStore]:
+async def open_store(request: pytest.FixtureRequest) -> AsyncIterator[OpenStore]:
     """Opens one more store on the same data, as another master would."""
+    open_another = ADAPTERS[request.param](request)
     async with AsyncExitStack() as opened:
 
         async def open_one() -> Store:
-            store = await ADAPTERS[request.param](tmp_path)
+            store = await open_another()
             opened.push_async_callback(store.close)
             return store
 
@@ -510,6 +517,7 @@ class TestHistory:
 
         assert list(await store.load_history("shop", "unit")) == ["shop-unit"]
         assert list(await store.load_history("bank", "unit")) == ["bank-unit"]
+        assert await store.load_history("bank", "slow") == {}
 
 
 class TestUsage:
@@ -557,7 +565,6 @@ class TestUsage:
 
         found = await store.load_usage("shop", list(usages))
         assert {task: list(kept) for task, kept in found.items()} == {task: [each] for task, each in usages.items()}
-        assert await store.load_history("bank", "slow") == {}
 
 
 class TestDocuments:

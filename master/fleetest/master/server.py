@@ -46,7 +46,7 @@ from fleetest.master.servicers.runs import RunServicer
 from fleetest.master.servicers.workers import WorkerServicer
 from fleetest.master.sessions import Sessions
 from fleetest.master.settings import MasterSettings
-from fleetest.master.store.sqlite import SqliteStore
+from fleetest.master.store.opening import open_store
 from fleetest.master.submission import Desk
 from fleetest.master.workspaces import BlobWorkspaces
 from fleetest.v1 import blob_pb2_grpc, fleet_pb2, fleet_pb2_grpc, run_pb2, run_pb2_grpc, worker_pb2, worker_pb2_grpc
@@ -120,9 +120,8 @@ class Master:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         redis = connect(settings.redis_url)
         self._stack.push_async_callback(redis.aclose)
-        store = self._store = await self._stack.enter_async_context(
-            await SqliteStore.open(directory / "fleetest.sqlite")
-        )
+        store = self._store = await open_store(settings.mongodb_url, directory)
+        self._stack.push_async_callback(store.close)
         blobs = DirectoryBlobStore(directory / "blobs")
         queue = RedisShardQueue(redis, claim_ttl=settings.claim_ttl, reserve_after=settings.reserve_after, clock=clock)
         registry, feed, secrets = RedisWorkerRegistry(redis), RedisCommitFeed(redis), RedisSecretStore(redis)

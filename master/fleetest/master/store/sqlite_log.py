@@ -12,7 +12,7 @@ from fleetest.common.ids import day_of_run
 from fleetest.master.store.ports import Commit, PositionTaken
 from fleetest.master.store.sqlite_database import Database
 from fleetest.master.store.sqlite_errors import is_missing_table
-from fleetest.master.store.sqlite_values import from_microseconds, to_microseconds
+from fleetest.master.store.values import from_microseconds, to_microseconds
 
 __all__ = ["SqliteLog"]
 

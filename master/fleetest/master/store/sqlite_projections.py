@@ -13,7 +13,7 @@ from fleetest.common.results import ResourceUsage
 from fleetest.common.states import Outcome, RunState
 from fleetest.master.store.ports import USAGES_KEPT, CaseHistory, CaseRow, RunQuery, RunRow
 from fleetest.master.store.sqlite_database import Database
-from fleetest.master.store.sqlite_values import from_json, from_microseconds, to_json, to_microseconds
+from fleetest.master.store.values import from_json, from_microseconds, to_json, to_microseconds
 
 __all__ = ["SqliteProjections"]
 

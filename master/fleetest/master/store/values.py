@@ -1,4 +1,4 @@
-"""How values lie in SQLite's columns: times as whole microseconds since 1970, documents as JSON text."""
+"""How values lie in either engine: times as whole microseconds since 1970, documents as JSON text."""
 
 from __future__ import annotations
 
