@@ -14,6 +14,7 @@ from pymongo import MongoClient
 
 from fleetest.common.settings import Secret
 from tests.support.docker_engine import DockerEngine, docker_engine_absent, open_docker_engine
+from tests.support.images import build_image, make_context
 from tests.support.mongodb_engine import MongodbEngine, engine_or_skip
 
 ROOT_TAR = Path(__file__).parents[1] / ".cache" / "roots" / "trixie.tar"
@@ -75,6 +76,27 @@ def mongodb_url(mongodb_engine: MongodbEngine) -> Iterator[Secret]:
     yield url
     with MongoClient[dict[str, object]](url.reveal()) as client:
         client.drop_database(client.get_default_database().name)
+
+
+@pytest.fixture(scope="session")
+def build_context(root_tar: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What our images are built from."""
+    return make_context(tmp_path_factory.mktemp("context"), python="3.13")
+
+
+@pytest.fixture(scope="session")
+def master_image(docker_engine: DockerEngine, base_image: str, build_context: Path) -> str:
+    return build_image(docker_engine, build_context, "master", base=base_image)
+
+
+@pytest.fixture(scope="session")
+def worker_image(docker_engine: DockerEngine, base_image: str, build_context: Path) -> str:
+    return build_image(docker_engine, build_context, "worker", base=base_image)
+
+
+@pytest.fixture(scope="session")
+def runner_image(docker_engine: DockerEngine, base_image: str, build_context: Path) -> str:
+    return build_image(docker_engine, build_context, "runner", base=base_image)
 
 
 def _install(directory: Path, *packages: str) -> None:

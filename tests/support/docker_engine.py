@@ -122,7 +122,7 @@ class DockerEngine:
             *self._options,
         )
         limit = time.monotonic() + _START_SECONDS
-        while self._call("version").returncode != 0:
+        while self.run("version").returncode != 0:
             log = (self.directory / "dockerd.log").read_text(errors="replace")[-4000:]
             assert self._dockerd.poll() is None, f"dockerd ended at once:\n{log}"
             assert time.monotonic() < limit, f"dockerd does not answer:\n{log}"
@@ -142,7 +142,7 @@ class DockerEngine:
 
     def docker(self, *arguments: str, timeout: float = 120) -> str:
         """What the `docker` command with these arguments prints, which must succeed."""
-        done = self._call(*arguments, timeout=timeout)
+        done = self.run(*arguments, timeout=timeout)
         assert done.returncode == 0, f"docker {' '.join(arguments)}\n{done.stdout}{done.stderr}"
         return done.stdout.strip()
 
@@ -183,7 +183,7 @@ class DockerEngine:
                 start_new_session=True,  # Ctrl-C is for pytest, which stops it in order
             )
 
-    def _call(self, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         client = {key: value for key, value in os.environ.items() if not key.startswith("DOCKER_")}
         return subprocess.run(
             ["docker", *arguments],

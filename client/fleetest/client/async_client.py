@@ -404,3 +404,18 @@ class AsyncClient:
         request = fleet_pb2.GetServerInfoRequest()
         response = await self._connection.call(lambda services: services.fleet.GetServerInfo, request)
         return convert.server_info_from_proto(response)
+
+    async def check_health(self) -> None:
+        """
+        Make sure that a master serves. No token is needed.
+
+        Raises:
+            DependencyUnavailable: none answers, or the one that does is not serving.
+        """
+        from grpc_health.v1 import health_pb2, health_pb2_grpc  # needed for this alone
+
+        response = await self._connection.call(
+            lambda services: health_pb2_grpc.HealthStub(services.channel).Check, health_pb2.HealthCheckRequest()
+        )
+        if response.status != health_pb2.HealthCheckResponse.SERVING:
+            raise DependencyUnavailable("the master answers, but does not serve", hint="look at its log")

@@ -217,6 +217,9 @@ class Client:
     def server_info(self) -> ServerInfo:
         return self._wait(self._client.server_info())
 
+    def check_health(self) -> None:
+        self._wait(self._client.check_health())
+
     def _wait(self, answer: Coroutine[Any, Any, _Answer]) -> _Answer:
         future = asyncio.run_coroutine_threadsafe(answer, self._loop)
         try:

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import grpc
+from grpc_health.v1 import health_pb2_grpc
+from grpc_health.v1.health import HealthServicer
 
 from fleetest.common.errors import FleetestError
 from fleetest.common.grpc_status import status_of, trailing_metadata_of
@@ -178,6 +180,7 @@ class ScriptedMaster(
         self.calls: list[tuple[str, object, dict[str, str]]] = []
         self.end_of_log: list[run_pb2.RunEvent] | None = None
         self.address = ""
+        self.health = HealthServicer()
 
     def requests(self, method: str) -> list:
         return [request for name, request, _ in self.calls if name == method]
@@ -302,6 +305,7 @@ class ScriptedMaster(
         run_pb2_grpc.add_RunServiceServicer_to_server(self, server)
         fleet_pb2_grpc.add_FleetServiceServicer_to_server(self, server)
         blob_pb2_grpc.add_BlobServiceServicer_to_server(self, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
         port = server.add_insecure_port(address)
         server.start()
         try:

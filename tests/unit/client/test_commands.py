@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from grpc_health.v1.health_pb2 import HealthCheckResponse
 
 from fleetest.client.cli.root import COMMANDS, cli
 from fleetest.common.errors import DependencyUnavailable, InvalidRequest, NotFound, Unauthenticated
@@ -475,3 +476,21 @@ def test_every_kind_of_error_has_its_exit_code():
     assert [exit_code_of_run(state) for state in RunState] == [1, 0, 1, 3, 1]
     assert exit_code_of_error(InvalidRequest("x")) == 2
     assert exit_code_of_error(DependencyUnavailable("x")) == 3
+
+
+def test_health_needs_no_token_and_finds_one_master_that_serves(fleetest, master):
+    master.health.set("", HealthCheckResponse.SERVING)
+
+    shown = fleetest("health", "--master", f"127.0.0.1:1,{master.address}")
+
+    assert (shown.code, shown.out, shown.err) == (0, "serving\n", "")
+
+
+def test_health_says_what_is_wrong(fleetest, master):
+    nobody = fleetest("health", "--master", "127.0.0.1:1")
+    master.health.set("", HealthCheckResponse.NOT_SERVING)
+    not_yet = fleetest("health")
+
+    assert nobody.code == not_yet.code == 3
+    assert nobody.err.startswith("fleetest: no master answers at 127.0.0.1:1: ")
+    assert not_yet.err.startswith("fleetest: the master answers, but does not serve\n")

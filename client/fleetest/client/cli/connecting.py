@@ -18,6 +18,7 @@ from fleetest.common.errors import DependencyUnavailable
 
 if TYPE_CHECKING:
     from fleetest.client.async_client import AsyncClient
+    from fleetest.client.connection import Persistence
 
 __all__ = ["any_cluster", "connected", "invocation", "master_option", "project_option", "running", "say"]
 
@@ -86,13 +87,19 @@ def _known_cluster(data_directory: Path) -> EmbeddedCluster:
 
 @asynccontextmanager
 async def connected(
-    master: str, *, project: str = "", embedded: Callable[[Path], EmbeddedCluster] = _known_cluster
+    master: str,
+    *,
+    project: str = "",
+    embedded: Callable[[Path], EmbeddedCluster] = _known_cluster,
+    persistence: Persistence | None = None,
+    on_trouble: Callable[[str], None] = say,
 ) -> AsyncIterator[AsyncClient]:
     """
     A client of the master that the option or the environment names, or else of the user's own cluster.
 
     Args:
         embedded: finds the user's own cluster in its data directory.
+        persistence, on_trouble: as the client takes them.
     """
     from fleetest.client.async_client import AsyncClient
 
@@ -102,6 +109,10 @@ async def connected(
         cluster = await asyncio.to_thread(embedded, settings.data)
         address, token = cluster.address, cluster.token
     async with AsyncClient(
-        address, token=token.reveal(), project=project or settings.project, on_trouble=say
+        address,
+        token=token.reveal(),
+        project=project or settings.project,
+        persistence=persistence,
+        on_trouble=on_trouble,
     ) as client:
         yield client

@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "workers": _own("workers", "List the cluster's workers."),
     "drain": _own("drain", "Let a worker finish, and give it nothing more.", module="workers"),
     "token": _own("token", "Create, list and revoke tokens.", module="tokens"),
+    "health": _own("health", "Ask whether a master serves."),
     "schema": _own("schema", "Print the JSON Schema of suite files."),
     "version": _own("version", "Print versions, of this client and of the master."),
     "completion": _own("completion", "Print a shell's completion script."),

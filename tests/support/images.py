@@ -1,0 +1,55 @@
+"""Our own images, built as a user builds them, but of wheels: no build reaches for the network."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support.docker_engine import DockerEngine
+
+__all__ = ["build_image", "make_context"]
+
+_ROOT = Path(__file__).parents[2]
+_UV = str(Path(sys.executable).with_name("uv"))
+_TESTING = ("pytest", "pytest-timeout")
+
+
+def make_context(directory: Path, *, python: str) -> Path:
+    """
+    A directory to build from: what the ignore file lets through, and all wheels for that version of Python.
+
+    Our own wheel is made of those files alone, so that a file which images need and never see is noticed.
+    """
+    ignored = (_ROOT / ".dockerignore").read_text().splitlines()
+    for name in (line.removeprefix("!") for line in ignored if line.startswith("!")):
+        source = _ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, directory / name, ignore=shutil.ignore_patterns("__pycache__"))
+        elif source.exists():
+            shutil.copy(source, directory / name)
+    wheels = directory / "docker" / "wheels"
+    shutil.rmtree(wheels, ignore_errors=True)
+    subprocess.run(
+        [_UV, "build", "--quiet", "--wheel", "--python", sys.executable, "--out-dir", wheels], cwd=directory, check=True
+    )
+    (own,) = wheels.glob("*.whl")
+    machine = subprocess.run(["uname", "-m"], capture_output=True, text=True, check=True).stdout.strip()
+    where = [f"--dest={wheels}", f"--find-links={wheels}"]
+    kind = [f"--platform={each}_{machine}" for each in ("manylinux2014", "manylinux_2_28")]
+    kind += ["--only-binary=:all:", f"--python-version={python}"]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*command, *where, *kind, f"{own}[master,worker]", *_TESTING], check=True)
+    return directory
+
+
+def build_image(engine: DockerEngine, context: Path, name: str, *, base: str) -> str:
+    """The image of `docker/NAME.Dockerfile`; answers its name on the Engine."""
+    tag = f"fleetest-test-{name}"
+    engine.docker(
+        *("build", "--quiet", "--force-rm", "--file", str(_ROOT / "docker" / f"{name}.Dockerfile")),
+        *("--build-arg", f"BASE_IMAGE={base}", "--tag", tag, str(context)),
+        timeout=280,
+    )
+    return tag
