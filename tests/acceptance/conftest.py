@@ -131,9 +131,10 @@ class Cluster:
 
 
 def clean_environment() -> dict[str, str]:
-    """Ours, without what leads to another cluster or makes the command behave as in CI."""
-    ours = ("FLEETEST_", "COV_", "GITHUB_", "GITLAB_", "CI")
-    return {key: value for key, value in os.environ.items() if not key.startswith(ours)}
+    """Ours, without what leads to another cluster, to the machine's Engine, or makes the command behave as in CI."""
+    ours = ("FLEETEST_", "DOCKER_", "COV_", "GITHUB_", "GITLAB_", "CI")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
+    return kept | {"FLEETEST_EXECUTORS": "process"}
 
 
 def start_cluster(directory: Path, *options: str, **environment: str) -> Cluster:

@@ -2,48 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
 import signal
-import sys
-from contextlib import asynccontextmanager
 
 import grpc
 import pytest
 
 from fleetest.v1 import types_pb2
+from tests.support.worker_process import worker_process
 from tests.unit.worker.scripted_master import ScriptedMaster, serving
 
 pytestmark = pytest.mark.timeout(120)
-
-
-@asynccontextmanager
-async def worker_process(directory, address, *options):
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("FLEETEST_")}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "fleetest.worker",
-        "worker",
-        "--master",
-        address,
-        "--id",
-        "w1",
-        "--slots",
-        "2",
-        "--directory",
-        str(directory),
-        *options,
-        env=environment | {"FLEETEST_TOKEN": "hush"},
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
 
 
 @pytest.fixture

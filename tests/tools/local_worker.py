@@ -43,8 +43,10 @@ class CopiedWorkspaces:
 
     @staticmethod
     def _copy(source: Path, target: Path) -> None:
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(source, target, symlinks=True)
+        # The target itself stays: it may be a mount point.
+        for path in target.iterdir() if target.exists() else ():
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True)
 
 
 class DirectoryBlobs:

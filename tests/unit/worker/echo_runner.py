@@ -14,7 +14,7 @@ from fleetest.worker.assignments import Ended
 
 
 class EchoEnvironment:
-    source = host_source = channel_directory = Path("/nowhere")
+    source = host_source = channel_directory = host_channel_directory = Path("/nowhere")
     python = sys.executable
     notes = ("echo",)
 

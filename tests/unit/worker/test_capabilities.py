@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-import socketserver
 import sys
-import threading
-from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import pytest
@@ -22,7 +19,6 @@ def found(tmp_path, **settings):
         "executors": ["process"],
         "labels": {},
         "search_path": str(tmp_path / "bin"),
-        "docker_socket": tmp_path / "docker.sock",
         "devices": tmp_path / "dev",
     }
     capacity = Resources(cpu_millis=2500, memory_bytes=15 * GIB + 5, disk_bytes=100 * GIB)
@@ -34,24 +30,6 @@ def program(tmp_path, name, mode=0o755):
     file.parent.mkdir(exist_ok=True)
     file.write_text("#!/bin/sh\n")
     file.chmod(mode)
-
-
-@contextmanager
-def docker_engine(path, answer):
-    class Engine(socketserver.StreamRequestHandler):
-        def handle(self):
-            while self.rfile.readline().strip():
-                pass
-            self.wfile.write(answer)
-
-    with socketserver.UnixStreamServer(str(path), Engine) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 def test_bare_machine_offers_what_every_machine_has(tmp_path):
@@ -93,17 +71,10 @@ def test_label_wins_over_what_was_found(tmp_path):
     assert (capabilities["os"], capabilities["zone"]) == ("minix", "eu")
 
 
-def test_docker_counts_when_its_engine_answers(tmp_path):
-    answer = b"HTTP/1.1 200 OK\r\nApi-Version: 1.41\r\nContent-Length: 2\r\nConnection: close\r\n\r\nOK"
+def test_engine_is_offered_with_its_version(tmp_path):
+    capabilities = found(tmp_path, executors=["process", "docker"], engine_version="28.5.1")
 
-    with docker_engine(tmp_path / "docker.sock", answer):
-        assert found(tmp_path)["docker"] == "1.41"
-
-
-@pytest.mark.parametrize("answer", [b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n", b"garbage\r\n", b""])
-def test_docker_does_not_count_when_its_engine_is_ill(tmp_path, answer):
-    with docker_engine(tmp_path / "docker.sock", answer):
-        assert "docker" not in found(tmp_path)
+    assert (capabilities["docker"], capabilities["executor.docker"]) == ("28.5.1", "true")
 
 
 def control_group(root, line, files):

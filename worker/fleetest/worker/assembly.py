@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -20,12 +19,12 @@ from fleetest.worker.blob_cache import BlobCache
 from fleetest.worker.capabilities import find_capabilities
 from fleetest.worker.cgroup import read_cgroup
 from fleetest.worker.client_blobs import BlobClient
-from fleetest.worker.executors.process import ProcessExecutor
+from fleetest.worker.executors.offered import Offered, open_executors
 from fleetest.worker.host import LocalHost, capacity_of, default_slots
 from fleetest.worker.identity import own_directory, persistent_worker_id
 from fleetest.worker.messages import Offer
 from fleetest.worker.outbox import Outbox
-from fleetest.worker.ports import Executor, Runner
+from fleetest.worker.ports import Runner
 from fleetest.worker.readiness import Readiness
 from fleetest.worker.roster import Roster
 from fleetest.worker.runners.command import CommandRunner
@@ -55,29 +54,28 @@ async def open_worker(settings: WorkerSettings) -> AsyncIterator[Agent]:
         async with open_channel(settings.masters[0]) as channel:
             blobs = BlobClient(identified(BlobServiceStub(channel), settings.token), cache)
             workspaces = WorkspaceCache(blobs, cache, state_directory=settings.directory / "workspaces")
-            executor = ProcessExecutor(settings.directory / "slots", workspaces, python=sys.executable)
-            spool = Spool(settings.directory / "spool")
-            try:
-                yield _agent(settings, [executor], [CommandRunner(blobs), PytestRunner(blobs)], spool)
-            finally:
-                await executor.close()
-                spool.close()
+            worker_id = settings.worker_id or persistent_worker_id(settings.directory)
+            # Before anything is made whose tasks take the context as it is then.
+            structlog.contextvars.bind_contextvars(worker_id=worker_id)
+            async with open_executors(settings, workspaces, worker_id) as offered:
+                spool = Spool(settings.directory / "spool")
+                try:
+                    yield _agent(settings, worker_id, offered, [CommandRunner(blobs), PytestRunner(blobs)], spool)
+                finally:
+                    spool.close()
 
 
-def _agent(settings: WorkerSettings, executors: list[Executor], runners: list[Runner], spool: Spool) -> Agent:
+def _agent(settings: WorkerSettings, worker_id: str, offered: Offered, runners: list[Runner], spool: Spool) -> Agent:
     clock = SystemClock()
     capacity = capacity_of(settings.directory, read_cgroup())
     count = settings.slots or default_slots(capacity)
     outbox = Outbox(spool)
-    worker_id = settings.worker_id or persistent_worker_id(settings.directory)
-    # Before the slots are made, whose tasks take the context as it is then.
-    structlog.contextvars.bind_contextvars(worker_id=worker_id)
 
     def make_slots(observer: SlotObserver) -> Slots:
         slots = [
             Slot(
                 number,
-                executors={executor.name: executor for executor in executors},
+                executors={executor.name: executor for executor in offered.executors},
                 runners={runner.type: runner for runner in runners},
                 observer=observer,
                 idle_timeout=settings.idle_timeout,
@@ -99,8 +97,9 @@ def _agent(settings: WorkerSettings, executors: list[Executor], runners: list[Ru
             hostname=socket.gethostname(),
             capabilities=find_capabilities(
                 capacity,
-                executors=[executor.name for executor in executors],
+                executors=[executor.name for executor in offered.executors],
                 labels=settings.labels,
+                engine_version=offered.engine_version,
                 search_path=os.environ.get("PATH", os.defpath),
             ),
             capacity=capacity,

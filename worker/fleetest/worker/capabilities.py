@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import platform
 import re
 import shutil
-import socket
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -21,7 +19,6 @@ _ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 _SYSTEMS: Final = {"darwin": "macos", "win32": "windows"}
 _CHROMIUM: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 _PYTHON: Final = re.compile(r"python(3\.\d+)")
-_DOCKER_TIMEOUT_SECONDS: Final = 2
 
 
 def find_capabilities(
@@ -30,14 +27,14 @@ def find_capabilities(
     executors: Iterable[str],
     labels: Mapping[str, str],
     search_path: str,
-    docker_socket: Path = Path("/var/run/docker.sock"),
+    engine_version: str = "",
     devices: Path = Path("/dev"),
 ) -> Mapping[str, str]:
     """
     `key=value` pairs; a label of the same key wins.
 
     Keys: `os`, `arch`, `cpu` (whole cores), `memory` and `disk` (in GiB, rounded down), `python` (the worker's own
-    version) and `python3.X` for each interpreter on the search path; where there is one, `docker` (the engine's
+    version) and `python3.X` for each interpreter on the search path; where there is one, `docker` (the Engine's
     version), `chromium`, `browser=chromium` and `gpu=nvidia`; the first executor as `executor`, each also as
     `executor.NAME`.
     """
@@ -53,8 +50,8 @@ def find_capabilities(
     for name in executors:
         found.setdefault("executor", name)
         found[f"executor.{name}"] = "true"
-    if version := _docker_version(docker_socket):
-        found["docker"] = version
+    if engine_version:
+        found["docker"] = engine_version
     if any(shutil.which(name, path=search_path) for name in _CHROMIUM):
         found |= {"browser": "chromium", "chromium": "true"}
     if shutil.which("nvidia-smi", path=search_path) or any(devices.glob("nvidia[0-9]*")):
@@ -74,29 +71,3 @@ def _pythons(search_path: str) -> set[str]:
             if match and os.access(file, os.X_OK):
                 versions.add(match[1])
     return versions
-
-
-def _docker_version(docker_socket: Path) -> str | None:
-    """The engine's version when it answers; a socket file alone may be a dead engine's."""
-    connection = _UnixConnection(docker_socket)
-    try:
-        connection.request("GET", "/_ping")
-        answer = connection.getresponse()
-        return (answer.getheader("Api-Version") or "true") if answer.status == http.client.OK else None
-    except (OSError, http.client.HTTPException):
-        return None
-    finally:
-        connection.close()
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over a Unix socket."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=_DOCKER_TIMEOUT_SECONDS)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(_DOCKER_TIMEOUT_SECONDS)
-        self.sock.connect(str(self._path))

@@ -78,10 +78,15 @@ class Process(Protocol):
     end_reason: str
 
     async def wait(self) -> int:
-        """Its exit code; minus the signal's number when a signal ended it. Its whole tree is gone by then."""
+        """
+        Its exit code; minus the signal's number when a signal ended it. Its whole tree is gone by then.
+
+        Raises:
+            DependencyUnavailable: the executor lost it, and nobody knows what became of it.
+        """
 
     async def stop(self, grace: timedelta) -> None:
-        """Ask it to end (SIGTERM), end it and all it started (SIGKILL) when the grace has passed."""
+        """Ask it to end (SIGTERM), end it and all it started (SIGKILL) when the grace has passed. Never raises."""
 
     def interrupt(self, signal_number: int) -> None:
         """Send a signal to the main process only; nothing happens when it is gone."""
@@ -102,7 +107,9 @@ class Environment(Protocol):
         host_source: the same directory as this agent sees it.
         python: the interpreter to run tests with.
         notes: for people: what was reused, how strong the isolation is.
-        channel_directory: an empty private directory that both sides see (sockets, plugin files, dumps).
+        channel_directory: a private directory for sockets, plugin files and dumps, as processes see it. Empty at first.
+        host_channel_directory: the same directory as this agent sees it. What lies above it keeps strangers out, so
+            what is in it may be open to everybody: processes in the environment may be another user's.
     """
 
     source: Path
@@ -110,6 +117,7 @@ class Environment(Protocol):
     python: str
     notes: tuple[str, ...]
     channel_directory: Path
+    host_channel_directory: Path
 
     async def start(
         self,

@@ -16,6 +16,8 @@ from fleetest.common.settings import Secret, pairs, path, seconds, secret, setti
 __all__ = ["WorkerSettings"]
 
 _LOCAL_MASTER: Final[tuple[str, ...]] = ("127.0.0.1:50051",)
+_EXECUTORS: Final = ("process", "docker")
+_ANY_EXECUTOR: Final[tuple[str, ...]] = ()
 _NO_LABELS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -24,6 +26,23 @@ def _addresses(raw: str) -> tuple[str, ...]:
     if not addresses:
         raise ValueError("names no master")
     return addresses
+
+
+def _executors(raw: str) -> tuple[str, ...]:
+    names = words(raw)
+    for name in names:
+        if name not in _EXECUTORS:
+            raise ValueError(f"there is no executor {name!r}; choose of {', '.join(_EXECUTORS)}")
+    return names
+
+
+def _user(raw: str) -> tuple[int, int]:
+    uid, _, gid = raw.partition(":")
+    if not uid.isdecimal() or not gid.isdecimal():
+        raise ValueError(f"{raw!r} is not of the form uid:gid, two numbers")
+    if int(uid) == 0:
+        raise ValueError("tests do not run as root")
+    return int(uid), int(gid)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +60,13 @@ class WorkerSettings:
         cache_bytes: the most that the cache holds.
         idle_timeout: how long a slot keeps an unused session and its environment open.
         id_patience: how long another worker of the same id may be a ghost of this one whose lease still runs.
+        executors: the only ones that the worker may offer; none means all that it can.
+        engine_url: of the Docker Engine.
+        engine_verified: whether the Engine must show a certificate that is signed by the ca.pem of the next.
+        engine_certificates: a directory with ca.pem, cert.pem and key.pem; absent means no TLS.
+        container_user: uid and gid of tests in containers, when the worker is root; else they are the worker's own.
+        container_pids: processes and threads of a container, at most.
+        container_tmp_bytes: size of a container's /tmp, which counts as memory.
     """
 
     masters: tuple[str, ...] = setting("FLEETEST_MASTER", _addresses, default=_LOCAL_MASTER)
@@ -53,4 +79,11 @@ class WorkerSettings:
     cache_bytes: int = setting("FLEETEST_WORKER_CACHE_BYTES", whole_number(at_least=1 << 20), default=8 << 30)
     idle_timeout: timedelta = setting("FLEETEST_WORKER_IDLE_TIMEOUT_SECONDS", seconds, default=timedelta(minutes=1))
     id_patience: timedelta = setting("FLEETEST_WORKER_ID_PATIENCE_SECONDS", seconds, default=timedelta(seconds=45))
+    executors: tuple[str, ...] = setting("FLEETEST_EXECUTORS", _executors, default=_ANY_EXECUTOR)
+    engine_url: str = setting("DOCKER_HOST", text, default="unix:///var/run/docker.sock")
+    engine_verified: bool = setting("DOCKER_TLS_VERIFY", bool, default=False)
+    engine_certificates: Path | None = setting("DOCKER_CERT_PATH", path, default=None)
+    container_user: tuple[int, int] = setting("FLEETEST_CONTAINER_USER", _user, default=(1000, 1000))
+    container_pids: int = setting("FLEETEST_CONTAINER_PIDS", whole_number(at_least=16), default=1024)
+    container_tmp_bytes: int = setting("FLEETEST_CONTAINER_TMP_BYTES", whole_number(at_least=1 << 20), default=1 << 30)
     log_level: str = setting("FLEETEST_LOG_LEVEL", text, default="info")

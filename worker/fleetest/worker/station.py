@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final
 
 import structlog
 
@@ -14,8 +13,6 @@ from fleetest.worker.attempts import Attempt
 from fleetest.worker.ports import Environment, Executor, Runner, Session
 
 __all__ = ["Station"]
-
-_DEFAULT_EXECUTOR: Final = "process"
 
 _log = structlog.stdlib.get_logger()
 
@@ -106,7 +103,7 @@ class Station:
                 _log.exception("session_close_failed", slot=self._slot)
 
     def _executor(self, spec: TaskSpec) -> Executor:
-        name = spec.executor or _DEFAULT_EXECUTOR
+        name = spec.executor or ("docker" if spec.image else "process")
         if name not in self._executors:
             raise DependencyUnavailable(
                 f"this worker has no executor {name!r}", hint=f"It has: {', '.join(sorted(self._executors))}."

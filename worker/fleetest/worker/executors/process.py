@@ -42,7 +42,7 @@ class ProcessEnvironment:
         self.source = self.host_source = place.source
         self.python = python
         self.notes: tuple[str, ...] = (ISOLATION_NOTE,)
-        self.channel_directory = scratch.channel
+        self.channel_directory = self.host_channel_directory = scratch.channel
         self.variables: Mapping[str, str] = {}
         self._spec = spec
         self._place = place

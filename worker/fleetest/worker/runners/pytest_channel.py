@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from datetime import datetime, timedelta
@@ -27,6 +28,8 @@ DESCRIPTOR_LOST: Final = 97
 
 _LINE_LIMIT_BYTES: Final = 64 << 20
 _READ_BYTES: Final = 1 << 18
+_LONGEST_PATH_BYTES: Final = 100  # with some to spare: 107 on Linux, 103 on macOS
+_EVERYBODY: Final = 0o666  # the session may be another user's; its directory keeps strangers out
 
 Message = Mapping[str, Any]
 
@@ -63,7 +66,8 @@ class Channel:
 
     def listen(self) -> None:
         self._listener.setblocking(False)  # noqa: FBT003 - the standard library's own signature
-        self._listener.bind(str(self._path))
+        _bind(self._listener, self._path)
+        self._path.chmod(_EVERYBODY)
         self._listener.listen()
         self._spawn(self._accept())
 
@@ -132,6 +136,18 @@ class Channel:
         return (
             message["event"] == "hello" and message.get("protocol") == PROTOCOL and message.get("token") == self._token
         )
+
+
+def _bind(listener: socket.socket, path: Path) -> None:
+    """Bind to a path of any length, where the kernel takes 107 bytes: by way of a descriptor of its directory."""
+    if len(os.fsencode(path)) <= _LONGEST_PATH_BYTES or not Path("/proc/self/fd").is_dir():
+        listener.bind(str(path))
+        return
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        listener.bind(f"/proc/self/fd/{directory}/{path.name}")
+    finally:
+        os.close(directory)
 
 
 class _Connection:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import secrets
 import shutil
 import signal
@@ -14,7 +15,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from fleetest.common.errors import DependencyUnavailable
 from fleetest.common.limits import MAX_RESULT_TEXT_BYTES
+from fleetest.common.regular_files import open_beneath
 from fleetest.common.results import CaseResult, PlannedCase
 from fleetest.worker.assignments import TaskSpec
 from fleetest.worker.ports import KILLED_THROUGH_PARENT, Environment, Process
@@ -31,6 +34,8 @@ _STACKS_WAIT_SECONDS: Final = 2.0
 _STACKS_POLL_SECONDS: Final = 0.05
 _LOST_AFTER_SECONDS: Final = 1.0
 _TAIL_BYTES: Final = 16 << 10
+_OPEN_DIRECTORY: Final = 0o777
+_OPEN_FILE: Final = 0o644
 # A real-time signal, because tests use the others themselves.
 _DUMP_SIGNAL: Final = (signal.SIGRTMAX - 4) if hasattr(signal, "SIGRTMAX") else signal.SIGUSR2
 _HASH_SEEDS: Final = (1 << 32) - 1
@@ -94,7 +99,8 @@ class Resident:
 
     Args:
         on_message: gets what the process says of cases.
-        on_gone: called once, when the process has ended and all that it said has been delivered.
+        on_gone: called once, when the process has ended and all that it said has been delivered; with its exit code, or
+            with the error that tells why nobody knows how it ended.
 
     Attributes:
         stopped: kind and reason, once pytest has said that it will run nothing more.
@@ -107,7 +113,7 @@ class Resident:
         key: Key,
         *,
         on_message: Callable[[Resident, Mapping[str, Any]], None],
-        on_gone: Callable[[Resident, int], None],
+        on_gone: Callable[[Resident, int | DependencyUnavailable], None],
     ) -> None:
         self.key = key
         self.collection = Collection()
@@ -132,7 +138,8 @@ class Resident:
             InvalidRequest, CapacityExceeded, DependencyUnavailable: as `Environment.start` does.
         """
         run_id, spec = self.key
-        self._directory = await asyncio.to_thread(_install, environment.channel_directory)
+        self._directory = await asyncio.to_thread(_install, environment.host_channel_directory)
+        seen = environment.channel_directory / self._directory.name  # as the process sees it
         token = secrets.token_hex(16)
         self._channel = Channel(
             self._directory / "s",
@@ -143,7 +150,8 @@ class Resident:
         )
         self._channel.listen()
         config = self._directory / "config.json"
-        config.write_text(json.dumps(self._config(environment, spec, token)), encoding="utf-8")
+        config.write_text(json.dumps(_config(environment, spec, seen, token)), encoding="utf-8")
+        config.chmod(_OPEN_FILE)
 
         def write(content: bytes) -> None:
             self._tail.write(content)
@@ -151,7 +159,7 @@ class Resident:
 
         try:
             self._process = await environment.start(
-                [environment.python, str(self._directory / "launch.py"), str(config)],
+                [environment.python, str(seen / "launch.py"), str(seen / config.name)],
                 env=_variables(run_id, spec),
                 cwd=environment.source / spec.working_directory,
                 output=write,
@@ -198,16 +206,15 @@ class Resident:
         """The stacks of its threads, as faulthandler writes them; empty when it cannot say."""
         if self._process is None:
             return ""
-        dump = self._directory / "stacks"
         self._process.interrupt(_DUMP_SIGNAL)
         deadline = asyncio.get_running_loop().time() + _STACKS_WAIT_SECONDS
         seen = ""
         while asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(_STACKS_POLL_SECONDS)
-            before, seen = seen, _read(dump)
+            before, seen = seen, await asyncio.to_thread(_read_stacks, self._directory)
             if seen and seen == before:
                 break
-        return seen[-MAX_RESULT_TEXT_BYTES // 2 :]
+        return seen
 
     async def end(self) -> None:
         """Let it tear down its fixtures and end, after the case that runs; end it when that takes too long."""
@@ -243,42 +250,54 @@ class Resident:
     async def _wait(self) -> None:
         assert self._process is not None
         assert self._channel is not None
-        exit_code = await self._process.wait()
+        ending: int | DependencyUnavailable
+        try:
+            ending = await self._process.wait()
+        except DependencyUnavailable as error:
+            ending = error
         if self._lost is not None:
             self._lost.cancel()
         await self._channel.drain(_DRAIN)
         await self._channel.close()
         await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
-        self._on_gone(self, exit_code)
+        self._on_gone(self, ending)
 
-    def _config(self, environment: Environment, spec: TaskSpec, token: str) -> Mapping[str, Any]:
-        # A cache of its own, so that `--lf` and its like select the same in every session of a run.
-        cache = ["-o", f"cache_dir={self._directory / 'cache'}"]
-        return {
-            "socket": str(self._directory / "s"),
-            "token": token,
-            "dump_file": str(self._directory / "stacks"),
-            "dump_signal": int(_DUMP_SIGNAL),
-            "workspace": str(environment.source),
-            "seed": spec.random_seed,
-            "own_hash_seed": "PYTHONHASHSEED" in spec.env,
-            "text_limit_bytes": MAX_RESULT_TEXT_BYTES,
-            "arguments": [*cache, *spec.command],
-        }
+
+def _config(environment: Environment, spec: TaskSpec, directory: Path, token: str) -> Mapping[str, Any]:
+    """What the session must know; `directory` is its own, as it sees it."""
+    # A cache of its own, so that `--lf` and its like select the same in every session of a run.
+    cache = ["-o", f"cache_dir={directory / 'cache'}"]
+    return {
+        "socket": str(directory / "s"),
+        "token": token,
+        "dump_file": str(directory / "stacks"),
+        "dump_signal": int(_DUMP_SIGNAL),
+        "workspace": str(environment.source),
+        "seed": spec.random_seed,
+        "own_hash_seed": "PYTHONHASHSEED" in spec.env,
+        "text_limit_bytes": MAX_RESULT_TEXT_BYTES,
+        "arguments": [*cache, *spec.command],
+    }
 
 
 def _install(channel_directory: Path) -> Path:
-    """Put the session's files where its interpreter sees them, in a directory of this process alone."""
+    """
+    Put the session's files where its interpreter sees them, in a directory of this process alone.
+
+    It runs as the environment's user, who may be another than ours, and writes there too.
+    """
     number = 0
     while True:
         directory = channel_directory / str(number)
         try:
             directory.mkdir()
+            directory.chmod(_OPEN_DIRECTORY)
             break
         except FileExistsError:
             number += 1
     for path in _FILES.glob("*.py"):
-        shutil.copyfile(path, directory / path.name)
+        (directory / path.name).write_bytes(path.read_bytes())
+        (directory / path.name).chmod(_OPEN_FILE)
     return directory
 
 
@@ -290,8 +309,12 @@ def _variables(run_id: str, spec: TaskSpec) -> Mapping[str, str]:
     return variables
 
 
-def _read(path: Path) -> str:
+def _read_stacks(directory: Path) -> str:
+    """The end of what the session wrote there, unless a test has put something else in its place."""
     try:
-        return path.read_text(encoding="utf-8", errors="backslashreplace")
+        descriptor = open_beneath(directory.parent, f"{directory.name}/stacks")
     except OSError:
         return ""
+    with os.fdopen(descriptor, "rb") as file:
+        file.seek(max(0, os.fstat(descriptor).st_size - MAX_RESULT_TEXT_BYTES // 2))
+        return file.read(MAX_RESULT_TEXT_BYTES // 2).decode(errors="backslashreplace")

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import structlog
 
-from fleetest.common.errors import FleetestError, InvalidRequest
+from fleetest.common.errors import DependencyUnavailable, FleetestError, InvalidRequest
 from fleetest.common.results import CaseResult, ResourceSample, ResourceUsage
 from fleetest.common.states import Outcome, Verdict
 from fleetest.worker.artifacts import collect_artifacts
@@ -245,8 +245,11 @@ class PytestSession:
     def _post_message(self, resident: Resident, message: Mapping[str, Any]) -> None:
         self._events.put_nowait(lambda: self._on_message(resident, message))
 
-    def _post_gone(self, resident: Resident, exit_code: int) -> None:
-        self._events.put_nowait(lambda: self._on_gone(resident, exit_code))
+    def _post_gone(self, resident: Resident, ending: int | DependencyUnavailable) -> None:
+        if isinstance(ending, DependencyUnavailable):
+            self._events.put_nowait(lambda: self._on_lost(resident, ending))
+        else:
+            self._events.put_nowait(lambda: self._on_gone(resident, ending))
 
     async def _on_message(self, resident: Resident, message: Mapping[str, Any]) -> None:
         if resident is not self._resident:
@@ -326,6 +329,14 @@ class PytestSession:
                 self._report(running, running.ended(Outcome.FAILED, message=reason, details=resident.tail()))
         elif self._attempts and resident.finished == 0:
             self._end_unstarted(self._attempts[0], resident, reason)
+
+    def _on_lost(self, resident: Resident, error: DependencyUnavailable) -> None:
+        """What became of the process is not known, so neither is what became of the case that ran."""
+        if resident is not self._resident:
+            return
+        self._lose_resident()
+        if self._attempts:
+            self._end(self._attempts[0], Verdict.ERRORED, str(error))
 
     def _end_unstarted(self, head: Attempt, resident: Resident, reason: str) -> None:
         collection = resident.collection

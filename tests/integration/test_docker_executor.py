@@ -1,0 +1,199 @@
+"""The docker executor on a real Engine: what tests see in a container, and what can go wrong with one."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from fleetest.common.tasks import Network, Resources
+from fleetest.v1 import types_pb2
+from fleetest.worker.executors.docker.executor import ContainerRules, DockerExecutor
+from fleetest.worker.executors.docker.ownership import Owner
+from fleetest.worker.executors.docker.sdk_engine import EngineAddress, SdkEngine
+from fleetest.worker.runners.command import CommandRunner
+from fleetest.worker.runners.pytest import PytestRunner
+from tests.support.worker_process import worker_process
+from tests.tools.local_worker import CopiedWorkspaces, DirectoryBlobs, make_spec, run_cases, suite
+from tests.unit.worker.scripted_master import ScriptedMaster, serving
+
+pytestmark = pytest.mark.timeout(180)
+
+MIB = 1 << 20
+
+
+@asynccontextmanager
+async def executor_on(engine, directory, **rules):
+    address = EngineAddress(url=engine.url)
+    connected = await SdkEngine.connect(address)
+    executor = DockerExecutor(
+        connected,
+        directory,
+        CopiedWorkspaces(),
+        worker_id="w1",
+        engine_url=address.url,
+        rules=ContainerRules(owner=Owner(uid=1000, gid=1000), **rules),
+    )
+    await executor.open()
+    try:
+        yield executor
+    finally:
+        await executor.close()
+        connected.close()
+
+
+@pytest.fixture
+async def executor(docker_engine, tmp_path):
+    async with executor_on(docker_engine, tmp_path / "worker", pids=200) as opened:
+        yield opened
+    assert not docker_engine.containers("label=fleetest.worker=w1")
+    assert not docker_engine.volumes()
+
+
+@asynccontextmanager
+async def session_of(executor, spec, blobs=Path("unused")):
+    runner = (CommandRunner if spec.type == "command" else PytestRunner)(DirectoryBlobs(blobs))
+    environment = await executor.prepare(spec, slot=0, secrets={}, output=lambda _: None)
+    try:
+        session = await runner.open(spec, environment)
+        try:
+            yield session
+        finally:
+            await session.close()
+    finally:
+        await environment.close()
+
+
+async def run_command(executor, spec):
+    async with session_of(executor, spec) as session:
+        return await run_cases(session, spec, [])
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return suite(tmp_path / "suite", test_sample="def test_it(): pass\n")
+
+
+@pytest.fixture
+def command(workspace, base_image):
+    def make(shell, **changes):
+        return make_spec(workspace, type="command", shell=shell, image=base_image, network=Network.NONE, **changes)
+
+    return make
+
+
+async def test_container_is_hardened_and_writable_where_it_should_be(executor, command):
+    spec = command(
+        """
+        set -e
+        test "$(id -u):$(id -g)" = 1000:1000
+        test "$(pwd)" = /workspace
+        test "$(grep -c '^Cap.*: 0000000000000000$' /proc/self/status | tr '\t' ' ')" = 0 || true
+        grep -q '^NoNewPrivs:.1$' /proc/self/status
+        ! touch /etc/evil 2>/dev/null
+        ! touch /fleetest/evil 2>/dev/null
+        touch new && touch test_sample.py && touch /tmp/x && touch "$HOME/x"
+        test "$(wc -l < /proc/net/route)" = 1
+        grep CapBnd /proc/self/status
+        """
+    )
+
+    _, reporter = await run_command(executor, spec)
+
+    assert reporter.outcomes() == {"unit": "passed"}, reporter.text
+    assert "0000000000000000" in reporter.text
+
+
+async def test_pytest_suite_ends_in_a_container_as_it_should(executor, tmp_path, python_image):
+    workspace = suite(
+        tmp_path / "suite",
+        test_sample="""
+            import pathlib
+
+            def test_passes(tmp_path):
+                pathlib.Path("left.txt").write_text("from the test")
+
+            def test_fails():
+                assert 1 == 2
+        """,
+    )
+    spec = make_spec(workspace, image=python_image, artifacts=("left.txt",))
+    cases = ["test_sample.py::test_passes", "test_sample.py::test_fails"]
+
+    async with session_of(executor, spec, tmp_path / "blobs") as session:
+        ended, reporter = await run_cases(session, spec, cases)
+
+    assert reporter.outcomes() == {"test_passes": "passed", "test_fails": "failed"}
+    assert [artifact.path for artifact in reporter.stored] == ["left.txt"]
+    assert ended.usage.cpu_time.total_seconds() > 0
+    assert ended.usage.peak_memory_bytes > MIB
+    assert not (workspace / "left.txt").exists()
+
+
+async def test_case_that_runs_when_memory_runs_out_fails(executor, tmp_path, python_image):
+    workspace = suite(
+        tmp_path / "suite",
+        test_sample="""
+            def test_before(): pass
+
+            def test_greedy():
+                bytearray(1 << 30)
+
+            def test_after(): pass
+        """,
+    )
+    spec = make_spec(workspace, image=python_image, limits=Resources(cpu_millis=1000, memory_bytes=128 * MIB))
+    cases = [f"test_sample.py::{name}" for name in ("test_before", "test_greedy", "test_after")]
+
+    async with session_of(executor, spec) as session:
+        _, reporter = await run_cases(session, spec, cases)
+
+    assert reporter.outcomes() == {"test_before": "passed", "test_greedy": "failed", "test_after": "passed"}
+    assert reporter.named("test_greedy").message.startswith("out of memory: ")
+
+
+async def test_worker_runs_tasks_in_containers_of_an_engine_that_answers(docker_engine, base_image, tmp_path):
+    master = ScriptedMaster()
+    async with serving(master) as address:
+        master.enqueue(type="command", shell="cat /etc/os-release; id -u; exit 3", image=base_image)
+        async with worker_process(tmp_path, address, FLEETEST_EXECUTORS="", **docker_engine.environment) as process:
+            ended = await master.ended()
+            process.send_signal(signal.SIGTERM)
+            _, said = await process.communicate()
+
+    assert ended.verdict == types_pb2.VERDICT_COMPLETED
+    assert [outcome for _, outcome in master.results()] == [types_pb2.OUTCOME_FAILED]
+    capabilities = master.registrations[0][0].capabilities
+    assert capabilities["executor.docker"] == "true"
+    assert capabilities["docker"] == docker_engine.docker("version", "--format", "{{.Server.Version}}")
+    output = b"".join(report.output.content for report in master.reports())
+    assert b"trixie" in output
+    assert b"\n1000\n" in output
+    assert not docker_engine.containers("label=fleetest.worker=w1")
+    assert not [line for line in said.splitlines() if b"Traceback" in line]
+
+
+async def test_worker_without_an_engine_offers_processes(tmp_path):
+    master = ScriptedMaster()
+    environment = {"FLEETEST_EXECUTORS": "", "DOCKER_HOST": f"unix://{tmp_path}/none.sock"}
+    async with serving(master) as address, worker_process(tmp_path, address, **environment):
+        await master.wanted(2)
+
+    assert "executor.docker" not in master.registrations[0][0].capabilities
+    assert master.registrations[0][0].capabilities["executor"] == "process"
+
+
+async def test_worker_that_must_have_an_engine_says_where_it_looked(tmp_path):
+    async with (
+        serving(ScriptedMaster()) as address,
+        worker_process(
+            tmp_path, address, FLEETEST_EXECUTORS="docker", DOCKER_HOST=f"unix://{tmp_path}/none.sock"
+        ) as process,
+    ):
+        _, said = await process.communicate()
+
+    assert process.returncode == 3
+    assert b"none.sock does not answer" in said
+    assert b"DOCKER_HOST" in said

@@ -1,0 +1,1 @@
+"""Runs tasks in hardened containers of a Docker Engine."""

@@ -1,0 +1,186 @@
+"""A container of ours, which outlives the processes that run in it one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import PurePath
+from typing import Final
+
+from fleetest.common.errors import CapacityExceeded, DependencyUnavailable, FleetestError, NotFound, WrongState
+from fleetest.worker.container_cgroup import ContainerCgroup, find_cgroup
+from fleetest.worker.executors.docker.container_process import ContainerProcess
+from fleetest.worker.executors.docker.engine import ContainerSpec, Engine, ExecSpec
+from fleetest.worker.executors.docker.exec_watch import ExecWatch
+
+__all__ = ["KEEPER", "Container", "keeper_user"]
+
+KEEPER: Final = ("/bin/sh", "-c", "exec sleep 2147483647")
+"""The main process: it waits, under the Engine's init, which collects orphans."""
+
+_KEEPER_PIDS: Final = 2
+_CLEAR_SECONDS: Final = 5.0
+_NOBODY: Final = 65534
+_KILL_ALL: Final = ("/bin/sh", "-c", "kill -s KILL -- -1")
+_WIPE: Final = ("/bin/sh", "-c", "cd /tmp && rm -rf -- * .[!.]* ..?*; cd /dev/shm && rm -rf -- * .[!.]* ..?*; true")
+
+
+def keeper_user(user: str) -> str:
+    """Who keeps the container running: another than its processes' user, so that they cannot end it."""
+    number = _NOBODY if user.partition(":")[0] != str(_NOBODY) else _NOBODY - 1
+    return f"{number}:{number}"
+
+
+class Container:
+    """
+    One process (with all that it starts) at a time.
+
+    Args:
+        name: unique on the Engine.
+        spec: its main process is `KEEPER`, as `keeper_user`.
+        user: `uid:gid` of the processes.
+        env: of every process; may hold secrets.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        watch: ExecWatch,
+        *,
+        name: str,
+        spec: ContainerSpec,
+        user: str,
+        env: Mapping[str, str],
+    ) -> None:
+        self.name = name
+        self.spec = spec
+        self._engine = engine
+        self._watch = watch
+        self._user = user
+        self._env = env
+        self._id = ""
+        self._cgroup: ContainerCgroup | None = None
+        self._suspect = False
+        self._process: ContainerProcess | None = None
+
+    @property
+    def id(self) -> str:
+        """Of the Engine; empty before it is there."""
+        return self._id
+
+    @property
+    def cgroup(self) -> ContainerCgroup | None:
+        """Where it can be seen what it uses."""
+        return self._cgroup
+
+    @property
+    def memory_limit_bytes(self) -> int:
+        return self.spec.memory_bytes
+
+    async def open(self) -> None:
+        """Create and start it. Raises what `Engine.create` and `Engine.start` do."""
+        self._id = await self._engine.create(self.name, self.spec)
+        await self._engine.start(self._id)
+        await self._find_cgroup()
+
+    async def close(self) -> None:
+        """Remove it, with all that runs in it."""
+        if self._process is not None:
+            self._process.abandon()
+        await self._engine.remove(self._id or self.name)
+        self._watch.forget(self._id)
+
+    async def run(
+        self, argv: Sequence[str], *, env: Mapping[str, str], cwd: PurePath, output: Callable[[bytes], None]
+    ) -> ContainerProcess:
+        """
+        Start a process; see `Environment.start`.
+
+        A container that was lost, or that has no room for a process any more, is started anew first.
+        """
+        if self._suspect:
+            await self.revive()
+        variables = {**self._env, **env}
+        try:
+            self._process = await ContainerProcess.start(self, argv, env=variables, cwd=cwd, output=output)
+        except (NotFound, WrongState, CapacityExceeded):
+            await self.revive()
+            self._process = await ContainerProcess.start(self, argv, env=variables, cwd=cwd, output=output)
+        return self._process
+
+    async def clear(self) -> None:
+        """End all that still runs in it, except for its keeper."""
+        if self._cgroup is not None and 0 < self._cgroup.read().pids <= _KEEPER_PIDS:
+            return
+        if not await self._do(_KILL_ALL):
+            await self.revive()
+
+    async def wipe(self) -> None:
+        """End all that still runs, and empty its file systems in memory."""
+        await self.clear()
+        if not await self._do(_WIPE):
+            await self.revive()
+
+    async def revive(self) -> None:
+        """
+        Start it anew, with empty file systems in memory; make it anew when the Engine has lost it.
+
+        Raises:
+            DependencyUnavailable: the Engine does not answer.
+        """
+        self._suspect = True
+        try:
+            await self._engine.restart(self._id)
+        except NotFound:
+            await self.open()
+        else:
+            await self._find_cgroup()
+        self._suspect = False
+
+    def lose(self) -> None:
+        """The Engine went away: what runs in it, and whether it still does, is not known."""
+        self._suspect = True
+
+    async def signal(self, signal_number: int, pid: int) -> bool:
+        """Send a signal to a process as the container counts it, or minus a group; false when that could not be."""
+        return await self._do(("/bin/sh", "-c", f"kill -s {_signal_name(signal_number)} -- {pid}"))
+
+    async def create_exec(self, argv: Sequence[str], env: Mapping[str, str]) -> str:
+        return await self._engine.create_exec(self._id, ExecSpec(argv=tuple(argv), user=self._user, env=env))
+
+    @property
+    def engine(self) -> Engine:
+        return self._engine
+
+    @property
+    def watch(self) -> ExecWatch:
+        return self._watch
+
+    async def _do(self, argv: Sequence[str]) -> bool:
+        """Run something of our own to its end; false when there is no room for it."""
+        with contextlib.suppress(NotFound, WrongState, DependencyUnavailable, CapacityExceeded, TimeoutError):
+            exec_id = await self.create_exec(argv, {})
+            ended = self._watch.expect(exec_id)
+            try:
+                await self._engine.start_exec_detached(exec_id)
+                async with asyncio.timeout(_CLEAR_SECONDS):
+                    await ended
+            finally:
+                ended.cancel()
+            return True
+        return False
+
+    async def _find_cgroup(self) -> None:
+        with contextlib.suppress(FleetestError):
+            state = await self._engine.state(self._id)
+            self._cgroup = find_cgroup(self._id, state.pid) if state.pid else None
+
+
+def _signal_name(number: int) -> str:
+    """As `kill -s` takes it: shells know real-time signals by number only."""
+    try:
+        return signal.Signals(number).name.removeprefix("SIG")
+    except ValueError:
+        return str(number)

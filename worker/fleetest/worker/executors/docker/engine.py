@@ -1,0 +1,248 @@
+"""The port to a container engine, and the values in which it is spoken with."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+from fleetest.common.tasks import Network
+
+__all__ = [
+    "ContainerSpec",
+    "ContainerState",
+    "Engine",
+    "EngineEvent",
+    "EventKind",
+    "EventStream",
+    "ExecSpec",
+    "ExecStream",
+    "Mount",
+    "MountKind",
+    "VolumeSpec",
+]
+
+
+class MountKind(StrEnum):
+    """Where a mount's files come from."""
+
+    BIND = "bind"
+    VOLUME = "volume"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    """
+    Args:
+        source: a directory of the Engine's machine, or a volume's name.
+        target: where the container sees it.
+    """
+
+    kind: MountKind
+    source: str
+    target: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerSpec:
+    """
+    All that makes a difference between two containers. Every container is hardened; what is here is what varies.
+
+    Args:
+        image: its id, or a name.
+        argv: the main process, run instead of the image's own entry point and command.
+        user: `uid:gid` of the main process.
+        cpu_millis: at most, 0 means no limit.
+        memory_bytes: at most, swap included; 0 means no limit.
+        pids: how many processes and threads at most.
+        tmp_bytes: size of the file system in memory that is its `/tmp`.
+        writable_root: whether its image's files can be changed in it, as a setup must.
+        env: public variables of every process in it. Never a secret: anybody who sees the container sees them.
+    """
+
+    image: str
+    argv: tuple[str, ...]
+    user: str
+    network: Network
+    pids: int
+    tmp_bytes: int
+    cpu_millis: int = 0
+    memory_bytes: int = 0
+    mounts: tuple[Mount, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+    writable_root: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeSpec:
+    """
+    Args:
+        options: of the local driver; none means a directory that the Engine keeps.
+    """
+
+    name: str
+    options: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecSpec:
+    """
+    One more process in a running container.
+
+    Args:
+        env: may hold secrets: it is kept only as long as the process runs.
+    """
+
+    argv: tuple[str, ...]
+    user: str
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerState:
+    """
+    Args:
+        pid: of its main process, as the Engine's machine counts them; 0 when it does not run.
+    """
+
+    running: bool
+    pid: int
+
+
+class EventKind(StrEnum):
+    """What the Engine tells of containers, as far as it is listened to."""
+
+    EXEC_ENDED = "exec_die"
+    CONTAINER_ENDED = "die"
+    OUT_OF_MEMORY = "oom"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineEvent:
+    """
+    Args:
+        exec_id: of the process that ended, for `EXEC_ENDED`.
+        exit_code: 128 and the signal's number when a signal ended it.
+    """
+
+    kind: EventKind
+    container_id: str
+    exec_id: str = ""
+    exit_code: int = 0
+
+
+class ExecStream(Protocol):
+    """The output of a process, while it is read."""
+
+    def close(self) -> None:
+        """Read no more of it. Idempotent."""
+
+
+class EventStream(Protocol):
+    """What the Engine tells, while it is listened to."""
+
+    def __aiter__(self) -> AsyncIterator[EngineEvent]:
+        """Ends when the Engine goes away, or the connection to it."""
+
+    def close(self) -> None:
+        """Listen no more. Idempotent."""
+
+
+class Engine(Protocol):
+    """
+    A container engine.
+
+    Every method may raise DependencyUnavailable: the Engine does not answer, or cannot do what it should; and
+    CapacityExceeded: its disk is full. Removing what is gone already is no error.
+    """
+
+    async def version(self) -> str: ...
+
+    async def image_id(self, image: str) -> str:
+        """
+        Raises:
+            NotFound: it is not on the Engine's machine.
+        """
+
+    async def pull(self, image: str) -> None:
+        """
+        Bring an image from its registry.
+
+        Raises:
+            InvalidRequest: there is no such image.
+            Forbidden: the registry refuses.
+        """
+
+    async def create(self, name: str, spec: ContainerSpec) -> str:
+        """Make a container, which does not run yet; answers its id."""
+
+    async def start(self, container_id: str) -> None:
+        """
+        Raises:
+            InvalidRequest: the image has nothing to start it with.
+            MountFailed: a volume cannot be mounted.
+        """
+
+    async def restart(self, container_id: str) -> None:
+        """
+        End all of its processes at once, and start it anew. What is mounted keeps its files, `/tmp` does not.
+
+        Raises:
+            NotFound
+        """
+
+    async def state(self, container_id: str) -> ContainerState:
+        """
+        Raises:
+            NotFound
+        """
+
+    async def remove(self, container: str) -> None:
+        """End a container, by id or name, and remove it."""
+
+    async def containers(self, label: str) -> Sequence[str]:
+        """The names of all that carry the `key=value`."""
+
+    async def create_volume(self, spec: VolumeSpec) -> Path:
+        """Answers where the Engine's machine mounts it, while a container uses it."""
+
+    async def remove_volume(self, name: str) -> None: ...
+
+    async def volumes(self, label: str) -> Sequence[str]:
+        """The names of all that carry the `key=value`."""
+
+    async def create_exec(self, container_id: str, spec: ExecSpec) -> str:
+        """
+        Raises:
+            NotFound, WrongState: the container is gone, or does not run.
+        """
+
+    async def start_exec(
+        self, exec_id: str, *, output: Callable[[bytes], None], ended: Callable[[], None]
+    ) -> ExecStream:
+        """
+        Start the process. `output` gets its standard output and error, interleaved, as they come; `ended` is called
+        after the last.
+
+        What it writes waits until `output` has taken it. A process that could not be started may be told of by
+        `output` alone.
+        """
+
+    async def start_exec_detached(self, exec_id: str) -> None:
+        """Start the process; nobody reads what it writes."""
+
+    async def exec_exit_code(self, exec_id: str) -> int | None:
+        """
+        `None` while it runs.
+
+        Raises:
+            NotFound
+        """
+
+    async def events(self, label: str) -> EventStream:
+        """What happens to containers that carry the `key=value`, from now on."""

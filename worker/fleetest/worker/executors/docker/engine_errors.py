@@ -1,0 +1,90 @@
+"""What a Docker Engine says that went wrong, in Fleetest's words."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from fleetest.common.errors import (
+    CapacityExceeded,
+    DependencyUnavailable,
+    FleetestError,
+    Forbidden,
+    InvalidRequest,
+    NotFound,
+    WrongState,
+)
+
+__all__ = ["MountFailed", "engine_error", "engine_gone", "image_error"]
+
+_NOT_FOUND: Final = 404
+_CONFLICT: Final = 409
+_REFUSED: Final = re.compile(
+    r"unauthorized|authentication required|no basic auth|denied|forbidden|\b401\b|\b403\b", re.IGNORECASE
+)
+_ABSENT: Final = re.compile(
+    r"manifest unknown|manifest for .* not found|name unknown|repository .*not found|does not exist or no pull access|"
+    r"pull access denied|invalid reference format|no such image|\b404\b",
+    re.IGNORECASE,
+)
+_FULL: Final = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
+_MOUNT: Final = re.compile(r"error while mounting volume|failed to mount local volume", re.IGNORECASE)
+_NO_SHELL: Final = re.compile(r'exec: "?/bin/sh"?: (stat|no such file)|"/bin/sh": .*no such file', re.IGNORECASE)
+
+
+class MountFailed(DependencyUnavailable):
+    """A volume could not be mounted, or not be seen."""
+
+
+def engine_error(status: int | None, said: str, *, doing: str) -> FleetestError:
+    """
+    The error for an answer of the Engine.
+
+    Args:
+        status: of HTTP, if there was an answer.
+        said: the Engine's own explanation.
+        doing: what it was asked, as in "the Engine could not ...".
+    """
+    text = f"the Docker Engine could not {doing}: {said.strip()}"
+    if _FULL.search(said):
+        return CapacityExceeded(text, hint="The disk of the Engine, or of the worker, is full: free some space.")
+    if _NO_SHELL.search(said):
+        return InvalidRequest(
+            f"the image has no /bin/sh: {said.strip()}",
+            hint="Tasks in containers are started through a shell; use an image that has one.",
+        )
+    if _MOUNT.search(said):
+        return MountFailed(text)
+    if status == _NOT_FOUND:
+        return NotFound(text)
+    if status == _CONFLICT:
+        return WrongState(text)
+    return DependencyUnavailable(text)
+
+
+def image_error(image: str, status: int | None, said: str) -> FleetestError:
+    """The error for an image that could not be pulled; arguments as for `engine_error`."""
+    said = said.strip()
+    if _FULL.search(said):
+        return engine_error(status, said, doing=f"pull the image {image}")
+    if _ABSENT.search(said):
+        return InvalidRequest(
+            f"there is no image {image}: {said}",
+            hint="Look at its name and tag. For a private one the worker needs credentials: `docker login` there.",
+        )
+    if _REFUSED.search(said):
+        return Forbidden(
+            f"the registry refuses the image {image}: {said}",
+            hint="Give the worker credentials: `docker login` there, or DOCKER_CONFIG with a config.json.",
+        )
+    return DependencyUnavailable(
+        f"the image {image} could not be pulled: {said}", hint="Its registry does not answer the worker's Engine."
+    )
+
+
+def engine_gone(address: str, error: BaseException) -> DependencyUnavailable:
+    """The Engine does not answer."""
+    return DependencyUnavailable(
+        f"the Docker Engine at {address} does not answer: {error}",
+        hint="Start it, or name another with DOCKER_HOST.",
+    )

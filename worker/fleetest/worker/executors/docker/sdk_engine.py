@@ -1,0 +1,373 @@
+"""The `Engine` port over the Docker SDK; nothing else imports it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import struct
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import docker
+import docker.errors
+import docker.tls
+import docker.types
+import docker.utils
+import requests.exceptions
+import urllib3.exceptions
+
+from fleetest.common.errors import InvalidRequest, NotFound
+from fleetest.common.threads import in_thread
+from fleetest.worker.executors.docker.engine import (
+    ContainerSpec,
+    ContainerState,
+    EngineEvent,
+    EventKind,
+    ExecSpec,
+    Mount,
+    MountKind,
+    VolumeSpec,
+)
+from fleetest.worker.executors.docker.engine_errors import engine_error, engine_gone, image_error
+
+__all__ = ["EngineAddress", "SdkEngine"]
+
+_ANSWER_SECONDS: Final = 120
+_CONNECT_SECONDS: Final = 5
+_CONNECTIONS: Final = 64
+_CHUNK_BYTES: Final = 1 << 16
+_UNREAD_CHUNKS: Final = 16
+_GONE: Final = (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineAddress:
+    """
+    Args:
+        url: `unix://...` or `tcp://...`.
+        certificates: a directory with ca.pem, cert.pem and key.pem; absent means no TLS.
+        verify: whether the Engine's certificate must be signed by ca.pem.
+    """
+
+    url: str
+    certificates: Path | None = None
+    verify: bool = False
+
+    def tls(self) -> docker.tls.TLSConfig | None:
+        """
+        Raises:
+            InvalidRequest: a file is missing.
+        """
+        if self.certificates is None:
+            return None
+        folder = self.certificates
+        try:
+            return docker.tls.TLSConfig(
+                client_cert=(str(folder / "cert.pem"), str(folder / "key.pem")),
+                ca_cert=str(folder / "ca.pem"),
+                verify=self.verify,
+            )
+        except docker.errors.TLSParameterError as error:
+            raise InvalidRequest(
+                f"DOCKER_CERT_PATH: {folder} lacks ca.pem, cert.pem or key.pem",
+                hint="It must hold all three, as `docker --tlsverify` wants them.",
+            ) from error
+
+
+class SdkEngine:
+    """
+    Fulfils `Engine`; see there. Calls run in threads.
+
+    Registry credentials come from Docker's own config.json (DOCKER_CONFIG), as the SDK reads it.
+    """
+
+    def __init__(self, client: docker.APIClient, address: EngineAddress) -> None:
+        self.address = address
+        self._client = client
+
+    @classmethod
+    async def connect(cls, address: EngineAddress) -> SdkEngine:
+        """
+        Raises:
+            DependencyUnavailable: nothing answers there.
+            InvalidRequest: the address, or what belongs to it, is wrong.
+        """
+        return cls(await in_thread(_connect, address), address)
+
+    def close(self) -> None:
+        self._client.close()
+
+    async def version(self) -> str:
+        with self._errors("tell its version"):
+            return str((await in_thread(self._client.version))["Version"])
+
+    # -- images
+
+    async def image_id(self, image: str) -> str:
+        with self._errors(f"look at the image {image}"):
+            return str((await in_thread(self._client.inspect_image, image))["Id"])
+
+    async def pull(self, image: str) -> None:
+        try:
+            await in_thread(self._pull, image)
+        except docker.errors.APIError as error:
+            raise image_error(image, error.status_code, str(error.explanation or error)) from error
+        except docker.errors.DockerException as error:
+            raise image_error(image, None, str(error)) from error
+        except _GONE as error:
+            raise engine_gone(self.address.url, error) from error
+
+    def _pull(self, image: str) -> None:
+        repository, tag = docker.utils.parse_repository_tag(image)
+        for line in self._client.pull(repository, tag=tag or "latest", stream=True, decode=True):
+            if "error" in line:
+                raise image_error(image, None, str(line["error"]))
+
+    # -- containers
+
+    async def create(self, name: str, spec: ContainerSpec) -> str:
+        with self._errors(f"create a container of {spec.image}"):
+            return await in_thread(self._create, name, spec)
+
+    def _create(self, name: str, spec: ContainerSpec) -> str:
+        client = self._client
+        memory_bytes = spec.memory_bytes or None
+        config = client.create_host_config(
+            read_only=not spec.writable_root,
+            cap_drop=["ALL"],
+            security_opt=["no-new-privileges"],
+            init=True,
+            network_mode=spec.network.value,
+            tmpfs={"/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={spec.tmp_bytes}"},  # noqa: S108 - the container's
+            mem_limit=memory_bytes,
+            memswap_limit=memory_bytes,
+            nano_cpus=spec.cpu_millis * 1_000_000 or None,
+            pids_limit=spec.pids,
+            ulimits=[docker.types.Ulimit(name="core", soft=0, hard=0)],
+            restart_policy={"Name": "no"},
+            log_config=docker.types.LogConfig(type="none"),
+            mounts=[_mount(mount) for mount in spec.mounts],
+        )
+        created = client.create_container(
+            spec.image,
+            entrypoint=list(spec.argv),
+            command=[],
+            name=name,
+            user=spec.user,
+            working_dir="/",
+            environment=dict(spec.env),
+            labels=dict(spec.labels),
+            healthcheck={"test": ["NONE"]},
+            host_config=config,
+            use_config_proxy=False,
+        )
+        return str(created["Id"])
+
+    async def start(self, container_id: str) -> None:
+        with self._errors("start a container"):
+            await in_thread(self._client.start, container_id)
+
+    async def restart(self, container_id: str) -> None:
+        with self._errors("start a container anew"):
+            await in_thread(self._client.restart, container_id, timeout=0)
+
+    async def state(self, container_id: str) -> ContainerState:
+        with self._errors("look at a container"):
+            state = (await in_thread(self._client.inspect_container, container_id))["State"]
+        return ContainerState(running=bool(state["Running"]), pid=int(state["Pid"]))
+
+    async def remove(self, container: str) -> None:
+        with contextlib.suppress(NotFound), self._errors("remove a container"):
+            await in_thread(self._client.remove_container, container, force=True, v=True)
+
+    async def containers(self, label: str) -> Sequence[str]:
+        with self._errors("list containers"):
+            found = await in_thread(self._client.containers, all=True, filters={"label": label})
+        return [str(container["Names"][0]).removeprefix("/") for container in found]
+
+    # -- volumes
+
+    async def create_volume(self, spec: VolumeSpec) -> Path:
+        with self._errors(f"create the volume {spec.name}"):
+            volume = await in_thread(
+                self._client.create_volume,
+                spec.name,
+                driver="local",
+                driver_opts=dict(spec.options),
+                labels=dict(spec.labels),
+            )
+        return Path(volume["Mountpoint"])
+
+    async def remove_volume(self, name: str) -> None:
+        with contextlib.suppress(NotFound), self._errors(f"remove the volume {name}"):
+            await in_thread(self._client.remove_volume, name, force=True)
+
+    async def volumes(self, label: str) -> Sequence[str]:
+        with self._errors("list volumes"):
+            found = await in_thread(self._client.volumes, filters={"label": label})
+        return [str(volume["Name"]) for volume in found["Volumes"] or ()]
+
+    # -- processes
+
+    async def create_exec(self, container_id: str, spec: ExecSpec) -> str:
+        with self._errors("start a process"):
+            created = await in_thread(
+                self._client.exec_create, container_id, list(spec.argv), user=spec.user, environment=dict(spec.env)
+            )
+        return str(created["Id"])
+
+    async def start_exec(
+        self, exec_id: str, *, output: Callable[[bytes], None], ended: Callable[[], None]
+    ) -> _OutputReader:
+        with self._errors("start a process"):
+            connection = await in_thread(self._client.exec_start, exec_id, socket=True)
+        reader = _OutputReader(connection, output, ended)
+        reader.start()
+        return reader
+
+    async def start_exec_detached(self, exec_id: str) -> None:
+        with self._errors("start a process"):
+            await in_thread(self._client.exec_start, exec_id, detach=True)
+
+    async def exec_exit_code(self, exec_id: str) -> int | None:
+        with self._errors("look at a process"):
+            found = await in_thread(self._client.exec_inspect, exec_id)
+        return None if found["Running"] or found["ExitCode"] is None else int(found["ExitCode"])
+
+    async def events(self, label: str) -> _EventReader:
+        filters = {"type": "container", "label": label, "event": [kind.value for kind in EventKind]}
+        with self._errors("tell its events"):
+            stream = await in_thread(self._client.events, decode=True, filters=filters)
+        reader = _EventReader(stream)
+        reader.start()
+        return reader
+
+    @contextmanager
+    def _errors(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except docker.errors.APIError as error:  # is an OSError too
+            raise engine_error(error.status_code, str(error.explanation or error), doing=doing) from error
+        except docker.errors.DockerException as error:
+            raise engine_error(None, str(error), doing=doing) from error
+        except _GONE as error:
+            raise engine_gone(self.address.url, error) from error
+
+
+def _connect(address: EngineAddress) -> docker.APIClient:
+    tls = address.tls()
+    try:
+        probe = docker.APIClient(base_url=address.url, tls=tls or False, timeout=_CONNECT_SECONDS, version="auto")
+        version = probe.api_version
+        probe.close()
+        return docker.APIClient(
+            base_url=address.url,
+            tls=tls or False,
+            timeout=_ANSWER_SECONDS,
+            version=version,
+            max_pool_size=_CONNECTIONS,
+        )
+    except (docker.errors.DockerException, *_GONE) as error:
+        raise engine_gone(address.url, error) from error
+    except ValueError as error:
+        raise InvalidRequest(f"DOCKER_HOST: {address.url!r} is no address of a Docker Engine: {error}") from error
+
+
+def _mount(mount: Mount) -> docker.types.Mount:
+    return docker.types.Mount(
+        target=mount.target,
+        source=mount.source,
+        type=mount.kind.value,
+        read_only=mount.read_only,
+        no_copy=mount.kind is MountKind.VOLUME,
+    )
+
+
+class _OutputReader(threading.Thread):
+    """Reads the frames of a process's output, and hands them to the event loop; see "attach" in the Engine's API."""
+
+    def __init__(self, connection: Any, output: Callable[[bytes], None], ended: Callable[[], None]) -> None:
+        super().__init__(name="container-output", daemon=True)
+        self._connection = connection
+        # What came together with the answer's header lies in this buffer, not in the connection.
+        self._buffer = connection._response.raw._fp.fp  # noqa: SLF001 - the SDK offers no other way
+        self._loop = asyncio.get_running_loop()
+        self._output = output
+        self._ended = ended
+        self._room = threading.Semaphore(_UNREAD_CHUNKS)
+        connection._sock.settimeout(None)  # noqa: SLF001 - as above
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError, AttributeError):
+            self._connection._sock.shutdown(2)  # noqa: SLF001 - as above
+
+    def run(self) -> None:
+        try:
+            for chunk in self._chunks():
+                self._room.acquire()
+                self._loop.call_soon_threadsafe(self._take, chunk)
+        except (OSError, ValueError, urllib3.exceptions.HTTPError):
+            pass  # the Engine went away; that is learnt from its events
+        except RuntimeError:
+            return  # so did the loop
+        finally:
+            with contextlib.suppress(Exception):
+                self._connection._response.close()  # noqa: SLF001 - as above
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._ended)
+
+    def _take(self, chunk: bytes) -> None:
+        self._room.release()
+        self._output(chunk)
+
+    def _chunks(self) -> Iterator[bytes]:
+        while len(header := self._buffer.read(8)) == 8:  # noqa: PLR2004 - as the protocol has it
+            (left,) = struct.unpack(">xxxxL", header)
+            while left and (chunk := self._buffer.read1(min(left, _CHUNK_BYTES))):
+                left -= len(chunk)
+                yield chunk
+
+
+class _EventReader(threading.Thread):
+    """Fulfils `EventStream`; one iteration."""
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__(name="container-events", daemon=True)
+        self._stream = stream
+        self._loop = asyncio.get_running_loop()
+        self._events: asyncio.Queue[EngineEvent | None] = asyncio.Queue()
+
+    def close(self) -> None:
+        with contextlib.suppress(Exception):
+            self._stream.close()
+
+    def run(self) -> None:
+        try:
+            for said in self._stream:
+                if event := _event(said):
+                    self._loop.call_soon_threadsafe(self._events.put_nowait, event)
+        except Exception:  # noqa: BLE001, S110 - whatever it was, nothing more will come
+            pass
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._events.put_nowait, None)
+
+    async def __aiter__(self) -> AsyncIterator[EngineEvent]:
+        while (event := await self._events.get()) is not None:
+            yield event
+
+
+def _event(said: Any) -> EngineEvent | None:
+    try:
+        attributes = said["Actor"]["Attributes"]
+        return EngineEvent(
+            kind=EventKind(said["Action"]),
+            container_id=said["Actor"]["ID"],
+            exec_id=attributes.get("execID", ""),
+            exit_code=int(attributes.get("exitCode", 0)),
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
