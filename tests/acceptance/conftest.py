@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -21,10 +18,9 @@ import pytest
 
 from fleetest.client import Client, Run
 from fleetest.common.cluster_file import ClusterFile
-from fleetest.common.errors import DependencyUnavailable
 from fleetest.common.results import CaseResult
 from fleetest.common.states import RunState
-from fleetest.master.queue.embedded_redis import EmbeddedRedis
+from tests.support.masters import CLIENT_TOKEN, Masters
 
 FLEETEST = str(Path(sys.executable).with_name("fleetest"))
 
@@ -159,10 +155,14 @@ def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster
 def cluster(shared_cluster: Cluster) -> Iterator[Cluster]:
     """The shared cluster; what a test leaves running does not keep the next one waiting."""
     yield shared_cluster
-    with shared_cluster.client() as client:
+    leave_nothing_running(shared_cluster)
+
+
+def leave_nothing_running(cluster: Cluster) -> None:
+    with cluster.client() as client:
         for run in client.list_runs(state=RunState.RUNNING):
             client.cancel(run.run_id, grace=timedelta())
-            shared_cluster.ended(run.run_id)
+            cluster.ended(run.run_id)
 
 
 @pytest.fixture
@@ -173,61 +173,53 @@ def own_cluster(tmp_path: Path) -> Iterator[Cluster]:
     assert running.fleetest("down").returncode == 0
 
 
-@pytest.fixture
-async def lone_master(tmp_path: Path) -> AsyncIterator[Cluster]:
-    """A master without any worker."""
-    directory, token = tmp_path / "data", "token"
-    directory.mkdir()
-    environment = clean_environment() | {"FLEETEST_DATA_DIR": str(directory), "NO_COLOR": "1"}
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    tokens = {"FLEETEST_TOKEN": token, "FLEETEST_JOIN_TOKEN": token}
-    async with EmbeddedRedis(tmp_path / "redis") as redis:
-        own = {"FLEETEST_LISTEN_ADDRESS": address, "FLEETEST_REDIS_URL": redis.url, **tokens}
-        with (tmp_path / "master.log").open("wb") as log:
-            master = await asyncio.create_subprocess_exec(
-                FLEETEST, "master", env=environment | own, stdout=log, stderr=log
-            )
-        try:
-            ClusterFile(address=address, token=token, pid=master.pid, version="", started_at="").write(directory)
-            running = Cluster(directory, environment | {"FLEETEST_MASTER": address, "FLEETEST_TOKEN": token})
-            with running.client() as client:
-                until(lambda: _answers(client), what="the master serves")
-            yield running
-        finally:
-            master.terminate()
-            await master.wait()
+def both_serving(masters: Masters) -> Masters:
+    """Masters `a` and `b` serve; no worker yet."""
+    masters.redis.start()
+    masters.start("a")
+    masters.start("b")
+    masters.until_serving("a", "b")
+    return masters
 
 
-def _answers(client: Client) -> bool:
-    with contextlib.suppress(DependencyUnavailable):
-        client.server_info()
-        return True
-    return False
+@pytest.fixture(scope="session")
+def shared_masters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Masters]:
+    """Tests ask for `apart`, and give it workers of their own."""
+    with Masters(tmp_path_factory.mktemp("masters"), clean_environment()) as masters:
+        yield both_serving(masters)
 
 
 @pytest.fixture
-def start_worker(lone_master: Cluster, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    """Starts workers of the lone master, one slot each: `start_worker("name", "--label", "colour=blue")`."""
-    started: list[subprocess.Popen[bytes]] = []
+def own_masters(tmp_path: Path) -> Iterator[Masters]:
+    """Two masters for one test alone, which may kill them."""
+    with Masters(tmp_path / "masters", clean_environment()) as masters:
+        yield both_serving(masters)
 
-    def start(name: str, *options: str, before: Sequence[str] = ()) -> subprocess.Popen[bytes]:
-        with (tmp_path / f"{name}.log").open("wb") as log:
-            worker = subprocess.Popen(
-                [*before, FLEETEST, "worker", "--id", name, "--slots", "1", *options],
-                env={**lone_master.environment, "FLEETEST_DATA_DIR": str(tmp_path / name)},
-                stdout=log,
-                stderr=log,
-            )
-        started.append(worker)
-        return worker
+
+@pytest.fixture
+def apart(shared_masters: Masters) -> Iterator[Cluster]:
+    """A cluster whose clients are served by one master, and whose workers, when there are any, by another."""
+    directory = shared_masters.directory
+    ClusterFile(address=shared_masters.address("a"), token=CLIENT_TOKEN, pid=0, version="", started_at="").write(
+        directory
+    )
+    cluster = Cluster(directory, shared_masters.client_environment("a"))
+    yield cluster
+    leave_nothing_running(cluster)
+
+
+@pytest.fixture
+def start_worker(shared_masters: Masters) -> Iterator[Callable[..., None]]:
+    """Starts workers at the other master, one slot each: `start_worker("name", "--label", "colour=blue")`."""
+    started: list[str] = []
+
+    def start(name: str, *options: str, before: Sequence[str] = ()) -> None:
+        started.append(name)
+        shared_masters.start_worker(name, ["b"], *options, before=before)
 
     yield start
-    for worker in started:
-        worker.terminate()
-    for worker in started:
-        worker.wait(timeout=30)
+    for name in started:
+        shared_masters.stop(name)
 
 
 @pytest.fixture

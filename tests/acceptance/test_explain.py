@@ -16,8 +16,8 @@ BLUE = "version: 1\nname: s\ntasks: {t: {run: 'true', requires: {capabilities: {
 
 
 @pytest.fixture
-def client(lone_master):
-    with lone_master.client(project="explained") as client:
+def client(apart):
+    with apart.client(project="explained") as client:
         yield client
 
 
@@ -40,9 +40,9 @@ def reason(client, until):
 
 
 @pytest.fixture
-def passes(lone_master):
+def passes(apart):
     def check(run_id):
-        assert lone_master.ended(run_id).state is RunState.PASSED
+        assert apart.ended(run_id).state is RunState.PASSED
 
     return check
 
@@ -112,8 +112,8 @@ def test_workers_busy_and_behind_others(client, reason, passes, start_worker, ho
     passes(second)
 
 
-def test_workers_draining(client, reason, passes, start_worker, holder):
-    worker = start_worker("going")
+def test_workers_draining(client, reason, passes, start_worker, shared_masters, holder):
+    start_worker("going")
     held, gate = holder()
     run_id = client.submit(PLAIN).run_id
     client.drain("going")
@@ -126,10 +126,10 @@ def test_workers_draining(client, reason, passes, start_worker, holder):
     passes(held)
     passes(run_id)
     assert [case.worker_id for case in client.cases(run_id)] == ["coming"]
-    assert worker.poll() is None
+    assert shared_masters.process("going").is_running()
 
 
-def test_waits_for_task_and_ended(client, reason, lone_master, start_worker, tmp_path):
+def test_waits_for_task_and_ended(client, reason, apart, start_worker, tmp_path):
     start_worker("only")
     gate = tmp_path / "gate"
     suite = f"""
@@ -144,11 +144,11 @@ tasks:
 
     gate.touch()
 
-    assert lone_master.ended(run_id).state is RunState.PASSED
+    assert apart.ended(run_id).state is RunState.PASSED
     assert reason(run_id, ReasonKind.ENDED).message == "it has ended: passed"
 
 
-def test_stopping(client, reason, lone_master, start_worker, tmp_path, until):
+def test_stopping(client, reason, apart, start_worker, tmp_path, until):
     start_worker("only")
     began, gate = tmp_path / "began", tmp_path / "gate"
     command = f"trap : TERM; touch {began}; until test -e {gate}; do sleep 0.02; done"
@@ -159,7 +159,7 @@ def test_stopping(client, reason, lone_master, start_worker, tmp_path, until):
 
     gate.touch()
 
-    assert lone_master.ended(run_id).state is RunState.CANCELLED
+    assert apart.ended(run_id).state is RunState.CANCELLED
 
 
 def test_impossible_requirement_is_explained_to_whoever_waits(cluster, project):
@@ -179,9 +179,9 @@ def test_impossible_requirement_is_explained_to_whoever_waits(cluster, project):
     assert follower.returncode == 1
 
 
-def test_retry_wait_and_workers_not_ready(client, lone_master, passes, start_worker, project, until):
-    run_id = lone_master.submit("--", "true", cwd=project({"file": "content"}))
-    blobs, away = lone_master.directory / "blobs", lone_master.directory / "away"
+def test_retry_wait_and_workers_not_ready(client, apart, passes, start_worker, project, until):
+    run_id = apart.submit("--", "true", cwd=project({"file": "content"}))
+    blobs, away = apart.directory / "blobs", apart.directory / "away"
     blobs.rename(away)
     blobs.mkdir()
     start_worker("sick")

@@ -17,14 +17,14 @@ TOGETHER = "touch {here}/$FLEETEST_SHARD_INDEX; until [ $(ls {here} | wc -l) -ge
 
 
 @pytest.fixture
-def client(lone_master, start_worker):
+def client(apart, start_worker):
     start_worker("only", "--slots", "3")
-    with lone_master.client(project="sized") as client:
+    with apart.client(project="sized") as client:
         yield client
 
 
 @pytest.fixture
-def run(lone_master, client, until):
+def run(apart, client, until):
     """One run of the task `t`, to its end; it asks for all cores and nine tenths of the memory of the only worker."""
 
     def submit(shell, shards=1):
@@ -35,7 +35,7 @@ def run(lone_master, client, until):
         return client.submit(f"version: 1\nname: s\ntasks: {{t: {task}}}").run_id
 
     def to_its_end(shell, shards=1):
-        ended = lone_master.ended(submit(shell, shards))
+        ended = apart.ended(submit(shell, shards))
         assert ended.state is RunState.PASSED, ended.reason
         return ended.tasks[0]
 
@@ -43,7 +43,7 @@ def run(lone_master, client, until):
     return to_its_end
 
 
-def test_second_run_packs_more_shards_of_a_task_that_asks_for_too_much(client, run, lone_master, tmp_path, until):
+def test_second_run_packs_more_shards_of_a_task_that_asks_for_too_much(client, run, apart, tmp_path, until):
     here = tmp_path / "together"
     here.mkdir()
     together = TOGETHER.format(here=here)
@@ -53,7 +53,7 @@ def test_second_run_packs_more_shards_of_a_task_that_asks_for_too_much(client, r
     assert [path.name for path in here.iterdir()] == ["0"]
     assert ReasonKind.WORKERS_BUSY in {reason.kind for reason in reasons}
     client.cancel(alone)
-    lone_master.ended(alone)
+    apart.ended(alone)
     first = run("sleep 0.2")
     (here / "0").unlink()
 
@@ -66,7 +66,7 @@ def test_second_run_packs_more_shards_of_a_task_that_asks_for_too_much(client, r
     assert second.packed.cpu_millis < first.requested.cpu_millis / 3
 
 
-def test_task_that_grew_is_sized_by_its_growth_in_the_run_after(run, lone_master):
+def test_task_that_grew_is_sized_by_its_growth_in_the_run_after(run, apart):
     run("true")
     grown = run(f"{sys.executable} -c 'bytearray(200 << 20)'")
 
@@ -75,4 +75,4 @@ def test_task_that_grew_is_sized_by_its_growth_in_the_run_after(run, lone_master
     assert grown.packed.memory_bytes < 100 * MIB
     assert grown.usage.peak_memory_bytes > 200 * MIB
     assert after.packed.memory_bytes >= 1.2 * grown.usage.peak_memory_bytes
-    assert re.search(r"(?m)^t +passed .* \d+\.\d MiB of \S+ GiB +\d\.\d of \d", lone_master.fleetest("show").stdout)
+    assert re.search(r"(?m)^t +passed .* \d+\.\d MiB of \S+ GiB +\d\.\d of \d", apart.fleetest("show").stdout)

@@ -36,12 +36,13 @@ async def test_notices_are_told_in_order_from_the_subscription_on(feed: CommitFe
     notices = feed.notices()
     begin = await anext(notices)
 
-    await feed.publish([notice(2), notice(3, events=None)])
+    stops = CommitNotice(run_id="r", position=3, events=None, stops=True)
+    await feed.publish([notice(2), stops])
     await feed.publish([])
     await feed.publish([notice(4, events=b"")])
 
     assert list(begin) == []
-    assert await take(notices, 3) == [notice(2), notice(3, events=None), notice(4, events=b"")]
+    assert await take(notices, 3) == [notice(2), stops, notice(4, events=b"")]
 
 
 async def test_every_subscriber_is_told(feed: CommitFeed) -> None:

@@ -196,3 +196,36 @@ async def test_list_is_sorted_and_forgets_whom_nobody_saw_for_a_day(registry: Wo
 
     assert [(each.worker_id, each.offline) for each in listed] == [("away", True), ("quiet", False)]
     assert await registry.get("gone") is None
+
+
+async def test_a_new_stream_takes_the_session_over_from_the_one_before(registry: WorkerRegistry) -> None:
+    await registry.register(worker(), lease_ttl=TTL)
+    await registry.attach(worker(stream="a"), lease_ttl=TTL)
+    await registry.attach(worker(stream="b"), lease_ttl=TTL)
+
+    with pytest.raises(LeaseLost):
+        await registry.renew(worker(stream="a"), lease_ttl=TTL)
+    await registry.renew(worker(stream="b", slots_used=1), lease_ttl=TTL)
+
+    assert await registry.get("w1") == worker(stream="b", slots_used=1)
+
+
+async def test_no_stream_can_begin_in_a_session_that_is_over(registry: WorkerRegistry) -> None:
+    await registry.register(worker(), lease_ttl=TTL)
+    await registry.end("w1", "w1-session")
+
+    with pytest.raises(LeaseLost):
+        await registry.attach(worker(stream="a"), lease_ttl=TTL)
+
+
+async def test_what_is_noted_of_a_worker_is_known_and_prolongs_nothing(registry: WorkerRegistry) -> None:
+    for name in ("w1", "moved", "over"):
+        await registry.register(worker(name), lease_ttl=timedelta(seconds=1))
+        await registry.attach(worker(name, stream="a"), lease_ttl=timedelta(milliseconds=500))
+    await registry.attach(worker("moved", stream="b"), lease_ttl=TTL)
+    await registry.end("over", "over-session")
+
+    await registry.note([worker(name, stream="a", slots_used=2) for name in ("w1", "moved", "over", "unknown")])
+
+    assert {each.worker_id: each.slots_used for each in await registry.list()} == {"w1": 2, "moved": 0, "over": 0}
+    await expired(registry, "w1")

@@ -21,9 +21,11 @@ from fleetest.common.ids import new_run_id, new_token
 from fleetest.common.tasks import Resources, Task
 from fleetest.master.dispatcher import Dispatcher
 from fleetest.master.leases import Leases
+from fleetest.master.peers import Peers
 from fleetest.master.queue.connection import connect
 from fleetest.master.queue.ports import Presence
 from fleetest.master.queue.redis_feed import RedisCommitFeed
+from fleetest.master.queue.redis_peers import RedisPeerChannel
 from fleetest.master.queue.redis_queue import RedisShardQueue
 from fleetest.master.queue.redis_registry import RedisWorkerRegistry
 from fleetest.master.queue.redis_secrets import RedisSecretStore
@@ -66,6 +68,7 @@ class Core:
     reconciler: Reconciler
     desk: Desk
     inbox: Inbox
+    peers: Peers
     leases: Leases
 
     async def submit(self, *tasks: Task, secrets: dict[str, str] | None = None, **settings: Any) -> str:
@@ -156,6 +159,7 @@ async def open_core(path: Path, redis_url: str, *, busy_timeout: timedelta = BUS
             backoff=backoff,
         )
         dispatcher = Dispatcher(sessions, queue, book, secrets)
+        peers = Peers(RedisPeerChannel(redis), registry, hub, sessions, dispatcher.wake)
         yield Core(
             path=path / "fleetest.sqlite",
             clock=clock,
@@ -192,7 +196,8 @@ async def open_core(path: Path, redis_url: str, *, busy_timeout: timedelta = BUS
                 workspaces=BlobWorkspaces(blobs),
                 clock=clock,
             ),
-            inbox=Inbox(store, book, registry, hub),
+            inbox=Inbox(store, book, registry, peers.output_grew),
+            peers=peers,
             leases=Leases(store, book),
         )
 

@@ -98,7 +98,7 @@ class Dispatcher:
         for worker_id, each in itertools.chain(*begun):
             assigned[worker_id].append(each)
         for worker_id, session in bidders.items():
-            if self._sessions.get(worker_id) is session:
+            if self._sessions.get(worker_id) is session and not session.over:
                 session.assign(assigned[worker_id])
             else:
                 await self._take_back(assigned[worker_id])

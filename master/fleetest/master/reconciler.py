@@ -28,7 +28,7 @@ from fleetest.master.runs.events import CancelRequested
 from fleetest.master.runs.keeper import RunKeeper
 from fleetest.master.runs.projector import Projector
 from fleetest.master.runs.state import RunStatus, ShardStatus
-from fleetest.master.sessions import Sessions
+from fleetest.master.sessions import AttemptRef, Sessions
 from fleetest.master.store.ports import RunQuery, RunRow, Store
 
 __all__ = ["Reconciler"]
@@ -121,33 +121,33 @@ class Reconciler:
     async def _call_roll(self) -> _Roll:
         now = self._clock.now()
         workers = {worker.worker_id: worker for worker in await self._registry.list()}
-        for session in self._sessions:  # what we hear ourselves counts, also when Redis was just emptied
-            if now - session.presence.last_seen_at < self._lease_ttl:
+        for session in self._sessions:
+            if (known := workers.get(session.presence.worker_id)) is not None:
+                session.hear_from_registry(known)
+            # What we hear ourselves counts, also when Redis was just emptied.
+            if not session.over and now - session.presence.last_seen_at < self._lease_ttl:
                 workers[session.presence.worker_id] = session.presence
         return _Roll(workers, now, self._lease_ttl, self._undisturbed_since, self._missing_since)
 
     async def _look_at(self, row: RunRow, roll: _Roll) -> None:
         keeper = self._book.keeper(row.run_id)
         queued = await self._queue.waiting(row.run_id)  # before the state: what is queued in between is in both
-        status = await keeper.status()
+        status = await keeper.newest_status()
         await self._requeue(status, queued)
         now = self._clock.now()
         lost = [_Held.of(shard) for shard in _live(status) if roll.is_lost(shard)]
         stuck = [_Held.of(shard) for shard in _live(status) if _is_stuck(status, shard, now)]
+        astray = [_Held.of(shard) for shard in _live(status) if self._went_astray(status, shard, now)]
         tired = [task_id for task_id in status.tasks if _waited_too_long(status, task_id, now)]
         self._repeat_stops(status, now)
-        if lost or stuck or tired:
-            await keeper.ask(partial(_end, lost, stuck, tired))
+        if lost or stuck or astray or tired:
+            await keeper.ask(partial(_end, lost, stuck, astray, tired))
         await self._project(row, keeper)
 
     async def _project(self, row: RunRow, keeper: RunKeeper) -> None:
-        position = (await keeper.status()).position
-        if row.position >= position:
-            return
-        await self._projector.flush(row.run_id)
-        current = await self._store.get_run(row.run_id)
-        if current is not None and current.position < position:
-            await self._projector.rebuild(keeper)
+        """For a master that died, or the one that does it just now: to do it twice harms nothing."""
+        if row.position < (await keeper.status()).position:
+            await self._projector.current(keeper)
 
     async def _requeue(self, status: RunStatus, queued: frozenset[str]) -> None:
         waiting = {
@@ -173,16 +173,25 @@ class Reconciler:
                 await self._secrets.drop(run_id)
 
     def _repeat_stops(self, status: RunStatus, now: datetime) -> None:
-        """A stop may have been said to a stream that broke, or before the attempt was sent."""
-        self._book.tell_to_stop(
-            status,
-            [
-                (shard, task.stop)
-                for task in status.tasks.values()
-                if task.live and task.stop is not None and now - task.stop.at > self._interval
-                for shard in task.live_attempts
-            ],
-        )
+        """A stop may have been said to a stream that broke, or by a master that did not reach us."""
+        tasks = [
+            task
+            for task in status.tasks.values()
+            if task.live and task.stop is not None and now - task.stop.at > self._interval
+        ]
+        self._book.repeat_stops(status, tasks)
+
+    def _went_astray(self, status: RunStatus, shard: ShardStatus, now: datetime) -> bool:
+        """
+        Whether a worker whose stream is here never got the attempt: another master gave it to a stream that had ended
+        without its knowing.
+        """
+        attempt = shard.attempt
+        session = self._sessions.get(attempt.worker_id) if attempt is not None else None
+        if attempt is None or session is None or session.over or session.presence.instance != attempt.instance:
+            return False
+        ref = AttemptRef(run_id=status.run_id, shard_id=shard.shard_id, token=attempt.token)
+        return not session.holds(ref) and now - attempt.started_at >= self._lease_ttl
 
 
 _Life = tuple[str, str]
@@ -267,11 +276,15 @@ def _waited_too_long(status: RunStatus, task_id: str, now: datetime) -> bool:
     )
 
 
-def _end(lost: Sequence[_Held], stuck: Sequence[_Held], tired: Sequence[str], decider: Decider) -> None:
+def _end(
+    lost: Sequence[_Held], stuck: Sequence[_Held], astray: Sequence[_Held], tired: Sequence[str], decider: Decider
+) -> None:
     for held in lost:
         _end_attempt(decider, held, Verdict.LOST, "its worker is gone")
     for held in stuck:
         _end_attempt(decider, held, Verdict.CANCELLED, "its worker did not confirm the stop")
+    for held in astray:
+        _end_attempt(decider, held, Verdict.LOST, "it never reached its worker")
     for task_id in tired:
         decider.give_up_waiting(task_id)
 

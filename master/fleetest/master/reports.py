@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from fleetest.common.errors import LeaseLost, NotFound, WrongState
@@ -15,7 +15,6 @@ from fleetest.common.states import Outcome, Verdict
 from fleetest.master.queue.ports import WorkerRegistry
 from fleetest.master.runs.book import RunBook
 from fleetest.master.runs.decisions import Decider
-from fleetest.master.runs.hub import Hub
 from fleetest.master.runs.planner import Plan, plan
 from fleetest.master.sessions import AttemptRef
 from fleetest.master.store.ports import LogPiece, Store
@@ -84,13 +83,20 @@ class Report:
 
 
 class Inbox:
-    """Where reports arrive."""
+    """
+    Where reports arrive.
 
-    def __init__(self, store: Store, book: RunBook, registry: WorkerRegistry, hub: Hub) -> None:
+    Args:
+        on_output: told of which runs there is more output.
+    """
+
+    def __init__(
+        self, store: Store, book: RunBook, registry: WorkerRegistry, on_output: Callable[[Collection[str]], None]
+    ) -> None:
         self._store = store
         self._book = book
         self._registry = registry
-        self._hub = hub
+        self._on_output = on_output
 
     async def take(self, reports: Sequence[Report]) -> frozenset[AttemptRef]:
         """
@@ -109,8 +115,7 @@ class Inbox:
                 by_run[report.ref.run_id].append(report)
         if pieces:
             await self._store.append_output(pieces)
-            for run_id in {piece.run_id for piece in pieces}:
-                self._hub.ring(run_id)
+            self._on_output({piece.run_id for piece in pieces})
         refused = await asyncio.gather(*(self._take_for(run_id, some) for run_id, some in by_run.items()))
         return frozenset().union(*refused)
 

@@ -27,8 +27,10 @@ from fleetest.master.access.token_book import TokenBook
 from fleetest.master.activity import Activity
 from fleetest.master.dispatcher import Dispatcher
 from fleetest.master.leases import Leases
+from fleetest.master.peers import Peers
 from fleetest.master.queue.connection import connect
 from fleetest.master.queue.redis_feed import RedisCommitFeed
+from fleetest.master.queue.redis_peers import RedisPeerChannel
 from fleetest.master.queue.redis_queue import RedisShardQueue
 from fleetest.master.queue.redis_registry import RedisWorkerRegistry
 from fleetest.master.queue.redis_secrets import RedisSecretStore
@@ -122,7 +124,7 @@ class Master:
         self._stack.push_async_callback(redis.aclose)
         store = self._store = await open_store(settings.mongodb_url, directory)
         self._stack.push_async_callback(store.close)
-        blobs = DirectoryBlobStore(directory / "blobs")
+        blobs = DirectoryBlobStore(settings.blobs_directory or directory / "blobs")
         queue = RedisShardQueue(redis, claim_ttl=settings.claim_ttl, reserve_after=settings.reserve_after, clock=clock)
         registry, feed, secrets = RedisWorkerRegistry(redis), RedisCommitFeed(redis), RedisSecretStore(redis)
         hub, sessions, activity = Hub(), Sessions(), Activity(clock)
@@ -141,6 +143,7 @@ class Master:
             backoff=Backoff(),
         )
         dispatcher = Dispatcher(sessions, queue, book, secrets)
+        peers = Peers(RedisPeerChannel(redis), registry, hub, sessions, dispatcher.wake)
         reconciler = Reconciler(
             store=store,
             queue=queue,
@@ -183,18 +186,19 @@ class Master:
             WorkerServicer(
                 registry=registry,
                 sessions=sessions,
-                inbox=Inbox(store, book, registry, hub),
+                inbox=Inbox(store, book, registry, peers.output_grew),
                 leases=Leases(store, book),
                 clock=clock,
                 tokens=tokens,
                 lease_ttl=settings.lease_ttl,
+                on_attached=peers.worker_changed,
                 on_change=dispatcher.wake,
                 on_replaced=reconciler.look_soon,
             ),
             server,
         )
         fleet_pb2_grpc.add_FleetServiceServicer_to_server(
-            FleetServicer(registry, roster, sessions, store, tokens, streams.look_now, dispatcher.wake), server
+            FleetServicer(registry, roster, sessions, store, tokens, streams.look_now, peers, dispatcher.wake), server
         )
         blob_pb2_grpc.add_BlobServiceServicer_to_server(BlobServicer(blobs), server)
         await self._listen(server)
@@ -203,6 +207,7 @@ class Master:
             asyncio.create_task(reconciler.run(), name="reconciler"),
             asyncio.create_task(_hear(feed, book), name="feed"),
             asyncio.create_task(streams.run(), name="tokens"),
+            asyncio.create_task(peers.run(), name="peers"),
             asyncio.create_task(Retention(store, clock, settings.event_retention).run(), name="retention"),
         ]
         self._stack.push_async_callback(end_tasks, self._loops)
@@ -237,6 +242,7 @@ class Master:
 async def _hear(feed: RedisCommitFeed, book: RunBook) -> None:
     async for notices in feed.notices():
         book.hear(notices)
+        await book.pass_on_stops(notices)
 
 
 def _root_tokens(settings: MasterSettings) -> Mapping[Audience, str]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from typing import Final
 
 from fleetest.common.states import ShardKind
 from fleetest.common.tasks import Resources, Task
@@ -24,6 +25,9 @@ __all__ = [
     "Stop",
     "Want",
 ]
+
+
+_MOST_EARLY_STOPS: Final = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +101,10 @@ class Drain:
 Instruction = Assign | Stop | Acknowledge | Drain
 
 
+def _unheard(_: Session) -> None:
+    """Nobody wants to know how busy the worker is."""
+
+
 class Session:
     """
     One worker's stream.
@@ -108,14 +116,27 @@ class Session:
         presence: the worker as known now: its free slots and room follow what it is given and what it ended.
         instructions: what is to be sent, in order; `None` ends the stream.
         answered: whether the open want has had an answer.
+        on_count: called when the worker's slots or free room have changed.
     """
 
     def __init__(self, presence: Presence, held: Iterable[AttemptRef] = ()) -> None:
         self._attempts = set(held)
+        self._early_stops: dict[AttemptRef, Stop] = {}
+        self._over = False
+        self.on_count: Callable[[Session], None] = _unheard
         self.presence = replace(presence, slots_used=len(self._attempts))
         self.instructions: asyncio.Queue[Instruction | None] = asyncio.Queue()
         self.want: Want | None = None
         self.answered = True
+
+    @property
+    def over(self) -> bool:
+        """Whether the worker is spoken with over another stream by now."""
+        return self._over
+
+    def holds(self, ref: AttemptRef) -> bool:
+        """Whether the worker has the attempt: it said so, or was given it."""
+        return ref in self._attempts
 
     def ask(self, want: Want) -> None:
         self.want, self.answered = want, False
@@ -127,10 +148,32 @@ class Session:
             self.presence = replace(self.presence, draining=True)
             self.instructions.put_nowait(instruction)
 
+    def stop(self, instruction: Stop) -> None:
+        """Have attempts ended. The word may come before the attempt is sent: then it is said again after it."""
+        self.instructions.put_nowait(instruction)
+        for ref in instruction.refs:
+            if ref not in self._attempts:
+                self._early_stops[ref] = replace(instruction, refs=(ref,))
+        while len(self._early_stops) > _MOST_EARLY_STOPS:  # most are of attempts that have just ended
+            del self._early_stops[next(iter(self._early_stops))]
+
+    def hear_from_registry(self, known: Presence) -> None:
+        """Another master may have had to do with the worker: drained it, or taken it over."""
+        if known.stream != self.presence.stream and not known.offline:
+            self.end()
+        elif known.draining and known.instance == self.presence.instance:
+            self.drain(Drain(reason="drained by an operator"))
+
+    def end(self) -> None:
+        """The worker has another stream: this one gets nothing more. Idempotent."""
+        if not self._over:
+            self._over = True
+            self.instructions.put_nowait(None)
+
     def bid(self) -> Bid | None:
         """What the worker would take now; `None` when it takes nothing."""
         want, presence = self.want, self.presence
-        if want is None or want.shards <= 0 or presence.draining or not presence.ready:
+        if self._over or want is None or want.shards <= 0 or presence.draining or not presence.ready:
             return None
         return Bid(
             worker_id=presence.worker_id,
@@ -152,6 +195,9 @@ class Session:
         self._attempts |= {each.ref for each in assigned}
         self._count()
         self.instructions.put_nowait(Assign(want_number=want.number, assigned=tuple(assigned)))
+        for each in assigned:
+            if (stop := self._early_stops.pop(each.ref, None)) is not None:
+                self.instructions.put_nowait(stop)
 
     def release(self, refs: Iterable[AttemptRef]) -> None:
         """The worker has these attempts no more. Idempotent."""
@@ -160,7 +206,10 @@ class Session:
 
     def _count(self) -> None:
         free = self.want.free if self.want is not None else self.presence.free
-        self.presence = replace(self.presence, slots_used=len(self._attempts), free=free)
+        before = self.presence
+        self.presence = replace(before, slots_used=len(self._attempts), free=free)
+        if self.presence != before:
+            self.on_count(self)
 
 
 class Sessions:
@@ -168,13 +217,16 @@ class Sessions:
 
     def __init__(self) -> None:
         self._by_worker: dict[str, Session] = {}
+        self._changed: dict[str, Session] = {}
+        self._news = asyncio.Event()
 
     def add(self, session: Session) -> None:
         """A new stream of a worker ends the one before."""
         before = self._by_worker.get(session.presence.worker_id)
         if before is not None:
-            before.instructions.put_nowait(None)
+            before.end()
         self._by_worker[session.presence.worker_id] = session
+        session.on_count = self._take_note
 
     def remove(self, session: Session) -> None:
         if self._by_worker.get(session.presence.worker_id) is session:
@@ -182,6 +234,17 @@ class Sessions:
 
     def get(self, worker_id: str) -> Session | None:
         return self._by_worker.get(worker_id)
+
+    async def changes(self) -> Sequence[Session]:
+        """Those whose slots or free room have changed since the last answer, once there is one. For one listener."""
+        await self._news.wait()
+        self._news.clear()
+        changed, self._changed = self._changed, {}
+        return list(changed.values())
+
+    def _take_note(self, session: Session) -> None:
+        self._changed[session.presence.worker_id] = session
+        self._news.set()
 
     def __iter__(self) -> Iterator[Session]:
         return iter(list(self._by_worker.values()))

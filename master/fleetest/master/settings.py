@@ -18,7 +18,8 @@ class MasterSettings:
     """
     Args:
         address: for clients and workers, `host:port`; loopback unless told otherwise.
-        data_directory: SQLite and blobs.
+        data_directory: SQLite and, unless told otherwise, blobs.
+        blobs_directory: of uploaded files and artifacts; several masters share it. Absent means in `data_directory`.
         mongodb_url: the store that several masters share; without it, it is a SQLite file in the data directory.
         redis_url: `redis://` or `unix://`.
         client_token: what clients must show; required off loopback.
@@ -33,6 +34,7 @@ class MasterSettings:
     address: str = setting("FLEETEST_LISTEN_ADDRESS", text, default="127.0.0.1:50051")
     data_directory: Path = setting("FLEETEST_DATA_DIR", path)
     mongodb_url: Secret = setting("FLEETEST_MONGODB_URL", secret, default=Secret())
+    blobs_directory: Path | None = setting("FLEETEST_BLOBS_DIR", path, default=None)
     redis_url: str = setting("FLEETEST_REDIS_URL", text)
     client_token: Secret = setting("FLEETEST_TOKEN", secret, default=Secret())
     join_token: Secret = setting("FLEETEST_JOIN_TOKEN", secret, default=Secret())

@@ -260,9 +260,12 @@ async def test_a_stop_that_lets_the_running_case_finish_has_no_limit_of_its_own(
     run_id, session = await leased(core, connected=True)
     other = await core.submit(command_task("a", shards=2), fail_fast=True)
     keeper = core.book.keeper(other)
-    await keeper.ask(lambda decider: decider.start_attempt("a#1", "w1", "w1-1"))
-    token = await keeper.ask(lambda decider: decider.start_attempt("a#0", "w1", "w1-1"))
-    await keeper.ask(lambda decider: decider.cases_finished("a#0", token, [result("a", "failed")]))
+    tokens = [
+        await keeper.ask(lambda decider, shard=shard: decider.start_attempt(shard, "w1", "w1-1"))
+        for shard in ("a#0", "a#1")
+    ]
+    session._attempts |= {AttemptRef(run_id=other, shard_id=f"a#{n}", token=token) for n, token in enumerate(tokens)}
+    await keeper.ask(lambda decider: decider.cases_finished("a#0", tokens[0], [result("a", "failed")]))
 
     core.clock.advance(timedelta(hours=1))
     core.hear_from(session)

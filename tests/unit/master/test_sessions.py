@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from fleetest.common.states import ShardKind
@@ -152,3 +153,48 @@ def test_instructions_are_values() -> None:
     stop = Stop(refs=(ref,), reason="x", grace=timedelta(seconds=1), finish_running_case=False)
 
     assert {stop, Acknowledge(sequence=3)} == {stop, Acknowledge(sequence=3)}
+
+
+def test_a_stop_that_comes_before_its_attempt_is_said_again_after_it() -> None:
+    worker, given = session(), assigned()
+    worker.ask(Want(number=1, shards=1, free=CAPACITY))
+    stop = Stop(refs=(given.ref,), reason="enough", grace=timedelta(), finish_running_case=False)
+
+    worker.stop(stop)
+    worker.assign([given])
+
+    assert instructions(worker) == [stop, Assign(want_number=1, assigned=(given,)), stop]
+
+
+def test_a_worker_that_is_spoken_with_elsewhere_gets_nothing_more_here() -> None:
+    worker = session(stream="here")
+    worker.ask(Want(number=1, shards=1, free=CAPACITY))
+
+    worker.hear_from_registry(replace(worker.presence, stream="elsewhere"))
+    worker.hear_from_registry(replace(worker.presence, stream="elsewhere"))
+
+    assert worker.over
+    assert worker.bid() is None
+    assert instructions(worker) == [None]
+
+
+def test_a_worker_that_another_master_drained_is_told_once() -> None:
+    worker = session()
+
+    for _ in range(2):
+        worker.hear_from_registry(replace(worker.presence, draining=True))
+
+    assert [type(each) for each in instructions(worker)] == [Drain]
+
+
+async def test_changes_of_slots_are_told_once_each() -> None:
+    sessions = Sessions()
+    workers = [session(name) for name in "ab"]
+    for worker in workers:
+        sessions.add(worker)
+        worker.ask(Want(number=1, shards=2, free=CAPACITY))
+    workers[0].assign([assigned()])
+
+    assert await sessions.changes() == workers
+    workers[0].release([assigned().ref])
+    assert await sessions.changes() == workers[:1]

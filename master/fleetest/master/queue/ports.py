@@ -19,6 +19,8 @@ __all__ = [
     "Claim",
     "CommitFeed",
     "CommitNotice",
+    "PeerChannel",
+    "PeerWord",
     "Presence",
     "QueueEntry",
     "QueuePlace",
@@ -139,9 +141,10 @@ class Presence:
     Args:
         session_id: names this life of the worker.
         instance: new at every start of the agent.
-        connected: a master holds its stream now.
         draining: it takes no more work.
         last_seen_at: its last heartbeat.
+        stream: names the stream over which the worker is spoken with; a master whose stream has another name has lost
+            the worker to another master, or to another stream.
     """
 
     worker_id: str
@@ -161,6 +164,7 @@ class Presence:
     not_ready_reason: str = ""
     host: ResourceSample | None = None
     offline: bool = False
+    stream: str = ""
 
 
 class WorkerRegistry(Protocol):
@@ -174,12 +178,26 @@ class WorkerRegistry(Protocol):
             AlreadyExists: a live worker of another instance has this id.
         """
 
+    async def attach(self, worker: Presence, *, lease_ttl: timedelta) -> None:
+        """
+        A stream of the worker's session begins, and from now on is the only one. As good as a heartbeat.
+
+        Raises:
+            LeaseLost: the session expired, or another one replaced it.
+        """
+
     async def renew(self, worker: Presence, *, lease_ttl: timedelta) -> None:
         """
         A heartbeat: the session lives on, with what it says of itself.
 
         Raises:
-            LeaseLost: the session expired, or another one replaced it.
+            LeaseLost: the session expired, another one replaced it, or another stream of it began.
+        """
+
+    async def note(self, workers: Sequence[Presence]) -> None:
+        """
+        What their masters know of workers between two heartbeats. Prolongs no session; those that are over, or have
+        another stream, are left as they are.
         """
 
     async def end(self, worker_id: str, session_id: str) -> None:
@@ -204,11 +222,18 @@ class WorkerRegistry(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommitNotice:
-    """A commit has been made. `events` is its content, or `None` when it was too large to be sent along."""
+    """
+    A commit has been made.
+
+    Args:
+        events: its content, or `None` when it was too large to be sent along.
+        stops: whether it stops attempts, so that every master looks which of them run on its workers.
+    """
 
     run_id: str
     position: int
     events: bytes | None
+    stops: bool = False
 
 
 class CommitFeed(Protocol):
@@ -218,6 +243,31 @@ class CommitFeed(Protocol):
 
     def notices(self) -> AsyncIterator[Sequence[CommitNotice]]:
         """From now on, in the order of publication. The first answer is empty: what is published after it is told."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerWord:
+    """
+    What a master has learnt on its own streams, for the others to look into.
+
+    Args:
+        by: names the master.
+        output_of: runs of which there is more output.
+        workers: those of whom the registry says something new: one drains, or has another stream.
+    """
+
+    by: str
+    output_of: tuple[str, ...] = ()
+    workers: tuple[str, ...] = ()
+
+
+class PeerChannel(Protocol):
+    """Between the masters, who hear their own words, too. May lose words, and nothing may depend on one."""
+
+    async def tell(self, word: PeerWord) -> None: ...
+
+    def words(self) -> AsyncIterator[PeerWord]:
+        """From now on."""
 
 
 class SecretStore(Protocol):

@@ -98,8 +98,15 @@ def _fields(notice: CommitNotice) -> dict[EncodableT, EncodableT]:
     fields: dict[EncodableT, EncodableT] = {"run": notice.run_id, "at": notice.position}
     if notice.events is not None and len(notice.events) <= MAX_EVENTS_BYTES:
         fields["events"] = notice.events
+    if notice.stops:
+        fields["stops"] = b"1"
     return fields
 
 
 def _notice(fields: dict[bytes, bytes]) -> CommitNotice:
-    return CommitNotice(run_id=fields[b"run"].decode(), position=int(fields[b"at"]), events=fields.get(b"events"))
+    return CommitNotice(
+        run_id=fields[b"run"].decode(),
+        position=int(fields[b"at"]),
+        events=fields.get(b"events"),
+        stops=b"stops" in fields,
+    )

@@ -55,22 +55,27 @@ class RedisWorkerRegistry:
             raise _taken(before)
         return None if before is None or before.session_id == worker.session_id else before
 
-    async def renew(self, worker: Presence, *, lease_ttl: timedelta) -> None:
-        keys = [_WORKERS, _session_key(worker.worker_id)]
-        args: Sequence[str | bytes | int] = [
-            worker.worker_id,
-            worker.session_id,
-            _encode(worker),
-            _milliseconds(lease_ttl),
-        ]
+    async def attach(self, worker: Presence, *, lease_ttl: timedelta) -> None:
         with redis_errors():
-            alive = await self._renew(keys=keys, args=args)
+            alive = await self._renew(**_renewal(worker, lease_ttl, stream=""))
         if not alive:
-            raise LeaseLost(
-                f"session {worker.session_id} of worker {worker.worker_id!r} is over: it was not renewed in time,"
-                " or another one replaced it",
-                hint="Register again; what the worker was running has been given to others.",
-            )
+            raise _over(worker)
+
+    async def renew(self, worker: Presence, *, lease_ttl: timedelta) -> None:
+        with redis_errors():
+            alive = await self._renew(**_renewal(worker, lease_ttl, stream=worker.stream))
+        if not alive:
+            raise _over(worker)
+
+    async def note(self, workers: Sequence[Presence]) -> None:
+        """In one round trip."""
+        if not workers:
+            return
+        with redis_errors():
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for worker in workers:
+                    await self._renew(**_renewal(worker, None, stream=worker.stream), client=pipeline)
+                await pipeline.execute()
 
     async def end(self, worker_id: str, session_id: str) -> None:
         with redis_errors():
@@ -132,6 +137,19 @@ def _session_key(worker_id: str) -> str:
     return f"{_PREFIX}session:{worker_id}"
 
 
+def _renewal(worker: Presence, lease_ttl: timedelta | None, *, stream: str) -> dict[str, Any]:
+    return {
+        "keys": [_WORKERS, _session_key(worker.worker_id)],
+        "args": [
+            worker.worker_id,
+            worker.session_id,
+            _encode(worker),
+            0 if lease_ttl is None else _milliseconds(lease_ttl),
+            stream,
+        ],
+    }
+
+
 def _milliseconds(span: timedelta) -> int:
     return max(1, span // timedelta(milliseconds=1))
 
@@ -151,6 +169,14 @@ def _seen(record: bytes, drained: bytes | None, session: bytes | None) -> Presen
         worker,
         draining=worker.draining or drained == worker.instance.encode(),
         offline=session != worker.session_id.encode(),
+    )
+
+
+def _over(worker: Presence) -> LeaseLost:
+    return LeaseLost(
+        f"session {worker.session_id} of worker {worker.worker_id!r} is over: it was not renewed in time,"
+        " or another one replaced it",
+        hint="Register again; what the worker was running has been given to others.",
     )
 
 

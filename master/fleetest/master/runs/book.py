@@ -20,7 +20,7 @@ from fleetest.master.runs.events import CancelRequested, RunEnded, TaskEnded
 from fleetest.master.runs.hub import Hub
 from fleetest.master.runs.keeper import Committed, RunKeeper
 from fleetest.master.runs.projector import Projector
-from fleetest.master.runs.state import RunStatus, ShardStatus
+from fleetest.master.runs.state import RunStatus, ShardStatus, TaskStatus
 from fleetest.master.sessions import AttemptRef, Sessions, Stop
 from fleetest.master.store.ports import Store
 
@@ -97,6 +97,23 @@ class RunBook:
                 keeper.hear(notice.position)
             self._hub.ring(notice.run_id)
 
+    async def pass_on_stops(self, notices: Sequence[CommitNotice]) -> None:
+        """Commits of any master may stop attempts whose workers are here. A lost notice costs the reconciler's time."""
+        for run_id in dict.fromkeys(notice.run_id for notice in notices if notice.stops):
+            if not self._sessions:
+                return
+            try:
+                status = await self.keeper(run_id).newest_status()
+            except FleetestError as error:
+                _log.warning("stops_not_passed_on", run_id=run_id, error=str(error))
+                continue
+            self.repeat_stops(status, [task for task in status.tasks.values() if task.live])
+
+    def repeat_stops(self, status: RunStatus, tasks: Iterable[TaskStatus]) -> None:
+        """Tell the live attempts of these tasks, if they are being stopped. Idempotent for workers."""
+        stopped = [(shard, task.stop) for task in tasks if task.stop is not None for shard in task.live_attempts]
+        self.tell_to_stop(status, stopped)
+
     async def enqueue(self, status: RunStatus, shards: Iterable[ShardStatus]) -> None:
         """Queue those that wait and may start. Idempotent."""
         entries = [
@@ -117,7 +134,7 @@ class RunBook:
             if attempt is None or session is None:
                 continue
             ref = AttemptRef(run_id=status.run_id, shard_id=shard.shard_id, token=attempt.token)
-            session.instructions.put_nowait(
+            session.stop(
                 Stop(
                     refs=(ref,),
                     reason=request.reason,
@@ -142,7 +159,14 @@ class RunBook:
             await self._unqueue(status, committed)
             await self.enqueue(status, decider.enqueue)
             await self._feed.publish(
-                [CommitNotice(run_id=commit.run_id, position=commit.position, events=commit.events)]
+                [
+                    CommitNotice(
+                        run_id=commit.run_id,
+                        position=commit.position,
+                        events=commit.events,
+                        stops=bool(decider.stop),
+                    )
+                ]
             )
             if any(isinstance(event, RunEnded) for event in committed.events):
                 _log_end(status)

@@ -125,6 +125,7 @@ class RunKeeper:
         async with self._settled:
             status = await self._current()
         if status.submitted is None:
+            self.hear_of_gap()  # another master may be taking it in
             raise NotFound(f"there is no run {self.run_id}", hint="list runs: fleetest ls")
         return status
 

@@ -1,8 +1,11 @@
 """
 Derives from commits what is read often: the run's summary, its cases, and the history that the planner uses.
 
-Runs behind the commits by a fraction of a second; `flush` catches up. Everything written is idempotent by position,
-so that a projection may be made again at any time.
+Runs behind the commits by a fraction of a second; `flush` catches up with this master's, `current` with everybody's.
+Everything written is idempotent by position, so that a projection may be made again at any time, by several masters.
+
+A run's row says up to which commit its projections are whole. Whoever moves it on makes them so, other masters' commits
+included: those may die before they come to it.
 """
 
 from __future__ import annotations
@@ -16,12 +19,12 @@ from typing import Final, Protocol
 import msgspec
 import structlog
 
-from fleetest.common.errors import FleetestError
+from fleetest.common.errors import FleetestError, NotFound
 from fleetest.master.runs.events import CasesFinished, Event, decode
 from fleetest.master.runs.sizing import telling_usage
 from fleetest.master.runs.state import RunStatus
 from fleetest.master.runs.summary import row_of, summary_of
-from fleetest.master.store.ports import CaseHistory, CaseRow, Store
+from fleetest.master.store.ports import CaseHistory, CaseRow, RunRow, Store
 
 __all__ = ["Projector", "Source"]
 
@@ -44,6 +47,9 @@ class Source(Protocol):
             FleetestError: it cannot be read.
         """
 
+    async def newest_status(self) -> RunStatus:
+        """As `status`, with what other masters committed just now."""
+
 
 class Projector:
     """Use as an asynchronous context manager; leaving it flushes."""
@@ -52,6 +58,8 @@ class Projector:
         self._store = store
         self._dirty: dict[str, Source] = {}
         self._cases: dict[str, dict[tuple[str, str], CaseRow]] = {}
+        self._taken: dict[str, set[int]] = {}
+        self._whole: dict[str, int] = {}
         self._wake = asyncio.Event()
         self._lock = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
@@ -68,10 +76,11 @@ class Projector:
         await self._flush_all()
 
     def take(self, source: Source, status: RunStatus, position: int, events: Iterable[Event]) -> None:
-        """Remember what a commit changed. `status` has the commit applied."""
+        """Remember what a commit of this master changed. `status` has the commit applied."""
         for event in events:
             if isinstance(event, CasesFinished):
                 self._take_cases(status, position, event)
+        self._taken.setdefault(status.run_id, set()).add(position)
         self._dirty[status.run_id] = source
         self._wake.set()
 
@@ -87,14 +96,32 @@ class Projector:
             if source is not None:
                 await self._project(source)
 
+    async def current(self, source: Source) -> RunRow | None:
+        """
+        The run's row, with what any master had committed when this was called; its cases are listed likewise. `None`
+        when there is no such run. A run whose log was dropped is answered as it was projected last.
+
+        Raises as `flush` does.
+        """
+        await self.flush(source.run_id)
+        row = await self._store.get_run(source.run_id)
+        if row is not None and row.state.ended:
+            return row
+        try:
+            position = (await source.newest_status()).position
+        except NotFound:
+            return row
+        if row is not None and row.position >= position:
+            return row
+        self._dirty.setdefault(source.run_id, source)
+        await self.flush(source.run_id)
+        return await self._store.get_run(source.run_id)
+
     async def rebuild(self, source: Source) -> None:
         """Project a whole run again from its log. Raises as `flush` does."""
-        after = 0
-        while commits := await self._store.read(source.run_id, after=after):
-            status = await source.status()
-            for commit in commits:
-                self.take(source, status, commit.position, decode(commit.events))
-            after = commits[-1].position
+        self._taken.pop(source.run_id, None)
+        self._whole[source.run_id] = 0
+        self._dirty[source.run_id] = source
         await self.flush(source.run_id)
 
     def _take_cases(self, status: RunStatus, position: int, event: CasesFinished) -> None:
@@ -134,10 +161,11 @@ class Projector:
 
     async def _project(self, source: Source) -> None:
         """What is taken meanwhile stays for the next time, and so does everything when this fails."""
-        status = await source.status()
-        row, ended = row_of(summary_of(status)), status.state.ended
-        del self._dirty[source.run_id]
-        cases = self._cases.pop(source.run_id, {})
+        run_id = source.run_id
+        status = await self._gather(source)
+        row, ended, position = row_of(summary_of(status)), status.state.ended, status.position
+        del self._dirty[run_id]
+        cases = self._cases.pop(run_id, {})
         try:
             if cases:
                 await self._store.save_cases(list(cases.values()))
@@ -145,12 +173,41 @@ class Projector:
                 await self._save_history(status)
             await self._store.save_run(row)  # last: its position says that all before it is there
         except BaseException:
-            self._dirty.setdefault(source.run_id, source)
-            self._cases[source.run_id] = cases | self._cases.get(source.run_id, {})
+            self._dirty.setdefault(run_id, source)
+            self._cases[run_id] = cases | self._cases.get(run_id, {})
             raise
+        self._whole[run_id] = position
+        taken = self._taken[run_id] = {each for each in self._taken.get(run_id, ()) if each > position}
+        if ended and not taken:
+            del self._whole[run_id], self._taken[run_id]
+
+    async def _gather(self, source: Source) -> RunStatus:
+        """The run's state, with the cases of every commit in it taken; until the caller awaits something else."""
+        run_id = source.run_id
+        if run_id not in self._whole:
+            known = await self._store.get_run(run_id)
+            self._whole[run_id] = known.position if known is not None else 0
+        others: list[tuple[int, CasesFinished]] = []
+        while True:
+            status = await source.status()
+            taken = self._taken.setdefault(run_id, set())
+            gap = next((p for p in range(self._whole[run_id] + 1, status.position + 1) if p not in taken), None)
+            if gap is None or not (commits := await self._store.read(run_id, after=gap - 1)):
+                break
+            for commit in commits:
+                if commit.position not in taken:
+                    taken.add(commit.position)
+                    events = decode(commit.events)
+                    others += [(commit.position, event) for event in events if isinstance(event, CasesFinished)]
+        for position, event in others:
+            self._take_cases(status, position, event)
+        return status
 
     async def _save_history(self, status: RunStatus) -> None:
-        """Once, when the run has ended: the run's row says whether that was done already."""
+        """
+        Once, when the run has ended: the run's row says whether that was done already. Two masters that see the end
+        in the same moment may both do it: then this run counts for more in the average, and nothing else.
+        """
         known = await self._store.get_run(status.run_id)
         if known is not None and known.state.ended:
             return

@@ -14,6 +14,7 @@ from fleetest.common.version import version
 from fleetest.master.access.principals import Access, caller
 from fleetest.master.access.token_book import TokenBook, TokenOrder
 from fleetest.master.access.tokens import Token, TokenKind, TokenText
+from fleetest.master.peers import Peers
 from fleetest.master.queue.ports import WorkerRegistry
 from fleetest.master.roster import Roster
 from fleetest.master.servicers.convert import presence_to_proto
@@ -38,6 +39,7 @@ class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
         store: Store,
         tokens: TokenBook,
         on_revoked: Callable[[], None],
+        peers: Peers,
         on_change: Callable[[], None],
     ) -> None:
         self._registry = registry
@@ -46,6 +48,7 @@ class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
         self._store = store
         self._tokens = tokens
         self._on_revoked = on_revoked
+        self._peers = peers
         self._on_change = on_change
 
     async def ListWorkers(
@@ -61,9 +64,11 @@ class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
     ) -> fleet_pb2.DrainWorkerResponse:
         await self._registry.drain(request.worker_id)
         session = self._sessions.get(request.worker_id)
-        if session is not None:  # else its own master sees the mark at the next heartbeat
+        if session is not None:
             session.drain(Drain(reason=request.reason or "drained by an operator"))
             self._on_change()
+        else:
+            self._peers.worker_changed(request.worker_id)
         return fleet_pb2.DrainWorkerResponse()
 
     async def GetServerInfo(

@@ -132,7 +132,7 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
         self, request: run_pb2.ListCasesRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> run_pb2.ListCasesResponse:
         run_id = await self._resolve(request.run_id)
-        await self._projector.flush(run_id)
+        await self._projector.current(self._book.keeper(run_id))
         limit = min(request.page_size or _DEFAULT_CASES, _MOST_CASES)
         rows = await self._store.list_cases(
             run_id,
@@ -255,8 +255,7 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
         return found[0].run_id
 
     async def _summary(self, run_id: str) -> RunSummary:
-        await self._projector.flush(run_id)
-        row = await self._store.get_run(run_id)
+        row = await self._projector.current(self._book.keeper(run_id))
         if row is None:
             raise NotFound(f"there is no run {run_id}", hint="list runs: fleetest ls")
         return summary_of_row(row)

@@ -45,7 +45,7 @@ from fleetest.master.servicers.convert import (
     instruction_to_proto,
     want_from_proto,
 )
-from fleetest.master.sessions import Acknowledge, Drain, Session, Sessions, Stop
+from fleetest.master.sessions import Acknowledge, Session, Sessions, Stop
 from fleetest.v1 import worker_pb2, worker_pb2_grpc
 
 __all__ = ["WorkerServicer"]
@@ -58,6 +58,7 @@ _MOST_SLOTS = 1024
 class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
     """
     Args:
+        on_attached: called with a worker's id when its stream has begun.
         on_change: called when a worker came, went, or wants work.
         on_replaced: called when a worker came back as another instance.
     """
@@ -72,6 +73,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         clock: Clock,
         tokens: TokenBook,
         lease_ttl: timedelta,
+        on_attached: Callable[[str], None],
         on_change: Callable[[], None],
         on_replaced: Callable[[], None],
     ) -> None:
@@ -82,6 +84,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         self._tokens = tokens
         self._clock = clock
         self._lease_ttl = lease_ttl
+        self._on_attached = on_attached
         self._on_change = on_change
         self._on_replaced = on_replaced
 
@@ -108,8 +111,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         hello = await anext(request_iterator, None)
         if hello is None or hello.WhichOneof("message") != "hello":
             raise InvalidRequest("a session begins with a Hello")
-        presence = await self._find(hello.hello.session_id)
-        caller().check_worker(presence.worker_id, presence.capabilities)
+        presence = await self._attach(hello.hello.session_id)
         held = {attempt_ref_from_proto(ref) for ref in hello.hello.attempts}
         session = Session(presence, held)
         self._sessions.add(session)  # first, so that what is given to the worker from now on goes this way
@@ -147,10 +149,15 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
             last_seen_at=now,
         )
 
-    async def _find(self, session_id: str) -> Presence:
+    async def _attach(self, session_id: str) -> Presence:
+        """From now on the worker is spoken with here; who held its stream before hears of it."""
         for worker in await self._registry.list():
             if worker.session_id == session_id and not worker.offline:
-                return worker
+                caller().check_worker(worker.worker_id, worker.capabilities)
+                presence = replace(worker, stream=secrets.token_hex(8), last_seen_at=self._clock.now())
+                await self._registry.attach(presence, lease_ttl=self._lease_ttl)
+                self._on_attached(presence.worker_id)
+                return presence
         raise LeaseLost("the session is not known (any more)", hint="register again")
 
 
@@ -252,11 +259,13 @@ class _Stream:
         try:
             await self._registry.renew(presence, lease_ttl=self._lease_ttl)
         except LeaseLost:
-            # The registry forgot the worker, though its stream is right here: Redis was emptied.
-            await self._registry.register(presence, lease_ttl=self._lease_ttl)
+            known = await self._registry.get(presence.worker_id)
+            if known is None or known.offline:
+                # The registry forgot the worker, though its stream is right here: Redis was emptied.
+                await self._registry.register(presence, lease_ttl=self._lease_ttl)
         known = await self._registry.get(presence.worker_id)
-        if known is not None and known.draining:
-            self._session.drain(Drain(reason="drained by an operator"))
+        if known is not None:
+            self._session.hear_from_registry(known)
 
     async def _decline(self, declined: worker_pb2.Declined) -> None:
         ref = attempt_ref_from_proto(declined.attempt)
