@@ -1,9 +1,11 @@
 """
-How much the SQLite store takes in: commits of runs' logs, and rows of cases.
+How much each store takes in: commits of runs' logs, and rows of cases.
 
     python benchmarks/store_appends.py [DIRECTORY]
 
-The directory should be on the disk that the store is to live on; without one a temporary directory is used.
+The directory, for SQLite, should be on the disk that the store is to live on; without one a temporary directory is
+used. MongoDB is measured on the engine that the tests have, when `make test` has installed it. That one acknowledges
+before its journal is on the disk, and passes every message through Node: a server of yours will differ.
 """
 
 from __future__ import annotations
@@ -13,34 +15,54 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from pymongo import AsyncMongoClient
+
 from fleetest.common.ids import new_run_id
+from fleetest.common.settings import Secret
 from fleetest.common.states import Outcome
-from fleetest.master.store.ports import CaseRow, Commit
+from fleetest.master.store.mongo import MongoStore
+from fleetest.master.store.ports import CaseRow, Commit, Store
 from fleetest.master.store.sqlite import SqliteStore
+
+sys.path.append(str(Path(__file__).parents[1]))
+from tests.support.mongodb_engine import MongodbEngine, engine_absent
 
 _SECONDS: Final = 3.0
 _EVENTS: Final = b"e" * 512
+_EmptyStore = Callable[[], AbstractAsyncContextManager[Store]]
+
 _BODY: Final = {"duration_us": 1234, "worker_id": "worker-1", "message": "", "file": "tests/test_it.py", "line": 7}
 
 
 async def main(directory: Path) -> None:
-    """Print one line for each way to write."""
-    await _append(directory, writers=1)
-    await _append(directory, writers=100)
-    await _append(directory, writers=1000)
-    await _save_cases(directory, rows_per_batch=100, writers=1)
-    await _save_cases(directory, rows_per_batch=100, writers=10)
-    await _save_cases(directory, rows_per_batch=1000, writers=1)
+    """Print one line for each way to write to each store."""
+    print("SQLite")
+    await _measure_all(lambda: _empty_sqlite(directory))
+    if absent := engine_absent():
+        print(f"MongoDB is not measured: it {absent}")
+    else:
+        with MongodbEngine() as engine:
+            print("MongoDB, on the engine of the tests")
+            await _measure_all(lambda: _empty_mongodb(engine.url()))
 
 
-async def _append(directory: Path, *, writers: int) -> None:
+async def _measure_all(empty_store: _EmptyStore) -> None:
+    await _append(empty_store, writers=1)
+    await _append(empty_store, writers=100)
+    await _append(empty_store, writers=1000)
+    await _save_cases(empty_store, rows_per_batch=100, writers=1)
+    await _save_cases(empty_store, rows_per_batch=100, writers=10)
+    await _save_cases(empty_store, rows_per_batch=1000, writers=1)
+
+
+async def _append(empty_store: _EmptyStore, *, writers: int) -> None:
     """Each writer appends to a run of its own, one commit after the other."""
-    async with _empty_store(directory) as store:
+    async with empty_store() as store:
 
         def writer() -> Callable[[], Awaitable[int]]:
             run_id = new_run_id()
@@ -58,8 +80,8 @@ async def _append(directory: Path, *, writers: int) -> None:
     print(f"append      {writers:5} at a time              {per_second:9,.0f} commits/s  {milliseconds:7.2f} ms each")
 
 
-async def _save_cases(directory: Path, *, rows_per_batch: int, writers: int) -> None:
-    async with _empty_store(directory) as store:
+async def _save_cases(empty_store: _EmptyStore, *, rows_per_batch: int, writers: int) -> None:
+    async with empty_store() as store:
 
         def writer() -> Callable[[], Awaitable[int]]:
             run_id = new_run_id()
@@ -112,10 +134,20 @@ async def _measure(writers: list[Callable[[], Awaitable[int]]]) -> tuple[float, 
 
 
 @asynccontextmanager
-async def _empty_store(directory: Path) -> AsyncIterator[SqliteStore]:
+async def _empty_sqlite(directory: Path) -> AsyncIterator[Store]:
     with tempfile.TemporaryDirectory(dir=directory) as inner:
         async with await SqliteStore.open(Path(inner) / "store.sqlite") as store:
             yield store
+
+
+@asynccontextmanager
+async def _empty_mongodb(url: Secret) -> AsyncIterator[Store]:
+    try:
+        async with await MongoStore.open(url) as store:
+            yield store
+    finally:
+        async with AsyncMongoClient[dict[str, object]](url.reveal()) as client:
+            await client.drop_database(client.get_default_database().name)
 
 
 if __name__ == "__main__":

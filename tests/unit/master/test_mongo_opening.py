@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
+import subprocess
+import sys
 import time
 import traceback
 from collections.abc import AsyncIterator
@@ -116,6 +119,37 @@ async def test_unreachable_store_is_said_to_be_so_soon_and_without_its_password(
     assert "FLEETEST_MONGODB_URL" in refused.value.hint
     assert "Topology" not in str(refused.value)
     assert "hunter2" not in "".join(traceback.format_exception(refused.value))
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        (f"mongodb://{CREDENTIALS}%2Fno%2Fsuch.sock/?serverSelectionTimeoutMS=200", "does not answer"),
+        (f"mongodb:/{CREDENTIALS}host", "not the URL of a MongoDB"),
+    ],
+)
+def test_master_that_cannot_open_its_store_says_why_and_ends(tmp_path: Path, url: str, expected: str) -> None:
+    variables = {
+        "FLEETEST_MONGODB_URL": url,
+        "FLEETEST_REDIS_URL": "unix:///no/such/redis",
+        "FLEETEST_DATA_DIR": str(tmp_path),
+        "FLEETEST_LISTEN_ADDRESS": "127.0.0.1:0",
+    }
+
+    ended = subprocess.run(
+        [sys.executable, "-m", "fleetest.master", "master"],
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert ended.returncode == 3
+    assert expected in ended.stderr
+    assert "FLEETEST_MONGODB_URL" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "hunter2" not in ended.stderr + ended.stdout
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A whole master in this process, on a real Redis and SQLite, called by the real client and by a worker made here."""
+"""A whole master in this process, on a real Redis and store, called by the real client and by a worker made here."""
 
 from __future__ import annotations
 
@@ -51,11 +51,12 @@ async def serving(settings: MasterSettings) -> AsyncIterator[tuple[Master, async
             await asyncio.gather(running, return_exceptions=True)
 
 
-@pytest.fixture
-def settings(tmp_path: Path, embedded_redis) -> MasterSettings:
+@pytest.fixture(params=["sqlite", "mongodb"])
+def settings(tmp_path: Path, embedded_redis, request: pytest.FixtureRequest) -> MasterSettings:
     return MasterSettings(
         address="127.0.0.1:0",
         data_directory=tmp_path / "data",
+        mongodb_url=request.getfixturevalue("mongodb_url") if request.param == "mongodb" else Secret(),
         redis_url=embedded_redis.url,
         client_token=Secret("client"),
         join_token=Secret("join"),

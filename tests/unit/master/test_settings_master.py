@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,9 @@ def test_an_address_has_a_port(address: str) -> None:
 
 def test_tokens_are_not_shown() -> None:
     assert "s3cret" not in repr(settings("127.0.0.1:0", client="s3cret", join="s3cret"))
+
+
+def test_password_of_the_store_is_not_shown() -> None:
+    chosen = replace(settings("127.0.0.1:0"), mongodb_url=Secret("mongodb://ada:s3cret@host"))
+
+    assert "s3cret" not in repr(chosen)

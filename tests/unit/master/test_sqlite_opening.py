@@ -6,6 +6,8 @@ import asyncio
 import os
 import sqlite3
 import sys
+import tempfile
+from collections.abc import Iterator
 from contextlib import AsyncExitStack, closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -119,6 +121,48 @@ async def test_missing_directory_is_named(tmp_path: Path) -> None:
 async def test_directory_in_the_place_of_the_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DependencyUnavailable, match="cannot be opened"):
         await SqliteStore.open(tmp_path)
+
+
+@pytest.fixture
+def unprivileged() -> Iterator[Path]:
+    """A directory of nobody's, in which the test may read as nobody else does: root may write anywhere."""
+    with tempfile.TemporaryDirectory(prefix="fleetest-test-") as directory:
+        Path(directory).chmod(0o755)
+        try:
+            yield Path(directory)
+        finally:
+            os.seteuid(os.getuid())
+            Path(directory).chmod(0o755)
+
+
+def _become_nobody() -> None:
+    if os.getuid() == 0:
+        os.seteuid(65534)
+
+
+async def test_file_that_may_only_be_read_is_called_so(unprivileged: Path) -> None:
+    path = unprivileged / "store.sqlite"
+    async with await SqliteStore.open(path):
+        pass
+    path.chmod(0o444)
+    unprivileged.chmod(0o555)
+    _become_nobody()
+
+    with pytest.raises(DependencyUnavailable, match=r"cannot be (written|opened)") as refused:
+        await SqliteStore.open(path)
+
+    assert str(unprivileged) in refused.value.hint
+    assert "write" in refused.value.hint
+
+
+async def test_directory_that_may_only_be_read_is_called_so(unprivileged: Path) -> None:
+    unprivileged.chmod(0o555)
+    _become_nobody()
+
+    with pytest.raises(DependencyUnavailable, match="cannot be opened") as refused:
+        await SqliteStore.open(unprivileged / "store.sqlite")
+
+    assert str(unprivileged) in refused.value.hint
 
 
 async def test_overwritten_page_is_reported_by_whoever_reads_it(path: Path) -> None:
