@@ -31,7 +31,7 @@ from fleetest.common.convert import (
     run_state_to_proto,
     version_control_to_proto,
 )
-from fleetest.common.errors import DependencyUnavailable
+from fleetest.common.errors import DependencyUnavailable, FleetestError
 from fleetest.common.ids import new_token
 from fleetest.common.results import VersionControl
 from fleetest.common.settings import Secret
@@ -41,6 +41,7 @@ from fleetest.v1 import fleet_pb2, run_pb2
 
 if TYPE_CHECKING:
     from fleetest.client.uploads import UploadReport
+    from fleetest.v1.blob_pb2_grpc import BlobServiceAsyncStub
 
 __all__ = ["AsyncClient"]
 
@@ -107,14 +108,15 @@ class AsyncClient:
         """
         from fleetest.client.uploads import upload_workspace  # needed by `run` alone
 
-        failures = 0
-        while True:
+        services = self._connection.services
+
+        async def go_on(failures: int, error: FleetestError) -> BlobServiceAsyncStub:
+            nonlocal services
+            await self._connection.recover(services, failures, error)
             services = self._connection.services
-            try:
-                return await upload_workspace(services.blobs, workspace, root, progress=progress)
-            except DependencyUnavailable as error:
-                failures += 1
-                await self._connection.recover(services, failures, error)
+            return services.blobs
+
+        return await upload_workspace(services.blobs, workspace, root, progress=progress, go_on=go_on)
 
     async def submit(
         self,

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from fleetest.v1.fleet_pb2_grpc import FleetServiceAsyncStub
     from fleetest.v1.run_pb2_grpc import RunServiceAsyncStub
 
-__all__ = ["Connection", "Persistence", "Services", "raised_here"]
+__all__ = ["GONE", "Connection", "Persistence", "Services", "raised_here"]
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
@@ -45,6 +45,10 @@ _OPTIONS: Final = (
     # This module does the trying again, so that people are told of it.
     ("grpc.enable_retries", 0),
 )
+
+
+GONE: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
+"""Nobody is there; a master that goes away in order cancels its calls."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +126,7 @@ class Connection:
                 return await method(services)(request, timeout=_CALL_TIMEOUT_SECONDS)
             except grpc.aio.AioRpcError as rpc_error:
                 error = raised_here(rpc_error)
-                if rpc_error.code() is not grpc.StatusCode.UNAVAILABLE:
+                if rpc_error.code() not in GONE:
                     raise error from None
             failures += 1
             await self.recover(services, failures, error)

@@ -9,7 +9,7 @@ from typing import Final
 import grpc
 import grpc.aio
 
-from fleetest.client.connection import Connection, raised_here
+from fleetest.client.connection import GONE, Connection, raised_here
 from fleetest.client.convert import commit_from_proto, log_chunk_from_proto
 from fleetest.client.events import Commit, RunEnded
 from fleetest.client.values import LogChunk
@@ -17,9 +17,6 @@ from fleetest.common.errors import DependencyUnavailable, FleetestError
 from fleetest.v1 import blob_pb2, run_pb2
 
 __all__ = ["download_blob", "read_logs", "watch_run"]
-
-# A master that goes away in order cancels its streams.
-_BROKEN: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
 
 # A stream that held so long was sound, though nothing may have happened in the run.
 _SOUND_AFTER_SECONDS: Final = 20.0
@@ -50,7 +47,7 @@ def _broken(rpc_error: grpc.RpcError) -> FleetestError:
         FleetestError: the stream did not break, it was refused.
     """
     error = raised_here(rpc_error)
-    if rpc_error.code() not in _BROKEN:
+    if rpc_error.code() not in GONE:
         raise error from None
     return error
 

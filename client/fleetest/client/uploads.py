@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fleetest.common.client_blobs import BlobSource, upload_blobs
+from fleetest.common.client_blobs import BlobSource, GoOn, upload_blobs
 from fleetest.common.regular_files import CHUNK_BYTES, open_regular, read_chunks
 from fleetest.common.workspace import Workspace, WorkspaceFile
 
@@ -40,6 +40,7 @@ async def upload_workspace(
     root: Path,
     *,
     progress: Callable[[int, int], None] | None = None,
+    go_on: GoOn | None = None,
 ) -> UploadReport:
     """
     Make the master have every file of the workspace, and at last its manifest. Idempotent; sends what is missing.
@@ -49,6 +50,7 @@ async def upload_workspace(
         workspace: as scanned at `root`.
         root: where its files are read.
         progress: is told how many bytes the master has, and how many it is to have, of those that it did not have.
+        go_on: decides whether and where to go on after a broken connection; without it, at the same master.
 
     Raises:
         InvalidRequest: a file changed since the scan; the message names it.
@@ -63,7 +65,7 @@ async def upload_workspace(
         name="the manifest",
         read=lambda: _in_chunks(workspace.manifest),
     )
-    sent = await upload_blobs(stub, [*sources, manifest], progress=progress or _silent)
+    sent = await upload_blobs(stub, [*sources, manifest], progress=progress or _silent, go_on=go_on)
     sent_files = [source for source in sent if source is not manifest]
     return UploadReport(
         sent_files=len(sent_files),

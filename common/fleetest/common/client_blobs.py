@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import grpc
 
 from fleetest.common.backoff import Backoff
 from fleetest.common.convert_blobs import MAX_DIGESTS, BlobPiece, Packer
-from fleetest.common.errors import DependencyUnavailable, InvalidRequest, WrongState
+from fleetest.common.errors import DependencyUnavailable, FleetestError, InvalidRequest, WrongState
 from fleetest.common.grpc_status import error_from
 from fleetest.common.regular_files import CHUNK_BYTES
 from fleetest.common.threads import in_thread
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from fleetest.v1.blob_pb2_grpc import BlobServiceAsyncStub
 
-__all__ = ["BlobSource", "SourceChanged", "find_missing", "upload_blobs"]
+__all__ = ["BlobSource", "GoOn", "SourceChanged", "find_missing", "upload_blobs"]
 
 _TIMEOUT_SECONDS: Final = 60.0
 _TRIES: Final = 6
@@ -51,6 +51,18 @@ class BlobSource:
     size_bytes: int
     name: str
     read: Callable[[], Iterator[bytes]]
+
+
+class GoOn(Protocol):
+    """What to do when a transfer broke."""
+
+    def __call__(self, failures: int, error: FleetestError) -> Awaitable[BlobServiceAsyncStub]:
+        """
+        Wait as long as seems right after so many failures without progress, and answer where to go on.
+
+        Raises:
+            FleetestError: nowhere.
+        """
 
 
 class SourceChanged(InvalidRequest):
@@ -89,40 +101,48 @@ async def upload_blobs(
     *,
     progress: Callable[[int, int], None],
     backoff: Backoff = _BACKOFF,
+    go_on: GoOn | None = None,
 ) -> Sequence[BlobSource]:
     """
     Make the master have these blobs; answers those that it did not have. Idempotent.
 
-    Goes on after a broken connection as long as every try finds more at the master than the one before, and a few
-    times more.
+    Goes on after a broken connection, perhaps at another master, as long as every try finds more there than the one
+    before, and a few times more.
 
     Args:
         stub: of the master's BlobService.
         sources: of different digests; sent in this order.
         progress: is told how many bytes the master has, and how many it is to have, of those that it did not have.
         backoff: how long to wait before going on.
+        go_on: decides whether and where; without it, at the same master.
 
     Raises:
         SourceChanged: names the file. Nothing of it has become visible.
         CapacityExceeded: the master has no more room.
         DependencyUnavailable, DeadlinePassed: the master does not answer.
     """
-    digests = [source.digest for source in sources]
-    lacking = await find_missing(stub, digests)
-    wanted = [source for source in sources if source.digest in lacking]
+    wanted: list[BlobSource] | None = None
     failures, furthest_bytes = 0, -1
-    while wanted:
-        transfer = _Transfer(stub, wanted, progress)
+    while True:
+        transfer = _Transfer(stub, wanted or (), progress)
         try:
-            await transfer.run()
-            break
-        except (DependencyUnavailable, WrongState):
+            if wanted is None:
+                lacking = await find_missing(stub, [source.digest for source in sources])
+                wanted = [source for source in sources if source.digest in lacking]
+                transfer = _Transfer(stub, wanted, progress)
+            if wanted:
+                await transfer.run()
+        except (DependencyUnavailable, WrongState) as error:
             failures = failures + 1 if transfer.found_bytes <= furthest_bytes else 1
             furthest_bytes = max(furthest_bytes, transfer.found_bytes)
+            if go_on is not None and isinstance(error, DependencyUnavailable):
+                stub = await go_on(failures, error)
+                continue
             if failures >= _TRIES:
                 raise
-        await asyncio.sleep(backoff.delay(failures).total_seconds())
-    return wanted
+            await asyncio.sleep(backoff.delay(failures).total_seconds())
+        else:
+            return wanted
 
 
 class _Transfer:

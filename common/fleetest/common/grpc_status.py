@@ -44,7 +44,10 @@ STATUS_OF: Final[dict[type[FleetestError], grpc.StatusCode]] = {
     Forbidden: grpc.StatusCode.PERMISSION_DENIED,
 }
 
-_ERROR_OF: Final = {status: error for error, status in STATUS_OF.items()}
+_ERROR_OF: Final[dict[grpc.StatusCode, type[FleetestError]]] = {
+    **{status: error for error, status in STATUS_OF.items()},
+    grpc.StatusCode.CANCELLED: DependencyUnavailable,  # by the other side, which goes away in order
+}
 _HINT_KEY: Final = "fleetest-hint-bin"
 _PROBLEMS_KEY: Final = "fleetest-problems-bin"
 

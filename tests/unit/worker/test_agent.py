@@ -18,6 +18,7 @@ from fleetest.v1 import types_pb2, worker_pb2
 from fleetest.worker.agent import Agent
 from fleetest.worker.errors import SetupFailed
 from fleetest.worker.host import LocalHost
+from fleetest.worker.masters import Masters
 from fleetest.worker.messages import Offer
 from fleetest.worker.outbox import Outbox
 from fleetest.worker.readiness import Readiness
@@ -87,7 +88,8 @@ class Worker:
                 capacity=CAPACITY,
                 slots=slots,
             ),
-            dials=[partial(dial, address, Secret("hush")) for address in addresses],
+            masters=Masters(addresses),
+            dial=partial(dial, token=Secret("hush")),
             outbox=self.outbox,
             make_roster=make_roster,
             host=self.host,
@@ -478,6 +480,32 @@ async def test_master_of_another_protocol_ends_the_agent(master, address, tmp_pa
     async with working(tmp_path, address) as worker:
         with pytest.raises(WrongState):
             await worker.running
+
+
+async def test_master_that_refuses_is_left_for_one_that_does_not(master, address, tmp_path):
+    stranger = ScriptedMaster()
+    stranger.refusals = [grpc.StatusCode.UNAUTHENTICATED]
+    master.enqueue("pass")
+
+    async with serving(stranger) as elsewhere, working(tmp_path, elsewhere, address):
+        ended = await master.ended()
+
+    assert ended.verdict == types_pb2.VERDICT_COMPLETED
+
+
+async def test_what_runs_goes_on_at_the_next_master_when_the_first_is_gone(master, address, tmp_path):
+    first = ScriptedMaster()
+    first.enqueue("wait-a", "b")
+    async with serving(first) as elsewhere, working(tmp_path, elsewhere, address) as worker:
+        await first.until(worker.runner.ran.is_set)
+        first.break_stream()
+        await master.until(lambda: master.hellos)
+        worker.runner.gate("a").set()
+        await master.ended()
+
+    assert [case for case, _ in master.results()] == ["wait-a", "b"]
+    assert [ref.shard_id for ref in master.hellos[0].attempts] == ["unit#0"]
+    assert master.registrations == []  # the session is the worker's, whoever serves it
 
 
 async def test_taken_id_is_borne_for_a_while(master, address, tmp_path):

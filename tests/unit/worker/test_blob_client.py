@@ -19,9 +19,13 @@ from fleetest.common.digest import digest_of
 from fleetest.common.directory_blob_store import DirectoryBlobStore
 from fleetest.common.errors import CapacityExceeded, DependencyUnavailable, NotFound
 from fleetest.common.results import Artifact
+from fleetest.common.settings import Secret
 from fleetest.v1 import blob_pb2, blob_pb2_grpc
 from fleetest.worker.blob_cache import BlobCache
+from fleetest.worker.blob_stubs import BlobStubs
 from fleetest.worker.client_blobs import BlobClient
+from fleetest.worker.masters import Masters
+from fleetest.worker.session_stream import open_channel
 from tests.support.blob_server import BreakingNetwork, blob_stub, serve_blobs
 from tests.support.full_disk import no_room_beyond
 
@@ -65,8 +69,18 @@ def cached(cache: BlobCache, digest: str) -> bytes:
         return file.read()
 
 
+class Only:
+    """One master, whatever happens."""
+
+    def __init__(self, stub: BlobServiceAsyncStub) -> None:
+        self.stub = stub
+
+    def leave(self, stub: BlobServiceAsyncStub) -> None:
+        assert stub is self.stub
+
+
 async def test_blobs_are_brought_into_the_cache(stub: BlobServiceAsyncStub, cache: BlobCache) -> None:
-    await BlobClient(stub, cache).fetch([*DIGESTS, DIGESTS[1]])
+    await BlobClient(Only(stub), cache).fetch([*DIGESTS, DIGESTS[1]])
 
     assert [cached(cache, digest) for digest in DIGESTS] == CONTENTS
 
@@ -74,7 +88,7 @@ async def test_blobs_are_brought_into_the_cache(stub: BlobServiceAsyncStub, cach
 async def test_what_is_in_the_cache_is_not_fetched_again(port: int, cache: BlobCache) -> None:
     network = BreakingNetwork(port, cuts=[])
     async with network.listening() as watched, blob_stub(watched) as stub:
-        client = BlobClient(stub, cache)
+        client = BlobClient(Only(stub), cache)
         await asyncio.gather(client.fetch(DIGESTS), client.fetch(DIGESTS), client.fetch(DIGESTS[:2]))
 
     assert network.received_bytes < 5 * MIB
@@ -82,14 +96,14 @@ async def test_what_is_in_the_cache_is_not_fetched_again(port: int, cache: BlobC
 
 async def test_absent_blob_is_not_found(stub: BlobServiceAsyncStub, cache: BlobCache) -> None:
     with pytest.raises(NotFound, match=digest_of(b"absent")):
-        await BlobClient(stub, cache).fetch([DIGESTS[0], digest_of(b"absent")])
+        await BlobClient(Only(stub), cache).fetch([DIGESTS[0], digest_of(b"absent")])
 
 
 async def test_broken_connection_is_made_up_for(port: int, cache: BlobCache) -> None:
     network = BreakingNetwork(port, cuts=[1000, 2 * MIB])
 
     async with network.listening() as breaking, blob_stub(breaking) as stub:
-        await BlobClient(stub, cache, backoff=SOON).fetch(DIGESTS)
+        await BlobClient(Only(stub), cache, backoff=SOON).fetch(DIGESTS)
 
     assert network.broken == 2
     assert cache.missing(DIGESTS) == []
@@ -98,7 +112,7 @@ async def test_broken_connection_is_made_up_for(port: int, cache: BlobCache) -> 
 async def test_master_that_stays_away_is_given_up(cache: BlobCache) -> None:
     async with blob_stub(1) as stub:
         with pytest.raises(DependencyUnavailable):
-            await BlobClient(stub, cache, backoff=SOON).fetch(DIGESTS)
+            await BlobClient(Only(stub), cache, backoff=SOON).fetch(DIGESTS)
 
 
 Answer = Callable[[Sequence[str]], Iterator[blob_pb2.BlobChunk]]
@@ -146,19 +160,19 @@ async def test_disorder_is_never_let_into_the_cache(
 ) -> None:
     async with master_that_answers(answer) as stub:
         with pytest.raises(DependencyUnavailable, match=problem):
-            await BlobClient(stub, cache, backoff=SOON).fetch([DIGESTS[1]])
+            await BlobClient(Only(stub), cache, backoff=SOON).fetch([DIGESTS[1]])
 
     assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file() and path.stat().st_size] == []
 
 
 async def test_full_disk_is_said(stub: BlobServiceAsyncStub, cache: BlobCache) -> None:
     with no_room_beyond(1000), pytest.raises(CapacityExceeded, match="blob cache"):
-        await BlobClient(stub, cache).fetch(DIGESTS)
+        await BlobClient(Only(stub), cache).fetch(DIGESTS)
 
 
 async def test_cache_holds_its_bound_but_for_what_was_just_fetched(stub: BlobServiceAsyncStub, tmp_path: Path) -> None:
     cache = BlobCache(tmp_path / "small", max_bytes=2 * MIB)
-    client = BlobClient(stub, cache)
+    client = BlobClient(Only(stub), cache)
 
     await client.fetch(DIGESTS[:3])
     await client.fetch(DIGESTS[3:])
@@ -182,7 +196,7 @@ async def test_artifacts_are_stored_with_their_paths(
 ) -> None:
     paths = [root / "out" / "report.xml", root / "out" / "large.bin", root / "copy.xml"]
 
-    artifacts, problems = await BlobClient(stub, cache).store(root, paths)
+    artifacts, problems = await BlobClient(Only(stub), cache).store(root, paths)
 
     large = digest_of(CONTENTS[3][::-1])
     assert artifacts == [
@@ -204,7 +218,7 @@ async def test_what_cannot_be_an_artifact_is_a_problem_and_harms_no_other(
     (root / os.fsdecode(b"\xe9")).touch()
     names = ["fifo", "etc/passwd", "passwd", "absent", "out", "out/large.bin", os.fsdecode(b"\xe9"), "../x", "copy.xml"]
 
-    artifacts, problems = await BlobClient(stub, cache).store(
+    artifacts, problems = await BlobClient(Only(stub), cache).store(
         root, [*(root / name for name in names), Path("/etc/passwd")]
     )
 
@@ -229,7 +243,7 @@ async def test_artifact_that_changes_while_it_is_stored_is_a_problem(
     writer = threading.Thread(target=change)
     writer.start()
     try:
-        artifacts, problems = await BlobClient(stub, cache).store(root, [changing, root / "copy.xml"])
+        artifacts, problems = await BlobClient(Only(stub), cache).store(root, [changing, root / "copy.xml"])
     finally:
         stop.set()
         writer.join()
@@ -243,8 +257,47 @@ async def test_master_without_room_is_a_problem_of_the_artifacts(
 ) -> None:
     (root / "huge.bin").write_bytes(bytes(5 * MIB))
 
-    artifacts, problems = await BlobClient(stub, cache, backoff=SOON).store(root, [root / "huge.bin"])
+    artifacts, problems = await BlobClient(Only(stub), cache, backoff=SOON).store(root, [root / "huge.bin"])
 
     assert artifacts == []
     assert len(problems) == 1
     assert "blob store is full" in problems[0]
+
+
+async def test_download_goes_on_at_the_next_master(store: DirectoryBlobStore, port: int, cache: BlobCache) -> None:
+    network = BreakingNetwork(port, cuts=[2 * MIB])
+    async with serve_blobs(store) as other, network.listening() as breaking:
+        masters = Masters([f"127.0.0.1:{breaking}", f"127.0.0.1:{other}"])
+        async with BlobStubs(masters, Secret(), open_channel) as stubs:
+            await BlobClient(stubs, cache, backoff=SOON).fetch(DIGESTS)
+
+    assert [cached(cache, digest) for digest in DIGESTS] == CONTENTS
+    assert network.broken == 1
+    assert masters.address == f"127.0.0.1:{other}"  # for the session's stream, too
+
+
+async def test_upload_goes_on_at_the_next_master(tmp_path: Path, cache: BlobCache) -> None:
+    content = random.Random(2).randbytes(5 * MIB)
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "large.bin").write_bytes(content)
+    shared = DirectoryBlobStore(tmp_path / "shared")
+    async with serve_blobs(shared) as first, serve_blobs(DirectoryBlobStore(tmp_path / "shared")) as second:
+        network = BreakingNetwork(first, cuts=[2 * MIB])
+        async with network.listening() as breaking:
+            masters = Masters([f"127.0.0.1:{breaking}", f"127.0.0.1:{second}"])
+            async with BlobStubs(masters, Secret(), open_channel) as stubs:
+                artifacts, problems = await BlobClient(stubs, cache, backoff=SOON).store(root, [root / "large.bin"])
+
+    assert ([each.digest for each in artifacts], problems) == ([digest_of(content)], [])
+    assert network.broken == 1
+    assert b"".join([chunk async for chunk in shared.read(digest_of(content))]) == content
+
+
+def test_two_who_leave_the_same_master_turn_to_the_next_once() -> None:
+    masters = Masters(["a", "b", "c"])
+
+    for _ in range(2):
+        masters.leave("a")
+
+    assert masters.address == "b"

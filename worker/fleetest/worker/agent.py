@@ -8,8 +8,7 @@ spool.
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, suppress
 from datetime import timedelta
 from typing import Any, Final, Protocol
@@ -30,6 +29,7 @@ from fleetest.common.errors import (
     WrongState,
 )
 from fleetest.common.results import ResourceSample
+from fleetest.worker.masters import Masters
 from fleetest.worker.messages import (
     Acknowledged,
     Assign,
@@ -72,7 +72,8 @@ class Host(Protocol):
 class Agent:
     """
     Args:
-        dials: opens a connection, one for each master; tried in turn.
+        masters: those that the worker may use.
+        dial: opens a connection to the master at an address.
         make_roster: takes what to call when the worker's credit or readiness may have changed.
         id_patience: how long another worker of the same id may be a ghost of this one whose lease still runs.
         farewell_patience: how long a worker that goes waits for the master to take its last reports.
@@ -82,7 +83,8 @@ class Agent:
         self,
         *,
         offer: Offer,
-        dials: Sequence[Callable[[], AbstractAsyncContextManager[MasterConnection]]],
+        masters: Masters,
+        dial: Callable[[str], AbstractAsyncContextManager[MasterConnection]],
         outbox: Outbox,
         make_roster: Callable[[Callable[[], None]], Roster],
         host: Host,
@@ -92,7 +94,8 @@ class Agent:
         farewell_patience: timedelta = _FAREWELL_PATIENCE,
     ) -> None:
         self._offer = offer
-        self._dials = itertools.cycle(dials)
+        self._masters = masters
+        self._dial = dial
         self._outbox = outbox
         self._host = host
         self._clock = clock
@@ -108,6 +111,7 @@ class Agent:
         self._stream: SessionStream | None = None
         self._said_goodbye = False
         self._failures = 0
+        self._refusals = 0
         self._id_taken_since: float | None = None
         self._roster = make_roster(self._on_change)
 
@@ -123,7 +127,7 @@ class Agent:
         Raises:
             Unauthenticated, Forbidden: the token is missing, wrong, or not a worker's.
             AlreadyExists: another worker has the id, for longer than a lost lease explains.
-            InvalidRequest, WrongState: this version and the master's do not go together.
+            InvalidRequest, WrongState: this version and the masters' do not go together.
         """
         try:
             await _first_of(self._stay_connected(), self._leave())
@@ -177,22 +181,32 @@ class Agent:
     async def _stay_connected(self) -> None:
         """Ends when the master has taken our goodbye; else raises what no further try will heal."""
         while not self._said_goodbye:
+            address = self._masters.address
             try:
-                async with next(self._dials)() as master:
+                async with self._dial(address) as master:
                     await self._work_for(master)
             except LeaseLost as error:
                 _log.warning("session_lost", reason=error.message)
                 self._registered = None
-            except (Unauthenticated, Forbidden, InvalidRequest, WrongState):
-                raise
+            except (Unauthenticated, Forbidden, InvalidRequest, WrongState) as error:
+                self._bear_refusal(error, address)
             except AlreadyExists as error:
                 self._bear_with(error)
             except FleetestError as error:
                 if self._said_goodbye:
                     return
-                _log.warning("master_unavailable", reason=error.message, failures=self._failures + 1)
+                _log.warning("master_unavailable", master=address, reason=error.message, failures=self._failures + 1)
+                self._masters.leave(address)
             self._failures += 1
             await asyncio.sleep(self._backoff.delay(self._failures).total_seconds())
+
+    def _bear_refusal(self, error: FleetestError, address: str) -> None:
+        """Another master may know better: one of them is being upgraded, or is set up in another way."""
+        self._refusals += 1
+        if self._refusals >= len(self._masters):
+            raise error
+        _log.warning("master_refused", master=address, reason=error.message)
+        self._masters.leave(address)
 
     def _bear_with(self, id_taken: AlreadyExists) -> None:
         """The other worker may be this one's own past, whose lease has not run out yet; but not for ever."""
@@ -207,6 +221,7 @@ class Agent:
         if self._registered is None:
             self._registered = await master.register(self._offer)
             self._id_taken_since = None
+        self._refusals = 0
         try:
             await self._hold_session(master, self._registered)
         except (InvalidRequest, WrongState) as error:  # one side cannot read the other, here; attempts go on

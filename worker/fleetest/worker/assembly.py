@@ -6,22 +6,23 @@ import os
 import secrets
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from functools import partial
 
 import structlog
 
 from fleetest.common.clock import SystemClock
 from fleetest.common.version import version
-from fleetest.v1.blob_pb2_grpc import BlobServiceStub
 from fleetest.worker.agent import Agent
 from fleetest.worker.blob_cache import BlobCache
+from fleetest.worker.blob_stubs import BlobStubs
 from fleetest.worker.capabilities import find_capabilities
 from fleetest.worker.cgroup import read_cgroup
 from fleetest.worker.client_blobs import BlobClient
 from fleetest.worker.executors.offered import Offered, open_executors
 from fleetest.worker.host import LocalHost, capacity_of, default_slots
 from fleetest.worker.identity import own_directory, persistent_worker_id
+from fleetest.worker.masters import Masters
 from fleetest.worker.messages import Offer
 from fleetest.worker.outbox import Outbox
 from fleetest.worker.ports import Runner
@@ -29,7 +30,7 @@ from fleetest.worker.readiness import Readiness
 from fleetest.worker.roster import Roster
 from fleetest.worker.runners.command import CommandRunner
 from fleetest.worker.runners.pytest import PytestRunner
-from fleetest.worker.session_stream import MasterConnection, dial, identified, open_channel
+from fleetest.worker.session_stream import dial, open_channel
 from fleetest.worker.settings import WorkerSettings
 from fleetest.worker.slot import Slot, SlotObserver
 from fleetest.worker.slots import Slots
@@ -50,9 +51,9 @@ async def open_worker(settings: WorkerSettings) -> AsyncIterator[Agent]:
     """
     with own_directory(settings.directory):
         cache = BlobCache(settings.cache_directory or settings.directory / "cache", max_bytes=settings.cache_bytes)
-        # Blobs do not belong to a session; any master serves them.
-        async with open_channel(settings.masters[0]) as channel:
-            blobs = BlobClient(identified(BlobServiceStub(channel), settings.token), cache)
+        masters = Masters(settings.masters)
+        async with BlobStubs(masters, settings.token, open_channel) as stubs:
+            blobs = BlobClient(stubs, cache)
             workspaces = WorkspaceCache(blobs, cache, state_directory=settings.directory / "workspaces")
             worker_id = settings.worker_id or persistent_worker_id(settings.directory)
             # Before anything is made whose tasks take the context as it is then.
@@ -60,12 +61,16 @@ async def open_worker(settings: WorkerSettings) -> AsyncIterator[Agent]:
             async with open_executors(settings, workspaces, worker_id) as offered:
                 spool = Spool(settings.directory / "spool")
                 try:
-                    yield _agent(settings, worker_id, offered, [CommandRunner(blobs), PytestRunner(blobs)], spool)
+                    yield _agent(
+                        settings, masters, worker_id, offered, [CommandRunner(blobs), PytestRunner(blobs)], spool
+                    )
                 finally:
                     spool.close()
 
 
-def _agent(settings: WorkerSettings, worker_id: str, offered: Offered, runners: list[Runner], spool: Spool) -> Agent:
+def _agent(
+    settings: WorkerSettings, masters: Masters, worker_id: str, offered: Offered, runners: list[Runner], spool: Spool
+) -> Agent:
     clock = SystemClock()
     capacity = capacity_of(settings.directory, read_cgroup())
     count = settings.slots or default_slots(capacity)
@@ -105,14 +110,11 @@ def _agent(settings: WorkerSettings, worker_id: str, offered: Offered, runners: 
             capacity=capacity,
             slots=count,
         ),
-        dials=[_dialler(address, settings) for address in settings.masters],
+        masters=masters,
+        dial=partial(dial, token=settings.token),
         outbox=outbox,
         make_roster=make_roster,
         host=LocalHost(clock),
         clock=clock,
         id_patience=settings.id_patience,
     )
-
-
-def _dialler(address: str, settings: WorkerSettings) -> Callable[[], AbstractAsyncContextManager[MasterConnection]]:
-    return partial(dial, address, settings.token)

@@ -1,4 +1,4 @@
-"""The master's blobs, over gRPC."""
+"""The masters' blobs, over gRPC."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import grpc
 
@@ -18,7 +18,7 @@ from fleetest.common.blob_directory import BlobWriter
 from fleetest.common.client_blobs import BlobSource, SourceChanged, upload_blobs
 from fleetest.common.convert_blobs import MAX_DIGESTS, BlobPiece, unpack
 from fleetest.common.disk import disk_errors
-from fleetest.common.errors import CapacityExceeded, DependencyUnavailable, InvalidRequest
+from fleetest.common.errors import CapacityExceeded, DependencyUnavailable, FleetestError, InvalidRequest
 from fleetest.common.grpc_status import error_from
 from fleetest.common.limits import MAX_ARTIFACT_BYTES
 from fleetest.common.regular_files import hash_file, open_beneath, read_chunks
@@ -31,24 +31,34 @@ if TYPE_CHECKING:
     from fleetest.v1.blob_pb2_grpc import BlobServiceAsyncStub
     from fleetest.worker.blob_cache import BlobCache
 
-__all__ = ["BlobClient"]
+__all__ = ["BlobClient", "BlobMasters"]
 
 _TRIES: Final = 5
 _BACKOFF: Final = Backoff(first=timedelta(milliseconds=200), longest=timedelta(seconds=5))
 
 
+class BlobMasters(Protocol):
+    """Who serves blobs: one master at a time."""
+
+    @property
+    def stub(self) -> BlobServiceAsyncStub:
+        """Of the BlobService of the master in use."""
+
+    def leave(self, stub: BlobServiceAsyncStub) -> None:
+        """The master of this stub does not serve: use the next."""
+
+
 class BlobClient:
     """
-    The `Blobs` port over BlobService and a local cache.
+    The `Blobs` port over BlobService and a local cache. A transfer that breaks goes on at the next master.
 
     Args:
-        stub: of the master's BlobService.
         cache: where fetched blobs are kept.
         backoff: how long to wait before a broken transfer goes on.
     """
 
-    def __init__(self, stub: BlobServiceAsyncStub, cache: BlobCache, *, backoff: Backoff = _BACKOFF) -> None:
-        self._stub = stub
+    def __init__(self, masters: BlobMasters, cache: BlobCache, *, backoff: Backoff = _BACKOFF) -> None:
+        self._masters = masters
         self._cache = cache
         self._backoff = backoff
         # Slots that start together want the same files: the second finds what the first has fetched.
@@ -65,7 +75,7 @@ class BlobClient:
         while artifacts:
             sources = {artifact.digest: _source(root, artifact) for artifact in artifacts}
             try:
-                await upload_blobs(self._stub, list(sources.values()), progress=_silent, backoff=self._backoff)
+                await self._upload(list(sources.values()))
             except SourceChanged as error:
                 problems += [
                     f"{artifact.path}: changed while it was stored"
@@ -79,22 +89,38 @@ class BlobClient:
                 break
         return artifacts, problems
 
+    async def _upload(self, sources: Sequence[BlobSource]) -> None:
+        stub = self._masters.stub
+
+        async def go_on(failures: int, error: FleetestError) -> BlobServiceAsyncStub:
+            nonlocal stub
+            if failures >= _TRIES:
+                raise error
+            self._masters.leave(stub)
+            await asyncio.sleep(self._backoff.delay(failures).total_seconds())
+            stub = self._masters.stub
+            return stub
+
+        await upload_blobs(stub, sources, progress=_silent, backoff=self._backoff, go_on=go_on)
+
     async def _fetch(self, digests: Sequence[str]) -> None:
         failures, fewest = 0, len(digests) + 1
         while missing := await in_thread(self._cache.missing, digests):
             if len(missing) < fewest:
                 failures, fewest = 0, len(missing)
+            stub = self._masters.stub
             try:
-                await self._download(missing[:MAX_DIGESTS])
+                await self._download(stub, missing[:MAX_DIGESTS])
             except DependencyUnavailable:
                 failures += 1
                 if failures >= _TRIES:
                     raise
+                self._masters.leave(stub)
                 await asyncio.sleep(self._backoff.delay(failures).total_seconds())
 
-    async def _download(self, digests: Sequence[str]) -> None:
+    async def _download(self, stub: BlobServiceAsyncStub, digests: Sequence[str]) -> None:
         receipt = _Receipt(self._cache, digests)
-        call = self._stub.DownloadBlobs(blob_pb2.DownloadBlobsRequest(digests=digests))
+        call = stub.DownloadBlobs(blob_pb2.DownloadBlobsRequest(digests=digests))
         try:
             async for message in call:
                 await in_thread(receipt.accept, unpack(message))
