@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from datetime import timedelta
+from pathlib import Path
 from typing import Final
 
 import grpc
@@ -119,12 +120,13 @@ class Master:
     async def _start(self) -> None:
         settings, clock = self._settings, SystemClock()
         directory = settings.data_directory
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if directory is not None:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         redis = connect(settings.redis_url)
         self._stack.push_async_callback(redis.aclose)
         store = self._store = await open_store(settings.mongodb_url, directory)
         self._stack.push_async_callback(store.close)
-        blobs = DirectoryBlobStore(settings.blobs_directory or directory / "blobs")
+        blobs = DirectoryBlobStore(settings.blobs_directory or _below(directory, "blobs"))
         queue = RedisShardQueue(redis, claim_ttl=settings.claim_ttl, reserve_after=settings.reserve_after, clock=clock)
         registry, feed, secrets = RedisWorkerRegistry(redis), RedisCommitFeed(redis), RedisSecretStore(redis)
         hub, sessions, activity = Hub(), Sessions(), Activity(clock)
@@ -237,6 +239,11 @@ class Master:
         self._stack.push_async_callback(server.stop, STOP_GRACE.total_seconds())
         await health.set("", health_pb2.HealthCheckResponse.SERVING)
         _log.info("master_started", address=self._settings.address, port=self.port)
+
+
+def _below(directory: Path | None, name: str) -> Path:
+    assert directory is not None  # the settings were checked
+    return directory / name
 
 
 async def _hear(feed: RedisCommitFeed, book: RunBook) -> None:

@@ -18,7 +18,7 @@ class MasterSettings:
     """
     Args:
         address: for clients and workers, `host:port`; loopback unless told otherwise.
-        data_directory: SQLite and, unless told otherwise, blobs.
+        data_directory: SQLite and, unless told otherwise, blobs; not needed where both are elsewhere.
         blobs_directory: of uploaded files and artifacts; several masters share it. Absent means in `data_directory`.
         mongodb_url: the store that several masters share; without it, it is a SQLite file in the data directory.
         redis_url: `redis://` or `unix://`.
@@ -32,7 +32,7 @@ class MasterSettings:
     """
 
     address: str = setting("FLEETEST_LISTEN_ADDRESS", text, default="127.0.0.1:50051")
-    data_directory: Path = setting("FLEETEST_DATA_DIR", path)
+    data_directory: Path | None = setting("FLEETEST_DATA_DIR", path, default=None)
     mongodb_url: Secret = setting("FLEETEST_MONGODB_URL", secret, default=Secret())
     blobs_directory: Path | None = setting("FLEETEST_BLOBS_DIR", path, default=None)
     redis_url: str = setting("FLEETEST_REDIS_URL", text)
@@ -53,9 +53,14 @@ class MasterSettings:
     def check(self) -> None:
         """
         Raises:
-            InvalidRequest: the address has no port; it would serve the network without asking who calls; or it would
-                admit clients and no workers, or the other way round.
+            InvalidRequest: nothing says where to keep things; the address has no port; it would serve the network
+                without asking who calls; or it would admit clients and no workers, or the other way round.
         """
+        if self.data_directory is None and not (self.mongodb_url and self.blobs_directory):
+            raise InvalidRequest(
+                "FLEETEST_DATA_DIR: is required",
+                hint="unless FLEETEST_MONGODB_URL and FLEETEST_BLOBS_DIR say where runs and files are kept instead",
+            )
         if not self.address.startswith("unix:") and not self.address.rpartition(":")[2].isdecimal():
             raise InvalidRequest(
                 f"{self.address!r} has no port", hint="FLEETEST_LISTEN_ADDRESS reads host:port, such as 127.0.0.1:50051"

@@ -53,10 +53,17 @@ async def serving(settings: MasterSettings) -> AsyncIterator[tuple[Master, async
 
 @pytest.fixture(params=["sqlite", "mongodb"])
 def settings(tmp_path: Path, embedded_redis, request: pytest.FixtureRequest) -> MasterSettings:
+    stores = {
+        "sqlite": lambda: {"data_directory": tmp_path / "data"},
+        "mongodb": lambda: {
+            "data_directory": None,
+            "blobs_directory": tmp_path / "blobs",
+            "mongodb_url": request.getfixturevalue("mongodb_url"),
+        },
+    }
     return MasterSettings(
+        **stores[request.param](),
         address="127.0.0.1:0",
-        data_directory=tmp_path / "data",
-        mongodb_url=request.getfixturevalue("mongodb_url") if request.param == "mongodb" else Secret(),
         redis_url=embedded_redis.url,
         client_token=Secret("client"),
         join_token=Secret("join"),
@@ -373,8 +380,8 @@ async def test_message_of_no_kind_ends_the_session(worker):
     assert await worker._call.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_taken_port_is_said(master, settings):
-    taken = replace(settings, address=f"127.0.0.1:{master.port}", data_directory=settings.data_directory / "other")
+async def test_taken_port_is_said(master, settings, tmp_path):
+    taken = replace(settings, address=f"127.0.0.1:{master.port}", data_directory=tmp_path / "other")
 
     with pytest.raises(DependencyUnavailable, match="cannot listen"):
         async with Master(taken):

@@ -57,3 +57,14 @@ def test_password_of_the_store_is_not_shown() -> None:
     chosen = replace(settings("127.0.0.1:0"), mongodb_url=Secret("mongodb://ada:s3cret@host"))
 
     assert "s3cret" not in repr(chosen)
+
+
+def test_data_directory_is_needed_unless_store_and_blobs_are_elsewhere() -> None:
+    without = replace(settings("127.0.0.1:0"), data_directory=None)
+    elsewhere = {"mongodb_url": Secret("mongodb://host"), "blobs_directory": Path("/blobs")}
+
+    replace(without, **elsewhere).check()
+
+    for name, value in elsewhere.items():
+        with pytest.raises(InvalidRequest, match="FLEETEST_DATA_DIR: is required"):
+            replace(without, **{name: value}).check()
