@@ -50,13 +50,18 @@ def fleetest(elsewhere):
 
 @pytest.fixture
 async def open_master(elsewhere, tmp_path, until):
-    """The address of a master that listens on every interface, with tokens."""
+    """The address of a master that listens on every interface, with tokens, and by consent without TLS."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     redis = EmbeddedRedis(tmp_path / "redis")
     await redis.start()
-    settings = {"FLEETEST_LISTEN_ADDRESS": f"0.0.0.0:{port}", "FLEETEST_REDIS_URL": redis.url, **TOKENS}
+    settings = {
+        "FLEETEST_LISTEN_ADDRESS": f"0.0.0.0:{port}",
+        "FLEETEST_REDIS_URL": redis.url,
+        "FLEETEST_INSECURE": "1",
+        **TOKENS,
+    }
     with (tmp_path / "master.log").open("wb") as log:
         master = await asyncio.create_subprocess_exec(
             FLEETEST, "master", env={**elsewhere, **settings}, stdout=log, stderr=log
@@ -82,6 +87,14 @@ def test_master_off_loopback_needs_both_tokens(fleetest, given):
     assert started.returncode == 3
     assert "refusing to listen on 0.0.0.0:0 without tokens" in started.stderr
     assert "FLEETEST_TOKEN (for clients) and FLEETEST_JOIN_TOKEN (for workers)" in started.stderr
+
+
+def test_master_off_loopback_needs_tls_or_consent(fleetest):
+    started = fleetest("master", FLEETEST_LISTEN_ADDRESS="0.0.0.0:0", FLEETEST_REDIS_URL="unix:///nowhere", **TOKENS)
+
+    assert started.returncode == 3
+    assert "refusing to listen on 0.0.0.0:0 without TLS" in started.stderr
+    assert "FLEETEST_INSECURE=1" in started.stderr
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def test_master_and_worker_in_containers_run_a_task_and_stop_in_order(
     docker_engine, master_image, worker_image, redis_url, start, tmp_path
 ):
     (tmp_path / "fleetest.yaml").write_text("version: 1\nname: images\ntasks: {hello: {executor: process, run: id}}\n")
-    master = start(master_image, FLEETEST_REDIS_URL=redis_url, **TOKENS)
+    master = start(master_image, FLEETEST_REDIS_URL=redis_url, FLEETEST_INSECURE="1", **TOKENS)
     wait_until_healthy(docker_engine, master)
     address = address_of(docker_engine, master)
     worker = start(worker_image, FLEETEST_MASTER=address, FLEETEST_TOKEN=TOKENS["FLEETEST_JOIN_TOKEN"])

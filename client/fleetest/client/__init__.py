@@ -37,11 +37,13 @@ if TYPE_CHECKING:
         TokenKind,
         Worker,
     )
+    from fleetest.common.tls import ClientTls
 
 __all__ = [
     "AsyncClient",
     "CaseRecord",
     "Client",
+    "ClientTls",
     "Commit",
     "LogChunk",
     "Persistence",
@@ -61,11 +63,12 @@ __all__ = [
 ]
 
 _MODULE_OF = {
-    "AsyncClient": "async_client",
-    "Client": "sync_client",
-    "Commit": "events",
-    "Persistence": "connection",
-    "RunEvent": "events",
+    "AsyncClient": "fleetest.client.async_client",
+    "Client": "fleetest.client.sync_client",
+    "ClientTls": "fleetest.common.tls",
+    "Commit": "fleetest.client.events",
+    "Persistence": "fleetest.client.connection",
+    "RunEvent": "fleetest.client.events",
 }
 
 
@@ -73,4 +76,4 @@ def __getattr__(name: str) -> object:
     """Imports a public name when it is first asked for, so that the command's `--help` need not load gRPC."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULE_OF.get(name, 'values')}"), name)
+    return getattr(import_module(_MODULE_OF.get(name, "fleetest.client.values")), name)

@@ -36,6 +36,7 @@ from fleetest.common.ids import new_token
 from fleetest.common.results import VersionControl
 from fleetest.common.settings import Secret
 from fleetest.common.states import Outcome, RunState
+from fleetest.common.tls import ClientTls
 from fleetest.common.workspace import Workspace
 from fleetest.v1 import fleet_pb2, run_pb2
 
@@ -61,6 +62,7 @@ class AsyncClient:
     Args:
         address: `host:port` or `unix:///path`; several parted by commas.
         token: of a client; empty for a master that asks for none.
+        tls: how the master is called over TLS; `None` means without.
         project: whose runs are meant when a call does not say.
         on_trouble: told, in a line for people, each time that something is tried again.
     """
@@ -70,12 +72,13 @@ class AsyncClient:
         address: str,
         *,
         token: str = "",
+        tls: ClientTls | None = None,
         project: str = "",
         persistence: Persistence | None = None,
         on_trouble: Callable[[str], None] = lambda _line: None,
     ) -> None:
         self._connection = Connection(
-            parse_addresses(address), token=token, persistence=persistence, on_trouble=on_trouble
+            parse_addresses(address), token=token, tls=tls, persistence=persistence, on_trouble=on_trouble
         )
         self._project = project
 

@@ -19,8 +19,11 @@ import grpc.aio
 from fleetest.client.addresses import is_local
 from fleetest.client.identity import identifying_interceptors
 from fleetest.common.backoff import Backoff
+from fleetest.common.channels import open_channel
 from fleetest.common.errors import DependencyUnavailable, FleetestError
 from fleetest.common.limits import MAX_MESSAGE_BYTES
+from fleetest.common.tls import ClientTls
+from fleetest.common.tls_diagnosis import diagnose
 from fleetest.v1.blob_pb2_grpc import BlobServiceStub
 from fleetest.v1.fleet_pb2_grpc import FleetServiceStub
 from fleetest.v1.run_pb2_grpc import RunServiceStub
@@ -82,6 +85,7 @@ class Connection:
     Args:
         addresses: tried in turn.
         token: sent with every call; empty when the master asks for none.
+        tls: how the masters are called over TLS; `None` means without.
         on_trouble: told, in a line for people, each time that something is tried again.
     """
 
@@ -90,11 +94,13 @@ class Connection:
         addresses: Sequence[str],
         *,
         token: str = "",
+        tls: ClientTls | None = None,
         persistence: Persistence | None = None,
         on_trouble: Callable[[str], None] = lambda _line: None,
     ) -> None:
         self._addresses = tuple(addresses)
         self._token = token
+        self._tls = tls
         self._persistence = persistence or Persistence()
         self._on_trouble = on_trouble
         self._services: Services | None = None
@@ -104,7 +110,7 @@ class Connection:
     def services(self) -> Services:
         """The stubs of the present channel, which is opened when there is none."""
         if self._services is None:
-            self._services = _open(self._addresses[self._turn % len(self._addresses)], self._token)
+            self._services = _open(self._addresses[self._turn % len(self._addresses)], self._token, self._tls)
         return self._services
 
     async def call(
@@ -152,8 +158,11 @@ class Connection:
         Wait, and turn to the next address unless somebody else has done so already.
 
         Raises:
-            DependencyUnavailable: that was the last try.
+            DependencyUnavailable: that was the last try, or none would help: the two sides do not agree about TLS.
         """
+        misfit = await diagnose(failed.address, self._tls)
+        if misfit is not None and failures >= len(self._addresses):
+            raise misfit from None
         if failures > self._persistence.tries:
             raise DependencyUnavailable(
                 f"no master answers at {', '.join(self._addresses)}: {_cause(error.message)}",
@@ -188,11 +197,9 @@ def raised_here(rpc_error: grpc.RpcError) -> FleetestError:
     return error_from(rpc_error)
 
 
-def _open(address: str, token: str) -> Services:
+def _open(address: str, token: str, tls: ClientTls | None) -> Services:
     proxy = (("grpc.enable_http_proxy", 0),) if is_local(address) else ()
-    channel = grpc.aio.insecure_channel(
-        address, options=(*_OPTIONS, *proxy), interceptors=identifying_interceptors(token)
-    )
+    channel = open_channel(address, tls, options=(*_OPTIONS, *proxy), interceptors=identifying_interceptors(token))
     return Services(
         address=address,
         channel=channel,

@@ -28,6 +28,7 @@ from fleetest.client.values import (
 from fleetest.common.results import VersionControl
 from fleetest.common.settings import Secret
 from fleetest.common.states import Outcome, RunState
+from fleetest.common.tls import ClientTls
 from fleetest.common.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -50,12 +51,13 @@ class Client:
         address: str,
         *,
         token: str = "",
+        tls: ClientTls | None = None,
         project: str = "",
         persistence: Persistence | None = None,
         on_trouble: Callable[[str], None] = lambda _line: None,
     ) -> None:
         self._client = AsyncClient(
-            address, token=token, project=project, persistence=persistence, on_trouble=on_trouble
+            address, token=token, tls=tls, project=project, persistence=persistence, on_trouble=on_trouble
         )
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fleetest-client", daemon=True)

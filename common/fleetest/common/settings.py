@@ -32,6 +32,7 @@ __all__ = [
     "seconds",
     "secret",
     "setting",
+    "switch",
     "text",
     "whole_number",
     "words",
@@ -121,6 +122,15 @@ def text(raw: str) -> str:
 def secret(raw: str) -> Secret:
     """Hidden wherever settings are shown."""
     return Secret(raw)
+
+
+def switch(raw: str) -> bool:
+    """`1` or `0`, or a word for one of them."""
+    if raw.lower() in {"1", "true", "yes", "on"}:
+        return True
+    if raw.lower() in {"0", "false", "no", "off"}:
+        return False
+    raise ValueError(f"{raw!r} is neither 1 nor 0")
 
 
 def path(raw: str) -> Path:

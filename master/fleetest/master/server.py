@@ -5,22 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from datetime import timedelta
 from pathlib import Path
-from typing import Final
 
-import grpc
 import structlog
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as grpc_health
-from grpc_reflection.v1alpha import reflection
 
 from fleetest.common.backoff import Backoff
 from fleetest.common.clock import SystemClock
 from fleetest.common.directory_blob_store import DirectoryBlobStore
 from fleetest.common.ending import end_tasks
-from fleetest.common.errors import DependencyUnavailable
-from fleetest.common.limits import MAX_MESSAGE_BYTES
 from fleetest.master.access.gatekeeper import Gatekeeper
 from fleetest.master.access.open_streams import OpenStreams
 from fleetest.master.access.principals import Audience
@@ -28,6 +20,7 @@ from fleetest.master.access.token_book import TokenBook
 from fleetest.master.activity import Activity
 from fleetest.master.dispatcher import Dispatcher
 from fleetest.master.leases import Leases
+from fleetest.master.listening import Servicers, listen
 from fleetest.master.peers import Peers
 from fleetest.master.queue.connection import connect
 from fleetest.master.queue.redis_feed import RedisCommitFeed
@@ -52,21 +45,10 @@ from fleetest.master.settings import MasterSettings
 from fleetest.master.store.opening import open_store
 from fleetest.master.submission import Desk
 from fleetest.master.workspaces import BlobWorkspaces
-from fleetest.v1 import blob_pb2_grpc, fleet_pb2, fleet_pb2_grpc, run_pb2, run_pb2_grpc, worker_pb2, worker_pb2_grpc
 
 __all__ = ["Master"]
 
 _log = structlog.get_logger()
-
-STOP_GRACE: Final = timedelta(seconds=2)
-
-_OPTIONS: Final = (
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.so_reuseport", 0),  # a second master on the same port is a mistake, and should fail as one
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-)
 
 
 class Master:
@@ -75,6 +57,7 @@ class Master:
 
     Attributes:
         port: where it listens.
+        worker_port: where it listens for sessions of workers, if these have a port of their own; else 0.
     """
 
     def __init__(self, settings: MasterSettings) -> None:
@@ -82,7 +65,7 @@ class Master:
         self._settings = settings
         self._stack = AsyncExitStack()
         self._loops: list[asyncio.Task[None]] = []
-        self.port = 0
+        self.port = self.worker_port = 0
 
     async def __aenter__(self) -> Master:
         try:
@@ -171,9 +154,8 @@ class Master:
         tokens = TokenBook(store, clock, memory=settings.token_memory)
         streams = OpenStreams(tokens, settings.token_memory)
         gatekeeper = Gatekeeper(_root_tokens(settings), tokens)
-        server = grpc.aio.server(interceptors=[ServerInterceptor(gatekeeper, activity, streams)], options=_OPTIONS)
-        run_pb2_grpc.add_RunServiceServicer_to_server(
-            RunServicer(
+        servicers = Servicers(
+            runs=RunServicer(
                 desk=desk,
                 store=store,
                 book=book,
@@ -182,10 +164,7 @@ class Master:
                 roster=roster,
                 queue=queue,
             ),
-            server,
-        )
-        worker_pb2_grpc.add_WorkerServiceServicer_to_server(
-            WorkerServicer(
+            workers=WorkerServicer(
                 registry=registry,
                 sessions=sessions,
                 inbox=Inbox(store, book, registry, peers.output_grew),
@@ -197,13 +176,18 @@ class Master:
                 on_change=dispatcher.wake,
                 on_replaced=reconciler.look_soon,
             ),
-            server,
+            fleet=FleetServicer(registry, roster, sessions, store, tokens, streams.look_now, peers, dispatcher.wake),
+            blobs=BlobServicer(blobs),
         )
-        fleet_pb2_grpc.add_FleetServiceServicer_to_server(
-            FleetServicer(registry, roster, sessions, store, tokens, streams.look_now, peers, dispatcher.wake), server
+        ports = await listen(servicers, settings, ServerInterceptor(gatekeeper, activity, streams), self._stack)
+        self.port, self.worker_port = ports.main, ports.sessions
+        _log.info(
+            "master_started",
+            address=settings.address,
+            port=self.port,
+            worker_port=self.worker_port,
+            tls=settings.tls is not None,
         )
-        blob_pb2_grpc.add_BlobServiceServicer_to_server(BlobServicer(blobs), server)
-        await self._listen(server)
         self._loops = [
             asyncio.create_task(dispatcher.run(), name="dispatcher"),
             asyncio.create_task(reconciler.run(), name="reconciler"),
@@ -213,32 +197,6 @@ class Master:
             asyncio.create_task(Retention(store, clock, settings.event_retention).run(), name="retention"),
         ]
         self._stack.push_async_callback(end_tasks, self._loops)
-
-    async def _listen(self, server: grpc.aio.Server) -> None:
-        health = grpc_health.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(health, server)
-        services = [
-            module.DESCRIPTOR.services_by_name[name].full_name
-            for module, name in (
-                (run_pb2, "RunService"),
-                (worker_pb2, "WorkerService"),
-                (fleet_pb2, "FleetService"),
-            )
-        ]
-        reflection.enable_server_reflection([*services, reflection.SERVICE_NAME], server)
-        try:
-            self.port = server.add_insecure_port(self._settings.address)
-        except RuntimeError:
-            self.port = 0
-        if not self.port:
-            raise DependencyUnavailable(
-                f"cannot listen on {self._settings.address}",
-                hint="another program may have the port: choose one with FLEETEST_LISTEN_ADDRESS",
-            )
-        await server.start()
-        self._stack.push_async_callback(server.stop, STOP_GRACE.total_seconds())
-        await health.set("", health_pb2.HealthCheckResponse.SERVING)
-        _log.info("master_started", address=self._settings.address, port=self.port)
 
 
 def _below(directory: Path | None, name: str) -> Path:

@@ -8,7 +8,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from fleetest.common.errors import InvalidRequest
-from fleetest.common.settings import Secret, days, path, seconds, secret, setting, text
+from fleetest.common.settings import Secret, days, path, seconds, secret, setting, switch, text
+from fleetest.master.server_tls import ServerTls
 
 __all__ = ["MasterSettings"]
 
@@ -18,12 +19,16 @@ class MasterSettings:
     """
     Args:
         address: for clients and workers, `host:port`; loopback unless told otherwise.
+        worker_address: for the sessions of workers; empty serves them where all else is.
         data_directory: SQLite and, unless told otherwise, blobs; not needed where both are elsewhere.
         blobs_directory: of uploaded files and artifacts; several masters share it. Absent means in `data_directory`.
         mongodb_url: the store that several masters share; without it, it is a SQLite file in the data directory.
         redis_url: `redis://` or `unix://`.
         client_token: what clients must show; required off loopback.
         join_token: what workers must show; required off loopback.
+        tls_certificate, tls_key: PEM files; off loopback required unless `insecure`.
+        tls_client_ca: workers' sessions must show a certificate that these authorities signed.
+        insecure: serve the network without TLS: whoever can listen there learns the tokens.
         token_memory: how long a revoked token may still admit somebody at another master.
         event_retention: how long the log of a run is kept; what was derived from it stays.
         idle_exit: end when nobody used the master for so long; zero means never.
@@ -32,12 +37,17 @@ class MasterSettings:
     """
 
     address: str = setting("FLEETEST_LISTEN_ADDRESS", text, default="127.0.0.1:50051")
+    worker_address: str = setting("FLEETEST_WORKER_LISTEN_ADDRESS", text, default="")
     data_directory: Path | None = setting("FLEETEST_DATA_DIR", path, default=None)
     mongodb_url: Secret = setting("FLEETEST_MONGODB_URL", secret, default=Secret())
     blobs_directory: Path | None = setting("FLEETEST_BLOBS_DIR", path, default=None)
     redis_url: str = setting("FLEETEST_REDIS_URL", text)
     client_token: Secret = setting("FLEETEST_TOKEN", secret, default=Secret())
     join_token: Secret = setting("FLEETEST_JOIN_TOKEN", secret, default=Secret())
+    tls_certificate: Path | None = setting("FLEETEST_TLS_CERT", path, default=None)
+    tls_key: Path | None = setting("FLEETEST_TLS_KEY", path, default=None)
+    tls_client_ca: Path | None = setting("FLEETEST_TLS_CLIENT_CA", path, default=None)
+    insecure: bool = setting("FLEETEST_INSECURE", switch, default=False)
     token_memory: timedelta = setting("FLEETEST_TOKEN_MEMORY_SECONDS", seconds, default=timedelta(seconds=5))
     lease_ttl: timedelta = setting("FLEETEST_LEASE_TTL_SECONDS", seconds, default=timedelta(seconds=15))
     claim_ttl: timedelta = setting("FLEETEST_CLAIM_TTL_SECONDS", seconds, default=timedelta(seconds=10))
@@ -50,25 +60,40 @@ class MasterSettings:
     default_image: str = setting("FLEETEST_DEFAULT_IMAGE", text, default="")
     log_level: str = setting("FLEETEST_LOG_LEVEL", text, default="info")
 
+    @property
+    def tls(self) -> ServerTls | None:
+        """Of the main port, which asks nobody for a certificate."""
+        if self.tls_certificate is None or self.tls_key is None or self.address.startswith("unix:"):
+            return None
+        return ServerTls(certificate=self.tls_certificate, key=self.tls_key)
+
+    @property
+    def worker_tls(self) -> ServerTls | None:
+        """Of the workers' own port."""
+        if self.tls_certificate is None or self.tls_key is None:
+            return None
+        return ServerTls(certificate=self.tls_certificate, key=self.tls_key, client_ca=self.tls_client_ca)
+
     def check(self) -> None:
         """
         Raises:
-            InvalidRequest: nothing says where to keep things; the address has no port; it would serve the network
-                without asking who calls; or it would admit clients and no workers, or the other way round.
+            InvalidRequest: nothing says where to keep things; an address has no port; it would serve the network
+                without asking who calls, or for all to read; it would admit clients and no workers, or the other way
+                round; or TLS is set up by half.
         """
         if self.data_directory is None and not (self.mongodb_url and self.blobs_directory):
             raise InvalidRequest(
                 "FLEETEST_DATA_DIR: is required",
                 hint="unless FLEETEST_MONGODB_URL and FLEETEST_BLOBS_DIR say where runs and files are kept instead",
             )
-        if not self.address.startswith("unix:") and not self.address.rpartition(":")[2].isdecimal():
+        if not self.address.startswith("unix:"):
+            _check_port(self.address, "FLEETEST_LISTEN_ADDRESS")
+        if self.worker_address:
+            _check_port(self.worker_address, "FLEETEST_WORKER_LISTEN_ADDRESS")
+        exposed = [each for each in (self.address, self.worker_address) if each and not _is_loopback(_host(each))]
+        if exposed and not (self.client_token and self.join_token):
             raise InvalidRequest(
-                f"{self.address!r} has no port", hint="FLEETEST_LISTEN_ADDRESS reads host:port, such as 127.0.0.1:50051"
-            )
-        host = self.address.partition(":")[0] if self.address.startswith("unix:") else _host(self.address)
-        if not _is_loopback(host) and not (self.client_token and self.join_token):
-            raise InvalidRequest(
-                f"refusing to listen on {self.address} without tokens: anybody could run programs here",
+                f"refusing to listen on {exposed[0]} without tokens: anybody could run programs here",
                 hint="set FLEETEST_TOKEN (for clients) and FLEETEST_JOIN_TOKEN (for workers), or listen on 127.0.0.1",
             )
         if bool(self.client_token) != bool(self.join_token):
@@ -76,10 +101,40 @@ class MasterSettings:
                 "one of two tokens is set: nobody without a token would get in, and one side could have none",
                 hint="set both FLEETEST_TOKEN (for clients) and FLEETEST_JOIN_TOKEN (for workers), or neither",
             )
+        self._check_tls()
+        if exposed and self.tls_certificate is None and not self.insecure:
+            raise InvalidRequest(
+                f"refusing to listen on {exposed[0]} without TLS: tokens and secrets could be read on the network",
+                hint="set FLEETEST_TLS_CERT and FLEETEST_TLS_KEY; or FLEETEST_INSECURE=1 where the network can be "
+                "trusted, or encrypts by itself",
+            )
+
+    def _check_tls(self) -> None:
+        if bool(self.tls_certificate) != bool(self.tls_key):
+            raise InvalidRequest(
+                "a certificate and its key come together", hint="set both FLEETEST_TLS_CERT and FLEETEST_TLS_KEY"
+            )
+        if self.tls_client_ca is None:
+            return
+        if self.tls_certificate is None:
+            raise InvalidRequest(
+                "FLEETEST_TLS_CLIENT_CA asks workers for certificates, which needs one of the master's own",
+                hint="set FLEETEST_TLS_CERT and FLEETEST_TLS_KEY",
+            )
+        if not self.worker_address:
+            raise InvalidRequest(
+                "FLEETEST_TLS_CLIENT_CA asks for certificates on the workers' own port, and there is none",
+                hint="set FLEETEST_WORKER_LISTEN_ADDRESS, such as 0.0.0.0:50052",
+            )
+
+
+def _check_port(address: str, variable: str) -> None:
+    if address.startswith("unix:") or not address.rpartition(":")[2].isdecimal():
+        raise InvalidRequest(f"{address!r} has no port", hint=f"{variable} reads host:port, such as 127.0.0.1:50051")
 
 
 def _host(address: str) -> str:
-    return address.rpartition(":")[0].strip("[]")
+    return "unix" if address.startswith("unix:") else address.rpartition(":")[0].strip("[]")
 
 
 def _is_loopback(host: str) -> bool:

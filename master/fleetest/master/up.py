@@ -44,6 +44,9 @@ START_LIMIT: Final = timedelta(seconds=30)
 STOP_LIMIT: Final = timedelta(seconds=10)
 _EAGER: Final = (("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 100))
 
+_OF_SERVERS: Final = ("FLEETEST_TLS", "FLEETEST_WORKER_LISTEN_ADDRESS")
+"""Variables that are for clusters of several machines: this one does not leave loopback."""
+
 HEALTHY_AFTER: Final = timedelta(seconds=30)
 """A child that lived so long died of something new: its back-off begins anew."""
 
@@ -104,7 +107,7 @@ class Cluster:
         self.address = f"127.0.0.1:{port}"
         token, join_token = new_token(), new_token()
         environment = {
-            **self._environment,
+            **{name: value for name, value in self._environment.items() if not name.startswith(_OF_SERVERS)},
             TETHER_VARIABLE: str(os.getpid()),
             "FLEETEST_DATA_DIR": str(self._directory),
             "FLEETEST_REDIS_URL": redis.url,

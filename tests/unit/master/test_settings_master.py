@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,9 +13,10 @@ from fleetest.common.settings import Secret
 from fleetest.master.settings import MasterSettings
 
 
-def settings(address: str, *, client: str = "", join: str = "") -> MasterSettings:
+def settings(address: str, *, client: str = "", join: str = "", **others: Any) -> MasterSettings:
     return MasterSettings(
         address=address,
+        **others,
         data_directory=Path("/nowhere"),
         redis_url="unix:///nowhere",
         client_token=Secret(client),
@@ -29,11 +31,41 @@ def test_on_loopback_no_tokens_are_needed(address: str) -> None:
 
 @pytest.mark.parametrize("address", ["0.0.0.0:50051", "[::]:1", "10.0.0.1:1", "example.com:1", ":50051"])
 def test_the_network_is_not_served_without_tokens(address: str) -> None:
-    settings(address, client="a", join="b").check()
+    with pytest.raises(InvalidRequest, match=r"refusing to listen on .* without tokens") as refused:
+        settings(address, insecure=True).check()
 
-    with pytest.raises(InvalidRequest, match="refusing to listen") as refused:
-        settings(address).check()
     assert "FLEETEST_JOIN_TOKEN" in refused.value.hint
+
+
+CERTIFICATE: dict[str, Any] = {"tls_certificate": Path("/c.pem"), "tls_key": Path("/c.key")}
+
+
+@pytest.mark.parametrize(
+    "addresses", [{"address": "0.0.0.0:1"}, {"address": "127.0.0.1:1", "worker_address": "10.0.0.1:2"}]
+)
+def test_the_network_is_not_served_in_the_clear_without_consent(addresses: dict[str, Any]) -> None:
+    settings(**addresses, client="a", join="b", insecure=True).check()
+    settings(**addresses, client="a", join="b", **CERTIFICATE).check()
+
+    with pytest.raises(InvalidRequest, match=r"refusing to listen on .* without TLS") as refused:
+        settings(**addresses, client="a", join="b").check()
+    assert "FLEETEST_INSECURE=1" in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"tls_certificate": Path("/c.pem")}, "come together"),
+        ({"tls_key": Path("/c.key")}, "come together"),
+        ({"tls_client_ca": Path("/ca.pem"), "worker_address": "127.0.0.1:2"}, "needs one of the master's own"),
+        ({**CERTIFICATE, "tls_client_ca": Path("/ca.pem")}, "there is none"),
+        ({"worker_address": "127.0.0.1"}, "has no port"),
+        ({"worker_address": "unix:/run/x"}, "has no port"),
+    ],
+)
+def test_half_of_tls_is_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidRequest, match=message):
+        settings("127.0.0.1:1", **given).check()
 
 
 @pytest.mark.parametrize(("client", "join"), [("a", ""), ("", "b")])

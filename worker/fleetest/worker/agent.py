@@ -195,7 +195,13 @@ class Agent:
             except FleetestError as error:
                 if self._said_goodbye:
                     return
-                _log.warning("master_unavailable", master=address, reason=error.message, failures=self._failures + 1)
+                _log.warning(
+                    "master_unavailable",
+                    master=address,
+                    reason=error.message,
+                    hint=error.hint,
+                    failures=self._failures + 1,
+                )
                 self._masters.leave(address)
             self._failures += 1
             await asyncio.sleep(self._backoff.delay(self._failures).total_seconds())
@@ -228,7 +234,7 @@ class Agent:
             raise DependencyUnavailable(f"the session broke: {error.message}") from error
 
     async def _hold_session(self, master: MasterConnection, session: Registered) -> None:
-        async with master.session() as stream:
+        async with master.session(session.session_address) as stream:
             await stream.say(Hello(session_id=session.session_id, attempts=tuple(self._roster.refs)))
             self._obey_welcome(await _in_time(stream.hear(), session.lease_ttl))
             self._failures = 0

@@ -47,12 +47,14 @@ async def open_worker(settings: WorkerSettings) -> AsyncIterator[Agent]:
 
     Raises:
         AlreadyExists: another worker uses the directory.
-        InvalidRequest, WrongState: the directory cannot be used.
+        InvalidRequest, WrongState: the directory, or a file that TLS needs, cannot be used.
     """
+    if settings.tls is not None:
+        settings.tls.check()
     with own_directory(settings.directory):
         cache = BlobCache(settings.cache_directory or settings.directory / "cache", max_bytes=settings.cache_bytes)
         masters = Masters(settings.masters)
-        async with BlobStubs(masters, settings.token, open_channel) as stubs:
+        async with BlobStubs(masters, settings.token, partial(open_channel, tls=settings.tls)) as stubs:
             blobs = BlobClient(stubs, cache)
             workspaces = WorkspaceCache(blobs, cache, state_directory=settings.directory / "workspaces")
             worker_id = settings.worker_id or persistent_worker_id(settings.directory)
@@ -111,7 +113,7 @@ def _agent(
             slots=count,
         ),
         masters=masters,
-        dial=partial(dial, token=settings.token),
+        dial=partial(dial, token=settings.token, tls=settings.tls),
         outbox=outbox,
         make_roster=make_roster,
         host=LocalHost(clock),

@@ -97,6 +97,7 @@ def registered_from_proto(message: worker_pb2.RegisterResponse) -> Registered:
         lease_ttl=duration_from_proto(message.lease_ttl),
         heartbeat_interval=duration_from_proto(message.heartbeat_interval),
         sample_interval=duration_from_proto(message.sample_interval),
+        session_address=message.session_address,
     )
 
 

@@ -49,12 +49,18 @@ class Offer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registered:
-    """The master's answer to an offer."""
+    """
+    The master's answer to an offer.
+
+    Args:
+        session_address: `host:port`, or `:port` on the host that was called; empty means that no other place is meant.
+    """
 
     session_id: str
     lease_ttl: timedelta
     heartbeat_interval: timedelta
     sample_interval: timedelta
+    session_address: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,21 +6,27 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import grpc
 from grpc import aio
 
-from fleetest.common.errors import DependencyUnavailable
+from fleetest.common import channels
+from fleetest.common.errors import DependencyUnavailable, InvalidRequest
 from fleetest.common.grpc_status import error_from
 from fleetest.common.limits import MAX_MESSAGE_BYTES
 from fleetest.common.protocol import PROTOCOL, PROTOCOL_HEADER
 from fleetest.common.settings import Secret
+from fleetest.common.tls import ClientTls
+from fleetest.common.tls_diagnosis import diagnose
 from fleetest.v1 import worker_pb2
 from fleetest.v1.worker_pb2_grpc import WorkerServiceStub
 from fleetest.worker.assignments import TaskSpec
 from fleetest.worker.convert import instruction_from_proto, offer_to_proto, registered_from_proto, statement_to_proto
 from fleetest.worker.messages import Instruction, Offer, Registered, Statement
+
+if TYPE_CHECKING:
+    from fleetest.v1.worker_pb2_grpc import WorkerServiceAsyncStub
 
 __all__ = ["MasterConnection", "SessionStream", "dial", "identified", "open_channel"]
 
@@ -77,10 +83,13 @@ class SessionStream:
 
 
 class MasterConnection:
-    """A channel to one master."""
+    """A master, called at one address."""
 
-    def __init__(self, channel: aio.Channel, token: Secret) -> None:
+    def __init__(self, address: str, channel: aio.Channel, token: Secret, tls: ClientTls | None) -> None:
+        self._address = address
         self._stub = identified(WorkerServiceStub(channel), token)
+        self._token = token
+        self._tls = tls
 
     async def register(self, offer: Offer) -> Registered:
         """
@@ -95,25 +104,63 @@ class MasterConnection:
         return registered_from_proto(answer)
 
     @asynccontextmanager
-    async def session(self) -> AsyncIterator[SessionStream]:
-        """An open stream, closed on the way out."""
-        call: _Call = self._stub.Session()
-        try:
-            yield SessionStream(call)
-        finally:
-            call.cancel()
+    async def session(self, address: str = "") -> AsyncIterator[SessionStream]:
+        """
+        An open stream, closed on the way out.
+
+        Args:
+            address: where the registration says that sessions are held.
+        """
+        if not address:
+            async with _session_of(self._stub) as stream:
+                yield stream
+            return
+        if address.startswith(":"):
+            address = self._address.rpartition(":")[0] + address
+        async with (
+            _explained(address, self._tls),
+            open_channel(address, self._tls) as channel,
+            _session_of(identified(WorkerServiceStub(channel), self._token)) as stream,
+        ):
+            yield stream
 
 
 @asynccontextmanager
-async def dial(address: str, token: Secret) -> AsyncIterator[MasterConnection]:
+async def _session_of(stub: WorkerServiceAsyncStub) -> AsyncIterator[SessionStream]:
+    call: _Call = stub.Session()
+    try:
+        yield SessionStream(call)
+    finally:
+        call.cancel()
+
+
+@asynccontextmanager
+async def dial(address: str, token: Secret, tls: ClientTls | None = None) -> AsyncIterator[MasterConnection]:
     """A connection to the master at `host:port`; nothing is sent before the first call."""
-    async with open_channel(address) as channel:
-        yield MasterConnection(channel, token)
+    async with _explained(address, tls), open_channel(address, tls) as channel:
+        yield MasterConnection(address, channel, token, tls)
 
 
-def open_channel(address: str) -> aio.Channel:
-    """A channel to the master at `host:port`, to be used as a context manager."""
-    return aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
+@asynccontextmanager
+async def _explained(address: str, tls: ClientTls | None) -> AsyncIterator[None]:
+    """What gRPC says of a connection that does not come about is for its developers."""
+    try:
+        yield
+    except DependencyUnavailable as error:
+        raise await diagnose(address, tls) or error from None
+
+
+def open_channel(address: str, tls: ClientTls | None = None) -> aio.Channel:
+    """
+    A channel to the master at `host:port`, to be used as a context manager.
+
+    Raises:
+        DependencyUnavailable: a file that TLS needs cannot be used just now; it could be when the worker began.
+    """
+    try:
+        return channels.open_channel(address, tls, options=_CHANNEL_OPTIONS)
+    except InvalidRequest as error:
+        raise DependencyUnavailable(error.message, hint=error.hint) from None
 
 
 def identified(stub: _Stub, token: Secret) -> _Stub:

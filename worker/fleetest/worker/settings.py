@@ -12,6 +12,7 @@ from typing import Final
 from platformdirs import user_data_path
 
 from fleetest.common.settings import Secret, pairs, path, seconds, secret, setting, text, whole_number, words
+from fleetest.common.tls import TlsSettings
 
 __all__ = ["WorkerSettings"]
 
@@ -46,7 +47,7 @@ def _user(raw: str) -> tuple[int, int]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerSettings:
+class WorkerSettings(TlsSettings):
     """
     Read once with `read_settings`; nothing below reads the environment.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -101,16 +102,19 @@ async def connected(
         embedded: finds the user's own cluster in its data directory.
         persistence, on_trouble: as the client takes them.
     """
+    # Read when gRPC is loaded: its own complaints, for its developers, would stand before our one line.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from fleetest.client.async_client import AsyncClient
 
     settings = invocation().settings
-    address, token = master or settings.master, settings.token
+    address, token, tls = master or settings.master, settings.token, settings.tls
     if not address:
         cluster = await asyncio.to_thread(embedded, settings.data)
-        address, token = cluster.address, cluster.token
+        address, token, tls = cluster.address, cluster.token, None
     async with AsyncClient(
         address,
         token=token.reveal(),
+        tls=tls,
         project=project or settings.project,
         persistence=persistence,
         on_trouble=on_trouble,

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
-from fleetest.common.settings import Secret, path, secret, setting, text
+from fleetest.common.settings import Secret, path, secret, setting, switch, text
+from fleetest.common.tls import TlsSettings
 
 __all__ = ["ClientSettings"]
 
-_OFF: Final = frozenset({"0", "false", "no", "off"})
-
-
-def _switch(raw: str) -> bool:
-    return raw.lower() not in _OFF
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClientSettings:
+class ClientSettings(TlsSettings):
     """
     Args:
         master: addresses, parted by commas; empty means the user's own cluster on this machine.
@@ -31,7 +25,7 @@ class ClientSettings:
     token: Secret = setting("FLEETEST_TOKEN", secret, default=Secret())
     project: str = setting("FLEETEST_PROJECT", text, default="")
     data_directory: Path | None = setting("FLEETEST_DATA_DIR", path, default=None)
-    debug: bool = setting("FLEETEST_DEBUG", _switch, default=False)
+    debug: bool = setting("FLEETEST_DEBUG", switch, default=False)
 
     @property
     def data(self) -> Path:
