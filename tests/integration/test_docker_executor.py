@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from fleetest.common.tasks import Network, Resources
+from fleetest.common.errors import CapacityExceeded, DependencyUnavailable, Forbidden, InvalidRequest
+from fleetest.common.states import Verdict
+from fleetest.common.tasks import Network, Pull, Resources
 from fleetest.v1 import types_pb2
 from fleetest.worker.executors.docker.executor import ContainerRules, DockerExecutor
 from fleetest.worker.executors.docker.ownership import Owner
 from fleetest.worker.executors.docker.sdk_engine import EngineAddress, SdkEngine
 from fleetest.worker.runners.command import CommandRunner
 from fleetest.worker.runners.pytest import PytestRunner
+from tests.support.full_disk import small_disk
+from tests.support.registry import registry
 from tests.support.worker_process import worker_process
-from tests.tools.local_worker import CopiedWorkspaces, DirectoryBlobs, make_spec, run_cases, suite
+from tests.tools.local_worker import (
+    CopiedWorkspaces,
+    DirectoryBlobs,
+    RecordingReporter,
+    assignment,
+    make_spec,
+    run_cases,
+    suite,
+)
 from tests.unit.worker.scripted_master import ScriptedMaster, serving
 
 pytestmark = pytest.mark.timeout(180)
@@ -155,7 +169,7 @@ async def test_case_that_runs_when_memory_runs_out_fails(executor, tmp_path, pyt
 
 
 async def test_worker_runs_tasks_in_containers_of_an_engine_that_answers(docker_engine, base_image, tmp_path):
-    master = ScriptedMaster()
+    master = ScriptedMaster(patience_seconds=60)
     async with serving(master) as address:
         master.enqueue(type="command", shell="cat /etc/os-release; id -u; exit 3", image=base_image)
         async with worker_process(tmp_path, address, FLEETEST_EXECUTORS="", **docker_engine.environment) as process:
@@ -176,7 +190,7 @@ async def test_worker_runs_tasks_in_containers_of_an_engine_that_answers(docker_
 
 
 async def test_worker_without_an_engine_offers_processes(tmp_path):
-    master = ScriptedMaster()
+    master = ScriptedMaster(patience_seconds=60)
     environment = {"FLEETEST_EXECUTORS": "", "DOCKER_HOST": f"unix://{tmp_path}/none.sock"}
     async with serving(master) as address, worker_process(tmp_path, address, **environment):
         await master.wanted(2)
@@ -197,3 +211,147 @@ async def test_worker_that_must_have_an_engine_says_where_it_looked(tmp_path):
     assert process.returncode == 3
     assert b"none.sock does not answer" in said
     assert b"DOCKER_HOST" in said
+
+
+# The SDK does not close a socket that could not be connected; the collection of garbage finds it while this holds.
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
+async def test_attempts_of_a_dead_engine_are_errored_and_later_ones_work(own_docker_engine, root_tar, tmp_path):
+    engine = own_docker_engine
+    engine.docker("import", str(root_tar), "base")
+    workspace = suite(tmp_path / "suite", test_sample="def test_it(): pass\n")
+    spec = make_spec(
+        workspace, type="command", shell="test -e late || { touch late; echo up; sleep 600; }; echo fine", image="base"
+    )
+    async with executor_on(engine, tmp_path / "worker") as executor, session_of(executor, spec) as session:
+        reporter = RecordingReporter()
+        future = session.submit(assignment(spec), reporter)
+        await reporter.until("up")
+
+        engine.kill()
+        ended = await future
+        meanwhile, _ = await run_cases(session, spec, [])
+        engine.start()
+        after, again = await run_cases(session, spec, [])
+
+    gc.collect()
+    assert (ended.verdict, reporter.results) == (Verdict.ERRORED, [])
+    assert "Docker Engine went away" in ended.reason
+    assert (meanwhile.verdict, "does not answer" in meanwhile.reason) == (Verdict.ERRORED, True)
+    assert (after.verdict, again.outcomes()) == (Verdict.COMPLETED, {"unit": "passed"}), after.reason
+    assert not engine.containers("label=fleetest.worker=w1")
+
+
+async def test_image_that_does_not_exist_is_named(executor, workspace):
+    spec = make_spec(workspace, image="fleetest-test-base:nonesuch", pull=Pull.NEVER)
+
+    with pytest.raises(InvalidRequest, match="fleetest-test-base:nonesuch is not on the worker's machine"):
+        await executor.prepare(spec, slot=0, secrets={}, output=lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "error", "words"),
+    [
+        (404, "MANIFEST_UNKNOWN", InvalidRequest, "there is no image"),
+        (401, "UNAUTHORIZED", Forbidden, "the registry refuses the image"),
+        (403, "DENIED", InvalidRequest, "its registry has no image .*, or refuses it"),
+        (503, "UNAVAILABLE", DependencyUnavailable, "could not be pulled"),
+    ],
+)
+async def test_refusal_of_a_registry_is_explained(executor, workspace, status, code, error, words):
+    with registry(status, code) as address:
+        spec = make_spec(workspace, image=f"{address}/team/app:1", pull=Pull.ALWAYS)
+
+        with pytest.raises(error, match=words) as raised:
+            await executor.prepare(spec, slot=0, secrets={}, output=lambda _: None)
+
+    assert f"{address}/team/app:1" in raised.value.message
+    assert raised.value.hint
+
+
+async def test_fork_bomb_is_ended_and_the_container_works_again(executor, tmp_path, python_image):
+    workspace = suite(
+        tmp_path / "suite",
+        test_sample="""
+            import os
+
+            def test_bomb():
+                while True:
+                    try:
+                        os.fork()
+                    except OSError:
+                        pass
+
+            def test_after(): pass
+        """,
+    )
+    spec = make_spec(workspace, image=python_image, silence_timeout=timedelta(seconds=3))
+    cases = ["test_sample.py::test_bomb", "test_sample.py::test_after"]
+
+    async with session_of(executor, spec) as session:
+        _, reporter = await run_cases(session, spec, cases)
+
+    assert reporter.outcomes() == {"test_bomb": "timed_out", "test_after": "passed"}
+
+
+async def test_command_that_ignores_sigterm_is_killed_after_its_grace(executor, command):
+    spec = command("trap 'echo asked' TERM; echo up; while :; do sleep 0.1; done")
+    async with session_of(executor, spec) as session:
+        reporter = RecordingReporter()
+        future = session.submit(assignment(spec), reporter)
+        await reporter.until("up")
+
+        ref = assignment(spec).ref
+        await session.stop(ref, reason="enough", grace=timedelta(seconds=1), finish_running_case=False)
+        ended = await future
+
+    assert (ended.verdict, ended.reason) == (Verdict.CANCELLED, "enough")
+    assert "asked" in reporter.text
+
+
+async def test_what_a_command_leaves_running_is_gone_before_the_next(executor, command):
+    spec = command(
+        "n=600; grep -c 'slee[p].600' /proc/[0-9]*/cmdline | grep -c ':1$'; setsid sleep $n & setsid sleep $n &"
+    )
+
+    async with session_of(executor, spec) as session:
+        _, first = await run_cases(session, spec, [])
+        _, second = await run_cases(session, spec, [])
+
+    assert (first.text, second.text) == ("0\n", "0\n")
+
+
+async def test_full_disk_fails_the_test_that_filled_it_and_takes_no_more(docker_engine, command, tmp_path):
+    fill = command("head -c 200000000 /dev/zero > big")
+
+    with small_disk(tmp_path / "disk", 100 * MIB) as disk:
+        async with executor_on(docker_engine, disk / "worker") as executor, session_of(executor, fill) as session:
+            _, reporter = await run_cases(session, fill, [])
+
+            with pytest.raises(CapacityExceeded, match=r"has \d+ MiB free, the task needs 64 MiB"):
+                await executor.prepare(fill, slot=1, secrets={}, output=lambda _: None)
+
+    assert reporter.outcomes() == {"unit": "failed"}
+    assert "No space left on device" in reporter.results[0].details
+
+
+async def test_orphans_of_a_killed_worker_are_removed_by_its_next_life(docker_engine, base_image, tmp_path):
+    master = ScriptedMaster(patience_seconds=60)
+    async with serving(master) as address:
+        master.enqueue(type="command", shell="echo up; sleep 600", image=base_image)
+        options = {"FLEETEST_EXECUTORS": "docker", **docker_engine.environment}
+        async with worker_process(tmp_path, address, **options) as process:
+            await master.until(lambda: b"up" in b"".join(report.output.content for report in master.reports()))
+            process.kill()
+            await process.wait()
+        orphans = docker_engine.containers("label=fleetest.worker=w1")
+        mounts = [mount for mount in Path("/proc/self/mountinfo").read_text().splitlines() if str(tmp_path) in mount]
+
+        async with worker_process(tmp_path, address, **options):
+            await master.until(lambda: len(master.registrations) > 1)
+            left = docker_engine.containers("label=fleetest.worker=w1")
+
+    assert (len(orphans), len(mounts)) == (1, 1)
+    assert left == []
+    assert not docker_engine.volumes()
+    assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
+    assert list((tmp_path / "docker" / "containers").iterdir()) == []

@@ -24,7 +24,8 @@ class ScriptedMaster(worker_pb2_grpc.WorkerServiceServicer):
         registrations: every request, with its metadata.
     """
 
-    def __init__(self):
+    def __init__(self, *, patience_seconds=PATIENCE_SECONDS):
+        self._patience_seconds = patience_seconds
         self.heard = []
         self.registrations = []
         self.hellos = []
@@ -80,7 +81,7 @@ class ScriptedMaster(worker_pb2_grpc.WorkerServiceServicer):
 
     async def until(self, condition):
         """Wait until the condition holds, looking after every message."""
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(self._patience_seconds):
             async with self._something:
                 await self._something.wait_for(condition)
 

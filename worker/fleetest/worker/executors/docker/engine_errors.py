@@ -23,10 +23,12 @@ _REFUSED: Final = re.compile(
     r"unauthorized|authentication required|no basic auth|denied|forbidden|\b401\b|\b403\b", re.IGNORECASE
 )
 _ABSENT: Final = re.compile(
-    r"manifest unknown|manifest for .* not found|name unknown|repository .*not found|does not exist or no pull access|"
-    r"pull access denied|invalid reference format|no such image|\b404\b",
+    r"manifest unknown|manifest for .* not found|name unknown|repository .*not found|invalid reference format|"
+    r"no such image|\b404\b",
     re.IGNORECASE,
 )
+# What registries say of a repository that is another's, and many of one that does not exist.
+_ABSENT_OR_REFUSED: Final = re.compile(r"pull access denied|does not exist or no pull access", re.IGNORECASE)
 _FULL: Final = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
 _MOUNT: Final = re.compile(r"error while mounting volume|failed to mount local volume", re.IGNORECASE)
 _NO_SHELL: Final = re.compile(r'exec: "?/bin/sh"?: (stat|no such file)|"/bin/sh": .*no such file', re.IGNORECASE)
@@ -67,11 +69,13 @@ def image_error(image: str, status: int | None, said: str) -> FleetestError:
     said = said.strip()
     if _FULL.search(said):
         return engine_error(status, said, doing=f"pull the image {image}")
-    if _ABSENT.search(said):
+    if _ABSENT_OR_REFUSED.search(said):
         return InvalidRequest(
-            f"there is no image {image}: {said}",
-            hint="Look at its name and tag. For a private one the worker needs credentials: `docker login` there.",
+            f"its registry has no image {image}, or refuses it: {said}",
+            hint="Look at its name. For a private one the worker needs credentials: `docker login` there.",
         )
+    if _ABSENT.search(said):
+        return InvalidRequest(f"there is no image {image}: {said}", hint="Look at its name and tag.")
     if _REFUSED.search(said):
         return Forbidden(
             f"the registry refuses the image {image}: {said}",

@@ -71,6 +71,7 @@ class DockerExecutor:
     Args:
         root: a directory of this worker alone.
         engine_url: where the Engine answers.
+        as_engine_sees: a path below `root` as the Engine's machine knows it, which it must be for a bind mount.
         python: the interpreter for tasks that name none.
     """
 
@@ -85,6 +86,7 @@ class DockerExecutor:
         worker_id: str,
         engine_url: str,
         rules: ContainerRules,
+        as_engine_sees: Callable[[Path], Path] = lambda path: path,
         python: str = "python3",
     ) -> None:
         self._engine = engine
@@ -92,6 +94,7 @@ class DockerExecutor:
         self._workspaces = workspaces
         self._worker_id = worker_id
         self._rules = rules
+        self._as_engine_sees = as_engine_sees
         self._python = python
         self._layers = Layers(root / "layers", workspaces, owner=rules.owner)
         self._images = Images(engine)
@@ -199,7 +202,11 @@ class DockerExecutor:
                 tmp_bytes=self._rules.tmp_bytes,
                 mounts=(
                     workspace,
-                    Mount(kind=MountKind.BIND, source=str(self._channel(name)), target=str(CHANNEL)),
+                    Mount(
+                        kind=MountKind.BIND,
+                        source=str(self._as_engine_sees(self._channel(name))),
+                        target=str(CHANNEL),
+                    ),
                 ),
                 labels={WORKER_LABEL: self._worker_id, "fleetest.project": spec.project},
             ),
@@ -229,7 +236,7 @@ class DockerExecutor:
             workspace_digest=workspace_digest,
             directory=directory / "copy",
             owner=self._rules.owner,
-            engine_path=directory / "copy",
+            engine_path=self._as_engine_sees(directory / "copy"),
         )
 
     def _check_free_space(self, spec: TaskSpec) -> None:
