@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PACKAGES := common/fleetest/common client/fleetest master/fleetest worker/fleetest
 COVERAGE_FLOOR := 90
 
-.PHONY: help demo test check protos bench format clean
+.PHONY: help demo test check protos bench bench-page format clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -56,8 +56,16 @@ protos: $(VENV)/.installed  ## Generate the gRPC stubs from protos/
 		--plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc --mypy_grpc_out=quiet:common \
 		protos/fleetest/v1/*.proto
 
-bench: $(VENV)/.installed  ## Measure (needs a quiet machine to mean anything)
-	@for script in benchmarks/*.py; do PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python $$script || exit 1; done
+bench: $(VENV)/.installed  ## Measure beside our peers, on a quiet machine (bench-NAME: one row; bench-page: its page)
+	@benchmarks/make_peers.sh
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks
+
+bench-page: $(VENV)/.installed
+	@$(BIN)/python -m benchmarks.page
+
+bench-%: $(VENV)/.installed
+	@benchmarks/make_peers.sh
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks $*
 
 format: $(VENV)/.installed  ## Format the code
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -25,7 +25,7 @@ from fleetest.worker.identity import own_directory, persistent_worker_id
 from fleetest.worker.masters import Masters
 from fleetest.worker.messages import Offer
 from fleetest.worker.outbox import Outbox
-from fleetest.worker.ports import Runner
+from fleetest.worker.ports import Blobs, Runner
 from fleetest.worker.readiness import Readiness
 from fleetest.worker.roster import Roster
 from fleetest.worker.runners.command import CommandRunner
@@ -40,10 +40,19 @@ from fleetest.worker.workspaces import WorkspaceCache
 __all__ = ["open_worker"]
 
 
+def _runners(blobs: Blobs) -> Sequence[Runner]:
+    return CommandRunner(blobs), PytestRunner(blobs)
+
+
 @asynccontextmanager
-async def open_worker(settings: WorkerSettings) -> AsyncIterator[Agent]:
+async def open_worker(
+    settings: WorkerSettings, *, make_runners: Callable[[Blobs], Sequence[Runner]] = _runners
+) -> AsyncIterator[Agent]:
     """
     An agent that is ready to run; what it uses is closed on the way out.
+
+    Args:
+        make_runners: what it knows to run; takes the blobs for those that leave some.
 
     Raises:
         AlreadyExists: another worker uses the directory.
@@ -63,15 +72,18 @@ async def open_worker(settings: WorkerSettings) -> AsyncIterator[Agent]:
             async with open_executors(settings, workspaces, worker_id) as offered:
                 spool = Spool(settings.directory / "spool")
                 try:
-                    yield _agent(
-                        settings, masters, worker_id, offered, [CommandRunner(blobs), PytestRunner(blobs)], spool
-                    )
+                    yield _agent(settings, masters, worker_id, offered, make_runners(blobs), spool)
                 finally:
                     spool.close()
 
 
 def _agent(
-    settings: WorkerSettings, masters: Masters, worker_id: str, offered: Offered, runners: list[Runner], spool: Spool
+    settings: WorkerSettings,
+    masters: Masters,
+    worker_id: str,
+    offered: Offered,
+    runners: Sequence[Runner],
+    spool: Spool,
 ) -> Agent:
     clock = SystemClock()
     capacity = capacity_of(settings.directory, read_cgroup())

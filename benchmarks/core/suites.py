@@ -1,0 +1,107 @@
+"""A pytest suite, run by plain pytest, by pytest-xdist in its two ways, and by a cluster of ours that is up."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from benchmarks.core.cluster import Cluster
+from benchmarks.core.commands import run
+from benchmarks.core.figures import OURS
+from benchmarks.core.rounds import Measurement
+
+__all__ = ["LOAD", "PYTEST", "WORKSTEAL", "Suite", "peers"]
+
+PYTEST: Final = "pytest"
+LOAD: Final = "xdist load"
+WORKSTEAL: Final = "xdist worksteal"
+_OPTIONS: Final[Mapping[str, Sequence[str]]] = {
+    PYTEST: (),
+    LOAD: ("-n", "2"),
+    WORKSTEAL: ("-n", "2", "--dist", "worksteal"),
+}
+
+_COUNT: Final = re.compile(r"(\d+) (passed|failed|skipped|errors?|xfailed|xpassed)")
+_FLEETEST: Final = Path(sys.executable).with_name("fleetest")
+_ENDED: Final = (0, 1)
+"""Exit codes of a suite that ran whole, whether or not all of it passed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suite:
+    """
+    Args:
+        source: where it is.
+        python: of the environment that it runs in.
+        outcomes: how its cases end, when that is known beforehand; else everybody must come to what plain pytest did.
+    """
+
+    source: Path
+    python: Path
+    arguments: Sequence[str] = ()
+    outcomes: Mapping[str, int] | None = None
+
+    def theirs(self, name: str) -> Measurement:
+        """A round of plain pytest, or of pytest-xdist."""
+
+        async def measure() -> Mapping[str, float]:
+            done = run(
+                self.python,
+                *("-m", "pytest", "-q", "-p", "no:cacheprovider", *_OPTIONS[name], *self.arguments),
+                cwd=self.source,
+                environment=self._environment(os.environ),
+                exit_codes=_ENDED,
+            )
+            self._check(name, _counted(done.output))
+            return {"seconds": done.seconds}
+
+        return measure
+
+    async def ours(self, cluster: Cluster, project: str) -> float:
+        """The seconds of one run, from Enter to the prompt. History is kept by project."""
+        done = run(
+            _FLEETEST,
+            *("run", "--quiet", "--project", project, "--", "pytest", *self.arguments),
+            cwd=self.source,
+            environment=self._environment(cluster.environment),
+            exit_codes=_ENDED,
+        )
+        async with cluster.client() as client:
+            (latest,) = await client.list_runs(project=project, limit=1)
+            outcomes = Counter([str(case.result.outcome) async for case in client.cases(latest.run_id)])
+        self._check(OURS, outcomes)
+        return done.seconds
+
+    def known_outcomes(self) -> Mapping[str, int]:
+        """What plain pytest says of the suite."""
+        done = run(
+            self.python,
+            *("-m", "pytest", "-q", "-p", "no:cacheprovider", *self.arguments),
+            cwd=self.source,
+            environment=self._environment(os.environ),
+            exit_codes=_ENDED,
+        )
+        return _counted(done.output)
+
+    def _environment(self, environment: Mapping[str, str]) -> Mapping[str, str]:
+        return {**environment, "VIRTUAL_ENV": str(self.python.parents[1]), "PYTHONDONTWRITEBYTECODE": "1"}
+
+    def _check(self, name: str, outcomes: Mapping[str, int]) -> None:
+        if self.outcomes is not None and dict(outcomes) != dict(self.outcomes):
+            raise RuntimeError(f"{name} says {dict(outcomes)}, not {dict(self.outcomes)}")
+
+
+def peers(suite: Suite, names: Sequence[str] = (PYTEST, LOAD, WORKSTEAL)) -> dict[str, Measurement]:
+    """Measurements of these peers."""
+    return {name: suite.theirs(name) for name in names}
+
+
+def _counted(output: str) -> Mapping[str, int]:
+    last = output.strip().rpartition("\n")[2]
+    return {word.removesuffix("s"): int(count) for count, word in _COUNT.findall(last)}
