@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -25,6 +24,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
+from fleetest.common.ending import no_lost_cancellation
 from fleetest.common.errors import DependencyUnavailable, InvalidRequest
 
 __all__ = ["connect", "redis_errors"]
@@ -79,30 +79,16 @@ def redis_errors() -> Iterator[None]:
     Raise `DependencyUnavailable` for whatever says that Redis cannot serve us now.
 
     What is left, such as an error in one of our scripts, is a defect of ours and passes unchanged.
-
-    Before Python 3.12, `asyncio.wait_for`, in which redis-py sends, loses a cancellation that comes as it ends: it is
-    raised here.
     """
-    cancellations = _cancellations()
-    try:
-        yield
-    except _UNAVAILABLE as error:
-        raise _unavailable(error) from error
-    except RedisError as error:
-        if isinstance(error, ResponseError) and str(error).startswith(_UNAVAILABLE_REPLIES):
+    with no_lost_cancellation():
+        try:
+            yield
+        except _UNAVAILABLE as error:
             raise _unavailable(error) from error
-        raise
-    finally:
-        if _cancellations() > cancellations:
-            raise asyncio.CancelledError
-
-
-def _cancellations() -> int:
-    try:
-        task = asyncio.current_task()
-    except RuntimeError:  # no loop, no task
-        return 0
-    return task.cancelling() if task is not None else 0
+        except RedisError as error:
+            if isinstance(error, ResponseError) and str(error).startswith(_UNAVAILABLE_REPLIES):
+                raise _unavailable(error) from error
+            raise
 
 
 def _unavailable(error: Exception) -> DependencyUnavailable:

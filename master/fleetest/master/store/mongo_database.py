@@ -13,6 +13,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import AutoReconnect, BulkWriteError, NetworkTimeout, ServerSelectionTimeoutError
 from pymongo.read_concern import ReadConcern
 
+from fleetest.common.ending import no_lost_cancellation
 from fleetest.common.settings import Secret
 from fleetest.master.store.mongo_errors import DUPLICATE_KEY, closed, explained, failed_writes, unconfirmed
 from fleetest.master.store.mongo_schema import Document, migrate
@@ -92,7 +93,8 @@ class MongoDatabase:
         self._at_work += 1
         self._idle.clear()
         try:
-            yield
+            with no_lost_cancellation():
+                yield
         except Exception as error:
             mapped = explained(error, self.where)
             if mapped is error:
