@@ -189,10 +189,13 @@ def shared_masters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Masters
         yield both_serving(masters)
 
 
-@pytest.fixture
-def own_masters(tmp_path: Path) -> Iterator[Masters]:
-    """Two masters for one test alone, which may kill them."""
-    with Masters(tmp_path / "masters", clean_environment()) as masters:
+@pytest.fixture(params=["sqlite", "mongodb"])
+def own_masters(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Masters]:
+    """Two masters for one test alone, which may kill them; on either store."""
+    store = {}
+    if request.param == "mongodb":
+        store["FLEETEST_MONGODB_URL"] = request.getfixturevalue("mongodb_url").reveal()
+    with Masters(tmp_path / "masters", clean_environment(), store) as masters:
         yield both_serving(masters)
 
 

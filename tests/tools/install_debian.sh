@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs the Debian packages that the tests in containers need, where they are absent: a Docker Engine, and what gives it
-# a network and a base image of its own. Nothing is asked for when all is there.
+# Installs the Debian packages that the tests need, where they are absent: a Docker Engine, and what gives it a network and
+# a base image of its own; and `faketime`, for processes whose clock is off. Nothing is asked for when all is there.
 #
 # Usage: tests/tools/install_debian.sh
 set -eu
@@ -16,12 +16,13 @@ need containerd containerd
 need iptables iptables
 need ip iproute2
 need debootstrap debootstrap
+need faketime faketime
 
 if [ -z "$missing" ]; then
     exit 0
 fi
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get > /dev/null; then
-    echo "the tests in containers need Debian's packages:$missing; install them, or run this as root on Debian" >&2
+    echo "the tests need Debian's packages:$missing; install them, or run this as root on Debian" >&2
     exit 1
 fi
 echo "Installing$missing ..."

@@ -10,11 +10,14 @@ from uuid import UUID
 __all__ = ["day_of_run", "new_run_id", "new_token"]
 
 
-def new_run_id() -> str:
+def new_run_id(at: datetime | None = None) -> str:
     """
     A fresh run id: a UUIDv7 (RFC 9562 §5.7), so that ids sort by time of submission and carry their day.
+
+    Args:
+        at: aware; now, by this machine's clock, unless given.
     """
-    milliseconds = time.time_ns() // 1_000_000
+    milliseconds = time.time_ns() // 1_000_000 if at is None else int(at.timestamp() * 1000)
     value = (milliseconds & (1 << 48) - 1) << 80 | secrets.randbits(80)
     value = value & ~(0xF << 76) | 0x7 << 76
     value = value & ~(0x3 << 62) | 0x2 << 62

@@ -13,11 +13,13 @@ from fleetest.common.backoff import Backoff
 from fleetest.common.clock import SystemClock
 from fleetest.common.directory_blob_store import DirectoryBlobStore
 from fleetest.common.ending import end_tasks
+from fleetest.common.ids import new_run_id
 from fleetest.master.access.gatekeeper import Gatekeeper
 from fleetest.master.access.open_streams import OpenStreams
 from fleetest.master.access.principals import Audience
 from fleetest.master.access.token_book import TokenBook
 from fleetest.master.activity import Activity
+from fleetest.master.cluster_clock import ClusterClock
 from fleetest.master.dispatcher import Dispatcher
 from fleetest.master.leases import Leases
 from fleetest.master.listening import Servicers, listen
@@ -28,6 +30,7 @@ from fleetest.master.queue.redis_peers import RedisPeerChannel
 from fleetest.master.queue.redis_queue import RedisShardQueue
 from fleetest.master.queue.redis_registry import RedisWorkerRegistry
 from fleetest.master.queue.redis_secrets import RedisSecretStore
+from fleetest.master.queue.redis_time import RedisTime
 from fleetest.master.reconciler import Reconciler
 from fleetest.master.reports import Inbox
 from fleetest.master.retention import Retention
@@ -49,6 +52,9 @@ from fleetest.master.workspaces import BlobWorkspaces
 __all__ = ["Master"]
 
 _log = structlog.get_logger()
+
+CLOCK_PATIENCE: Final = timedelta(seconds=2)
+"""How long a master that starts waits for Redis to tell the time."""
 
 
 class Master:
@@ -101,12 +107,14 @@ class Master:
             await asyncio.Event().wait()
 
     async def _start(self) -> None:
-        settings, clock = self._settings, SystemClock()
+        settings = self._settings
         directory = settings.data_directory
         if directory is not None:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         redis = connect(settings.redis_url)
         self._stack.push_async_callback(redis.aclose)
+        clock = ClusterClock(SystemClock(), RedisTime(redis))
+        await clock.begin(CLOCK_PATIENCE)
         store = self._store = await open_store(settings.mongodb_url, directory)
         self._stack.push_async_callback(store.close)
         blobs = DirectoryBlobStore(settings.blobs_directory or _below(directory, "blobs"))
@@ -149,6 +157,7 @@ class Master:
             secrets=secrets,
             workspaces=BlobWorkspaces(blobs),
             clock=clock,
+            new_id=lambda: new_run_id(clock.now()),
             default_image=settings.default_image,
         )
         tokens = TokenBook(store, clock, memory=settings.token_memory)
@@ -189,6 +198,7 @@ class Master:
             tls=settings.tls is not None,
         )
         self._loops = [
+            asyncio.create_task(clock.run(), name="clock"),
             asyncio.create_task(dispatcher.run(), name="dispatcher"),
             asyncio.create_task(reconciler.run(), name="reconciler"),
             asyncio.create_task(_hear(feed, book), name="feed"),

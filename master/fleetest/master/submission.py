@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final, Protocol
@@ -89,6 +89,7 @@ class Desk:
 
     Args:
         default_image: for tasks that name none, unless they are to run as processes; empty leaves them as they are.
+        new_id: makes the ids of runs.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class Desk:
         workspaces: WorkspaceSource,
         clock: Clock,
         default_image: str = "",
+        new_id: Callable[[], str] = new_run_id,
     ) -> None:
         self._default_image = default_image
         self._store = store
@@ -109,6 +111,7 @@ class Desk:
         self._secrets = secrets
         self._workspaces = workspaces
         self._clock = clock
+        self._new_id = new_id
 
     async def submit(self, submission: Submission) -> Submitted:
         """
@@ -187,7 +190,7 @@ class Desk:
         return await self._begin(event, key=key, secrets=secrets, supersede=False)
 
     async def _begin(self, event: RunSubmitted, *, key: str, secrets: Mapping[str, str], supersede: bool) -> Submitted:
-        run_id, already = new_run_id(), False
+        run_id, already = self._new_id(), False
         if key:
             run_id = await self._store.put_if_absent("idempotency", f"{event.project}/{key}", run_id)
             already = await self._exists(run_id)

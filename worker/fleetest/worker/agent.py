@@ -243,7 +243,10 @@ class Agent:
             _log.info("session_opened", session_id=session.session_id)
             try:
                 await _first_of(
-                    self._obey(stream), self._say_reports(stream), self._say_wants(stream), self._beat(stream, session)
+                    self._obey(stream),
+                    self._beat(stream, session),  # before any report: it tells the master how our clock goes
+                    self._say_reports(stream),
+                    self._say_wants(stream),
                 )
             finally:
                 self._stream = None

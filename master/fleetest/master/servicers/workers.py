@@ -6,7 +6,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import grpc
@@ -24,6 +24,7 @@ from fleetest.common.convert import (
     verdict_from_proto,
 )
 from fleetest.common.errors import DependencyUnavailable, InvalidRequest, LeaseLost
+from fleetest.common.results import CaseResult, ResourceSample
 from fleetest.master.access.principals import caller
 from fleetest.master.access.token_book import TokenBook
 from fleetest.master.leases import Leases
@@ -53,6 +54,9 @@ __all__ = ["WorkerServicer"]
 _log = structlog.get_logger()
 
 _MOST_SLOTS = 1024
+
+_CLOCK_TOLERANCE = timedelta(seconds=2)
+"""What a slow network, or a slow process, may make of clocks that agree."""
 
 
 class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
@@ -194,6 +198,7 @@ class _Stream:
         self._clock = clock
         self._lease_ttl = lease_ttl
         self._on_change = on_change
+        self._clock_ahead = timedelta()
         self._batches: asyncio.Queue[worker_pb2.ReportBatch] = asyncio.Queue(maxsize=64)
 
     async def listen(self, messages: AsyncIterator[worker_pb2.WorkerMessage]) -> None:
@@ -237,11 +242,14 @@ class _Stream:
         return True
 
     async def _heartbeat(self, heartbeat: worker_pb2.Heartbeat) -> None:
-        before = self._session.presence
+        before, now = self._session.presence, self._clock.now()
+        host = before.host
+        if heartbeat.HasField("host"):
+            host = self._host(resource_sample_from_proto(heartbeat.host), now)
         presence = replace(
             before,
-            last_seen_at=self._clock.now(),
-            host=resource_sample_from_proto(heartbeat.host) if heartbeat.HasField("host") else before.host,
+            last_seen_at=now,
+            host=host,
             draining=before.draining or heartbeat.draining,
             ready=heartbeat.ready,
             not_ready_reason=heartbeat.not_ready_reason,
@@ -254,6 +262,18 @@ class _Stream:
             _log.warning("heartbeat_not_registered", worker_id=presence.worker_id, error=error.message)
         if presence.ready and not before.ready:
             self._on_change()
+
+    def _host(self, sample: ResourceSample, now: datetime) -> ResourceSample:
+        """A heartbeat comes as soon as it is made: it tells how far the worker's clock is ahead of the cluster's."""
+        ahead = sample.at - now
+        if abs(ahead - self._clock_ahead) > _CLOCK_TOLERANCE:
+            self._clock_ahead = ahead
+            _log.warning(
+                "worker_clock_differs",
+                worker_id=self._session.presence.worker_id,
+                ahead_seconds=round(ahead.total_seconds(), 1),
+            )
+        return replace(sample, at=now)
 
     async def _renew(self, presence: Presence) -> None:
         try:
@@ -277,7 +297,8 @@ class _Stream:
             batches = [await self._batches.get()]
             while not self._batches.empty():
                 batches.append(self._batches.get_nowait())
-            reports = [_report_from_proto(report) for batch in batches for report in batch.reports]
+            ahead = self._clock_ahead
+            reports = [_report_from_proto(report, ahead) for batch in batches for report in batch.reports]
             refused = await self._inbox.take(reports)
             self._session.release(report.ref for report in reports if isinstance(report.content, Ended))
             if refused:
@@ -291,8 +312,15 @@ class _Stream:
             self._session.instructions.put_nowait(Acknowledge(sequence=batches[-1].sequence))
 
 
-def _report_from_proto(message: worker_pb2.Report) -> Report:
-    return Report(ref=attempt_ref_from_proto(message.attempt), content=_content(message))
+def _report_from_proto(message: worker_pb2.Report, clock_ahead: timedelta) -> Report:
+    content = _content(message)
+    if isinstance(content, Results) and clock_ahead:
+        content = Results(results=tuple(_at_our_time(result, clock_ahead) for result in content.results))
+    return Report(ref=attempt_ref_from_proto(message.attempt), content=content)
+
+
+def _at_our_time(result: CaseResult, clock_ahead: timedelta) -> CaseResult:
+    return replace(result, started_at=result.started_at - clock_ahead) if result.started_at is not None else result
 
 
 def _content(message: worker_pb2.Report) -> Content:
