@@ -24,6 +24,9 @@ _log = structlog.get_logger()
 INTERVAL: Final = timedelta(seconds=10)
 _AGAIN: Final = timedelta(seconds=1)
 
+PATIENCE: Final = timedelta(seconds=2)
+"""How long a master that starts waits to be told."""
+
 TOLERANCE: Final = timedelta(milliseconds=250)
 """Clocks that are kept right differ by less, and are left alone: small corrections would only turn time back."""
 
@@ -71,7 +74,7 @@ class ClusterClock:
                 pause = _AGAIN
             await asyncio.sleep(pause.total_seconds())
 
-    async def begin(self, limit: timedelta) -> None:
+    async def begin(self, limit: timedelta = PATIENCE) -> None:
         """Set it right before anybody asks, if the source answers in time; otherwise `run` does so later."""
         with suppress(DependencyUnavailable, TimeoutError):
             async with asyncio.timeout(limit.total_seconds()):

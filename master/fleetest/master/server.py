@@ -53,9 +53,6 @@ __all__ = ["Master"]
 
 _log = structlog.get_logger()
 
-CLOCK_PATIENCE: Final = timedelta(seconds=2)
-"""How long a master that starts waits for Redis to tell the time."""
-
 
 class Master:
     """
@@ -114,7 +111,7 @@ class Master:
         redis = connect(settings.redis_url)
         self._stack.push_async_callback(redis.aclose)
         clock = ClusterClock(SystemClock(), RedisTime(redis))
-        await clock.begin(CLOCK_PATIENCE)
+        await clock.begin()
         store = self._store = await open_store(settings.mongodb_url, directory)
         self._stack.push_async_callback(store.close)
         blobs = DirectoryBlobStore(settings.blobs_directory or _below(directory, "blobs"))

@@ -108,6 +108,7 @@ class Agent:
         self._stopping = asyncio.Event()
         self._wants = Wants()
         self._registered: Registered | None = None
+        self._registered_at = ""
         self._stream: SessionStream | None = None
         self._said_goodbye = False
         self._failures = 0
@@ -184,7 +185,7 @@ class Agent:
             address = self._masters.address
             try:
                 async with self._dial(address) as master:
-                    await self._work_for(master)
+                    await self._work_for(master, address)
             except LeaseLost as error:
                 _log.warning("session_lost", reason=error.message)
                 self._registered = None
@@ -222,10 +223,11 @@ class Agent:
             raise id_taken
         _log.warning("worker_id_taken", worker_id=self._offer.worker_id)
 
-    async def _work_for(self, master: MasterConnection) -> None:
+    async def _work_for(self, master: MasterConnection, address: str) -> None:
         """One stream from its beginning to its end, which is always an error."""
-        if self._registered is None:
+        if self._registered is None or self._registered_at != address:  # each has its own port and rhythm for sessions
             self._registered = await master.register(self._offer)
+            self._registered_at = address
             self._id_taken_since = None
         self._refusals = 0
         try:
