@@ -14,6 +14,7 @@ import pytest
 from fleetest.client import AsyncClient, ClientTls
 from fleetest.common.errors import DependencyUnavailable, FleetestError, WrongState
 from fleetest.common.settings import Secret
+from fleetest.common.states import RunState
 from fleetest.common.tasks import Resources
 from fleetest.master.queue.embedded_redis import EmbeddedRedis
 from fleetest.master.server import Master
@@ -209,6 +210,40 @@ async def test_certificate_that_ran_out_meanwhile_is_said_to_clients(start, auth
     assert "has expired" in said
 
 
+async def test_worker_runs_a_task_over_mutual_tls_until_its_token_is_revoked(secured, authority, tmp_path):
+    shown = authority.issue("worker-1", file="worker")
+    address = f"127.0.0.1:{secured.port}"
+    async with AsyncClient(address, token="client", tls=ClientTls(ca=authority.ca)) as client:
+        token, text = await client.create_join_token(description="spot")
+        worker = await _start(
+            "worker",
+            "--slots",
+            "1",
+            FLEETEST_MASTER=address,
+            FLEETEST_TOKEN=text.reveal(),
+            FLEETEST_DATA_DIR=str(tmp_path / "worker"),
+            FLEETEST_TLS_CA=str(authority.ca),
+            FLEETEST_TLS_CERT=str(shown.certificate),
+            FLEETEST_TLS_KEY=str(shown.key),
+        )
+        try:
+            submitted = await client.submit("version: 1\nname: tls\ntasks: {hello: {run: id}}\n")
+            async for _ in client.watch(submitted.run_id):
+                pass
+            ended = await client.get_run(submitted.run_id)
+            await client.revoke_token(token.token_id)
+            _, said = await worker.communicate()
+        finally:
+            if worker.returncode is None:
+                worker.kill()
+                await worker.communicate()
+
+    assert ended.state is RunState.PASSED
+    assert worker.returncode == 3
+    assert f"fleetest: the join token {token.token_id} (spot) was revoked at" in said.decode()
+    assert text.reveal() not in said.decode()
+
+
 async def test_command_says_it_in_one_line_and_what_to_do(secured, authority, tmp_path):
     base = {"FLEETEST_MASTER": f"127.0.0.1:{secured.port}", "FLEETEST_TOKEN": "client", "HOME": str(tmp_path)}
 
@@ -235,15 +270,19 @@ async def test_command_says_it_in_one_line_and_what_to_do(secured, authority, tm
     assert absent == (2, [f"fleetest: the CA file {tmp_path}/none.pem cannot be read: No such file or directory"])
 
 
-async def _fleetest(environment: dict[str, str]) -> tuple[int, list[str]]:
-    process = await asyncio.create_subprocess_exec(
+async def _start(*arguments: str, **environment: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "fleetest.client",
-        "ls",
-        env=environment | {"PATH": os.environ["PATH"]},
+        *arguments,
+        env={"PATH": os.environ["PATH"], **environment},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
+
+
+async def _fleetest(environment: dict[str, str]) -> tuple[int, list[str]]:
+    process = await _start("ls", **environment)
     _, said = await process.communicate()
     return process.returncode, said.decode().splitlines()

@@ -26,6 +26,7 @@ from fleetest.common.errors import InvalidRequest
 __all__ = [
     "Secret",
     "days",
+    "header_secret",
     "pairs",
     "path",
     "read_settings",
@@ -121,6 +122,13 @@ def text(raw: str) -> str:
 
 def secret(raw: str) -> Secret:
     """Hidden wherever settings are shown."""
+    return Secret(raw)
+
+
+def header_secret(raw: str) -> Secret:
+    """A secret that travels in a header: visible ASCII, without spaces."""
+    if not raw.isascii() or not raw.isprintable() or " " in raw:
+        raise ValueError("holds characters that a token cannot have; perhaps more was copied than the token")
     return Secret(raw)
 
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from fleetest.common.errors import InvalidRequest
-from fleetest.common.settings import Secret, days, path, seconds, secret, setting, switch, text
+from fleetest.common.settings import Secret, days, header_secret, path, seconds, secret, setting, switch, text
 from fleetest.master.server_tls import ServerTls
 
 __all__ = ["MasterSettings"]
@@ -42,8 +42,8 @@ class MasterSettings:
     mongodb_url: Secret = setting("FLEETEST_MONGODB_URL", secret, default=Secret())
     blobs_directory: Path | None = setting("FLEETEST_BLOBS_DIR", path, default=None)
     redis_url: str = setting("FLEETEST_REDIS_URL", text)
-    client_token: Secret = setting("FLEETEST_TOKEN", secret, default=Secret())
-    join_token: Secret = setting("FLEETEST_JOIN_TOKEN", secret, default=Secret())
+    client_token: Secret = setting("FLEETEST_TOKEN", header_secret, default=Secret())
+    join_token: Secret = setting("FLEETEST_JOIN_TOKEN", header_secret, default=Secret())
     tls_certificate: Path | None = setting("FLEETEST_TLS_CERT", path, default=None)
     tls_key: Path | None = setting("FLEETEST_TLS_KEY", path, default=None)
     tls_client_ca: Path | None = setting("FLEETEST_TLS_CLIENT_CA", path, default=None)

@@ -11,12 +11,14 @@ from fleetest.common.errors import InvalidRequest
 from fleetest.common.settings import (
     Secret,
     days,
+    header_secret,
     pairs,
     path,
     read_settings,
     seconds,
     secret,
     setting,
+    switch,
     text,
     whole_number,
     words,
@@ -123,3 +125,20 @@ def test_secret_shows_only_to_those_who_ask():
     assert token
     assert not Secret()
     assert {token, Secret("hush")} == {token}
+
+
+@pytest.mark.parametrize("wrong", ["flt_\u2026", "two words", "a\nb", "tab\there"])
+def test_token_that_cannot_travel_is_refused_and_not_shown(wrong):
+    with pytest.raises(ValueError, match="a token cannot have") as refused:
+        header_secret(wrong)
+
+    assert wrong not in str(refused.value)
+    assert header_secret("flt_x-~") == Secret("flt_x-~")
+
+
+@pytest.mark.parametrize(("raw", "value"), [("1", True), ("Yes", True), ("0", False), ("off", False)])
+def test_switch_is_on_or_off(raw, value):
+    assert switch(raw) is value
+
+    with pytest.raises(ValueError, match="neither 1 nor 0"):
+        switch("perhaps")

@@ -11,7 +11,7 @@ from typing import Final
 
 from platformdirs import user_data_path
 
-from fleetest.common.settings import Secret, pairs, path, seconds, secret, setting, text, whole_number, words
+from fleetest.common.settings import Secret, header_secret, pairs, path, seconds, setting, text, whole_number, words
 from fleetest.common.tls import TlsSettings
 
 __all__ = ["WorkerSettings"]
@@ -71,7 +71,7 @@ class WorkerSettings(TlsSettings):
     """
 
     masters: tuple[str, ...] = setting("FLEETEST_MASTER", _addresses, default=_LOCAL_MASTER)
-    token: Secret = setting("FLEETEST_TOKEN", secret, default=Secret())
+    token: Secret = setting("FLEETEST_TOKEN", header_secret, default=Secret())
     worker_id: str = setting("FLEETEST_WORKER_ID", text, default="")
     labels: Mapping[str, str] = setting("FLEETEST_WORKER_LABELS", pairs, default=_NO_LABELS)
     slots: int = setting("FLEETEST_WORKER_SLOTS", whole_number(), default=0)

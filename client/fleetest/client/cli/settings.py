@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from fleetest.common.settings import Secret, path, secret, setting, switch, text
+from fleetest.common.settings import Secret, header_secret, path, setting, switch, text
 from fleetest.common.tls import TlsSettings
 
 __all__ = ["ClientSettings"]
@@ -22,7 +22,7 @@ class ClientSettings(TlsSettings):
     """
 
     master: str = setting("FLEETEST_MASTER", text, default="")
-    token: Secret = setting("FLEETEST_TOKEN", secret, default=Secret())
+    token: Secret = setting("FLEETEST_TOKEN", header_secret, default=Secret())
     project: str = setting("FLEETEST_PROJECT", text, default="")
     data_directory: Path | None = setting("FLEETEST_DATA_DIR", path, default=None)
     debug: bool = setting("FLEETEST_DEBUG", switch, default=False)

@@ -113,6 +113,7 @@ class _Call:
         except FleetestError as error:
             await self._abort(error)
         act_as(principal)
+        structlog.contextvars.bind_contextvars(caller=principal.name)
         return principal
 
     async def __aexit__(self, _kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
