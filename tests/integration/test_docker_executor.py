@@ -20,6 +20,7 @@ from fleetest.worker.executors.docker.sdk_engine import EngineAddress, SdkEngine
 from fleetest.worker.runners.command import CommandRunner
 from fleetest.worker.runners.pytest import PytestRunner
 from tests.support.full_disk import small_disk
+from tests.support.overlay import overlay
 from tests.support.registry import registry
 from tests.support.worker_process import worker_process
 from tests.tools.local_worker import (
@@ -131,15 +132,20 @@ async def test_pytest_suite_ends_in_a_container_as_it_should(executor, tmp_path,
 
             def test_fails():
                 assert 1 == 2
+
+            def test_hangs():
+                import time
+                time.sleep(600)
         """,
     )
-    spec = make_spec(workspace, image=python_image, artifacts=("left.txt",))
-    cases = ["test_sample.py::test_passes", "test_sample.py::test_fails"]
+    spec = make_spec(workspace, image=python_image, artifacts=("left.txt",), silence_timeout=timedelta(seconds=5))
+    cases = [f"test_sample.py::{name}" for name in ("test_passes", "test_fails", "test_hangs")]
 
     async with session_of(executor, spec, tmp_path / "blobs") as session:
         ended, reporter = await run_cases(session, spec, cases)
 
-    assert reporter.outcomes() == {"test_passes": "passed", "test_fails": "failed"}
+    assert reporter.outcomes() == {"test_passes": "passed", "test_fails": "failed", "test_hangs": "timed_out"}
+    assert "in test_hangs" in reporter.named("test_hangs").details
     assert [artifact.path for artifact in reporter.stored] == ["left.txt"]
     assert ended.usage.cpu_time.total_seconds() > 0
     assert ended.usage.peak_memory_bytes > MIB
@@ -355,3 +361,41 @@ async def test_orphans_of_a_killed_worker_are_removed_by_its_next_life(docker_en
     assert not docker_engine.volumes()
     assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
     assert list((tmp_path / "docker" / "containers").iterdir()) == []
+
+
+@pytest.fixture(params=["overlay", "copy"])
+def data_directory(request, tmp_path):
+    """One of a worker whose containers get overlays, and one of a worker that has to do without."""
+    if request.param == "overlay":
+        yield tmp_path
+    else:
+        with overlay(tmp_path, tmp_path / "over") as disk:  # on which there can be no further one
+            yield disk
+
+
+async def test_workspace_is_pristine_again_after_a_refresh(docker_engine, command, tmp_path, data_directory):
+    spec = command(
+        """
+        ls /workspace /tmp
+        echo broken > test_sample.py; touch new /tmp/left; (sleep 600 &)
+        echo '<testsuite><testcase classname="c" name="reported"/></testsuite>' > junit.xml
+        """,
+        reports=("*.xml",),
+    )
+    runner = CommandRunner(DirectoryBlobs(tmp_path / "blobs"))
+    async with executor_on(docker_engine, data_directory / "worker") as executor:
+        environment = await executor.prepare(spec, slot=0, secrets={}, output=lambda _: None)
+        listings = []
+        for _ in range(2):
+            session = await runner.open(spec, environment)
+            _, reporter = await run_cases(session, spec, [])
+            await session.close()
+            await environment.refresh(spec)
+            listings.append(reporter.text)
+        await environment.close()
+
+    assert listings[0] == listings[1]
+    assert "test_sample.py" in listings[0]
+    assert [(result.case_id, result.outcome.value) for result in reporter.results] == [("c::reported", "passed")]
+    assert any("is a copy" in note for note in reporter.notes) is (data_directory != tmp_path)
+    assert list((data_directory / "worker" / "containers").iterdir()) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import shutil
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from fleetest.common.results import Artifact, CaseResult, PlannedCase
 from fleetest.common.states import ShardKind
 from fleetest.worker.assignments import Assignment, AttemptRef, Ended, TaskSpec
 from fleetest.worker.executors.process import ProcessExecutor
+from fleetest.worker.ownership import Owner
 from fleetest.worker.ports import Environment, Session
 from fleetest.worker.runners.pytest import PytestRunner
 
@@ -38,15 +40,22 @@ __all__ = [
 class CopiedWorkspaces:
     """A workspace digest is the path of a directory."""
 
-    async def synchronise(self, workspace_digest: str, target: Path) -> None:
+    async def synchronise(
+        self, workspace_digest: str, target: Path, *, owner: Owner | None = None, shown_by: Path | None = None
+    ) -> None:
         await asyncio.to_thread(self._copy, Path(workspace_digest), target)
+        for path in (target, *target.rglob("*")) if owner is not None else ():
+            os.lchown(path, owner.uid, owner.gid)
+
+    async def forget(self, target: Path) -> None: ...
 
     @staticmethod
     def _copy(source: Path, target: Path) -> None:
         # The target itself stays: it may be a mount point.
         for path in target.iterdir() if target.exists() else ():
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-        shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True)
+        if source != Path():
+            shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True)
 
 
 class DirectoryBlobs:

@@ -15,8 +15,10 @@ from fleetest.common.errors import CapacityExceeded, DependencyUnavailable, Inva
 from fleetest.common.results import Artifact
 from fleetest.common.workspace import Workspace, WorkspaceFile
 from fleetest.worker.blob_cache import BlobCache
+from fleetest.worker.ownership import Owner
 from fleetest.worker.workspaces import WorkspaceCache
 from tests.support.full_disk import no_room_beyond
+from tests.support.overlay import overlay
 
 MIB = 1 << 20
 
@@ -435,3 +437,59 @@ async def test_state_lies_outside_of_the_target_and_names_no_more_than_is_there(
     (state,) = bench.state_directory.iterdir()
 
     assert list(json.loads(state.read_text())["files"]) == ["only.py"]
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away and mounts overlays: run as root")
+
+
+@needs_root
+async def test_files_directories_and_links_are_given_to_their_owner(bench: Bench) -> None:
+    digest = bench.workspace(PROJECT).digest
+
+    await bench.workspaces.synchronise(digest, bench.target, owner=Owner(uid=1234, gid=4321))
+    (bench.target / "src").chmod(0o700)
+    await bench.workspaces.synchronise(digest, bench.target, owner=Owner(uid=1234, gid=4321))
+
+    owners = {(status.st_uid, status.st_gid) for status in map(os.lstat, [bench.target, *bench.target.rglob("*")])}
+    assert owners == {(1234, 4321)}
+    assert bench.found() == PROJECT
+
+
+@needs_root
+async def test_overlay_is_restored_without_copying_what_nobody_changed(bench: Bench, tmp_path: Path) -> None:
+    layer = tmp_path / "layer"
+    digest = bench.workspace(PROJECT).digest
+    await bench.workspaces.synchronise(digest, layer)
+    with overlay(layer, tmp_path / "over") as bench.target:
+        (bench.target / "src/app/core.py").write_text("VALUE = 2\n")
+        (bench.target / "run.sh").unlink()
+        (bench.target / "new/deep").mkdir(parents=True)
+        before = bench.inodes()
+
+        await bench.workspaces.synchronise(digest, bench.target, shown_by=layer)
+
+        assert bench.found() == PROJECT
+        assert (layer / "src/app/core.py").read_text() == PROJECT["src/app/core.py"]
+        changed = {path for path, inode in bench.inodes().items() if before.get(path) != inode}
+        assert changed == {"src/app/core.py", "run.sh"}
+
+
+@needs_root
+async def test_overlay_takes_another_workspace_than_its_layers(bench: Bench, tmp_path: Path) -> None:
+    layer = tmp_path / "layer"
+    await bench.workspaces.synchronise(bench.workspace(PROJECT).digest, layer)
+    other: Tree = {"src": "a file now", "tests/test_app.py": PROJECT["tests/test_app.py"], "more/deep/x": "1"}
+    with overlay(layer, tmp_path / "over") as bench.target:
+        (bench.target / "src/app/left/deep").mkdir(parents=True)
+
+        await bench.workspaces.synchronise(bench.workspace(other).digest, bench.target, shown_by=layer)
+
+        assert bench.found() == other
+
+
+async def test_nothing_is_remembered_of_a_forgotten_target(bench: Bench) -> None:
+    await bench.synchronise(PROJECT)
+
+    await bench.workspaces.forget(bench.target)
+
+    assert list(bench.state_directory.iterdir()) == []

@@ -85,8 +85,26 @@ def _empty(directory: int, parent: int) -> list[str]:
             os.unlink(name, dir_fd=directory)
             continue
         os.close(open_directory(directory, name))  # a directory is moved only by who may write to it
-        moved.append(f".removed-{secrets.token_hex(8)}")
-        os.rename(name, moved[-1], src_dir_fd=directory, dst_dir_fd=parent)
+        aside = f".removed-{secrets.token_hex(8)}"
+        try:
+            os.rename(name, aside, src_dir_fd=directory, dst_dir_fd=parent)
+            moved.append(aside)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            # An overlay moves no directory of its lower layer; the workspace that is there is not too deep.
+            moved += _empty_in_place(directory, name, parent)
+    return moved
+
+
+def _empty_in_place(directory: int, name: str, parent: int) -> list[str]:
+    """Remove a directory of an open one; answers the names at which directories of it lie in `parent` now."""
+    inside = open_directory(directory, name)
+    try:
+        moved = _empty(inside, parent)
+    finally:
+        os.close(inside)
+    os.rmdir(name, dir_fd=directory)
     return moved
 
 

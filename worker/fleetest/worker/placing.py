@@ -13,6 +13,7 @@ from fleetest.common.workspace import WorkspaceFile
 from fleetest.worker.blob_cache import BlobCache
 from fleetest.worker.copying import copy_content
 from fleetest.worker.directories import open_directory, open_or_replace_directory
+from fleetest.worker.ownership import Owner
 from fleetest.worker.workspace_state import PlacedFile
 
 __all__ = ["open_target", "place"]
@@ -31,10 +32,10 @@ def open_target(target: Path) -> int:
 
 
 def place(
-    target: Path, files: Sequence[WorkspaceFile], cache: BlobCache
+    target: Path, files: Sequence[WorkspaceFile], cache: BlobCache, owner: Owner | None = None
 ) -> tuple[dict[str, PlacedFile], list[WorkspaceFile]]:
     """
-    Create files that are not there, in directories that are.
+    Create files that are not there, in directories that are, for `owner` or else the agent itself.
 
     Returns:
         What has been put there, by path, and the files whose blobs the cache does not hold, or not whole.
@@ -50,14 +51,16 @@ def place(
             directory = folder.move_to(path)
             if file.symlink_target:
                 os.symlink(file.symlink_target, name, dir_fd=directory)
-            elif identity := _copy(directory, name, file, cache):
+                if owner is not None:
+                    owner.own_link(name, directory=directory)
+            elif identity := _copy(directory, name, file, cache, owner):
                 placed[file.path] = PlacedFile(file.digest, file.executable, identity)
             else:
                 lacking.append(file)
     return placed, lacking
 
 
-def _copy(directory: int, name: str, file: WorkspaceFile, cache: BlobCache) -> FileIdentity | None:
+def _copy(directory: int, name: str, file: WorkspaceFile, cache: BlobCache, owner: Owner | None) -> FileIdentity | None:
     blob = cache.open(file.digest)
     if blob is None:
         return None
@@ -66,6 +69,8 @@ def _copy(directory: int, name: str, file: WorkspaceFile, cache: BlobCache) -> F
         try:
             copied_bytes = copy_content(blob, created)
             os.fchmod(created, 0o755 if file.executable else 0o644)
+            if owner is not None:
+                owner.own(created)
             identity = FileIdentity.of(os.fstat(created))
         finally:
             os.close(created)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from fleetest.common.results import Artifact, ResourceSample, ResourceUsage
     from fleetest.worker.assignments import Assignment, AttemptRef, Ended, Reporter, TaskSpec
+    from fleetest.worker.ownership import Owner
 
 __all__ = [
     "KILLED_THROUGH_PARENT",
@@ -47,17 +48,26 @@ class Blobs(Protocol):
 class Workspaces(Protocol):
     """Puts a workspace's files into a directory."""
 
-    async def synchronise(self, workspace_digest: str, target: Path) -> None:
+    async def synchronise(
+        self, workspace_digest: str, target: Path, *, owner: Owner | None = None, shown_by: Path | None = None
+    ) -> None:
         """
-        Make `target` hold exactly the workspace's files, as copies that a test may write to.
+        Make `target` hold exactly the workspace's files, as copies that a test may write to. No digest means no files.
 
         Files that are right already stay as they are; what does not belong is removed.
+
+        Args:
+            owner: whose files and directories they are to be; absent means the agent's own.
+            shown_by: an earlier target, whose files this one shows as long as nobody writes to it (an overlay).
 
         Raises:
             NotFound: the master does not know the workspace.
             CapacityExceeded: the disk is full.
             DependencyUnavailable: the master does not answer.
         """
+
+    async def forget(self, target: Path) -> None:
+        """The target will not be used again."""
 
 
 KILLED_THROUGH_PARENT: Final = "the test's process was killed through its parent"

@@ -13,6 +13,7 @@ from typing import Final, Self
 
 from fleetest.common.workspace import WorkspaceFile
 from fleetest.worker.directories import open_directory, open_or_replace_directory, remove
+from fleetest.worker.ownership import Owner
 from fleetest.worker.workspace_state import PlacedFile
 
 __all__ = ["Folder", "tidy"]
@@ -43,7 +44,9 @@ class Folder:
         return top
 
 
-def tidy(directory: int, folder: Folder, placed: Mapping[str, PlacedFile]) -> list[WorkspaceFile]:
+def tidy(
+    directory: int, folder: Folder, placed: Mapping[str, PlacedFile], owner: Owner | None = None
+) -> list[WorkspaceFile]:
     """
     Remove from the open directory what does not belong to the folder or has been changed, and make its directories.
 
@@ -53,6 +56,7 @@ def tidy(directory: int, folder: Folder, placed: Mapping[str, PlacedFile]) -> li
         directory: a descriptor.
         folder: what belongs there.
         placed: what has been put there, by path.
+        owner: whose the directories are to be.
 
     Returns:
         The files that must be put there.
@@ -60,6 +64,8 @@ def tidy(directory: int, folder: Folder, placed: Mapping[str, PlacedFile]) -> li
     Raises:
         OSError
     """
+    if owner is not None:
+        owner.own(directory)
     absent = dict(folder.files)
     bytecode = False
     with os.scandir(directory) as scanned:
@@ -80,7 +86,7 @@ def tidy(directory: int, folder: Folder, placed: Mapping[str, PlacedFile]) -> li
     for name, below in folder.folders.items():
         inside = open_or_replace_directory(directory, name)
         try:
-            wanted += tidy(inside, below, placed)
+            wanted += tidy(inside, below, placed, owner)
         finally:
             os.close(inside)
     return wanted

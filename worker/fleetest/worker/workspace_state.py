@@ -72,6 +72,10 @@ class WorkspaceState:
         finally:
             temporary.unlink(missing_ok=True)
 
+    def remove(self) -> None:
+        """Remember nothing. Raises OSError."""
+        self._file.unlink(missing_ok=True)
+
 
 def _placed_file(digest: Any, executable: Any, *identity: Any) -> PlacedFile:
     if not is_digest(digest):

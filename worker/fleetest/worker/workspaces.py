@@ -20,6 +20,7 @@ from fleetest.common.regular_files import read_chunks
 from fleetest.common.threads import in_thread
 from fleetest.common.workspace import WorkspaceFile
 from fleetest.worker.blob_cache import BlobCache
+from fleetest.worker.ownership import Owner
 from fleetest.worker.placing import open_target, place
 from fleetest.worker.ports import Blobs
 from fleetest.worker.tidying import Folder, tidy
@@ -53,18 +54,25 @@ class WorkspaceCache:
         self._cache = cache
         self._state_directory = state_directory
 
-    async def synchronise(self, workspace_digest: str, target: Path) -> None:
+    async def synchronise(
+        self, workspace_digest: str, target: Path, *, owner: Owner | None = None, shown_by: Path | None = None
+    ) -> None:
         with disk_errors(f"the workspace directory {target}"):
             files = await self._files(workspace_digest)
             state = WorkspaceState(self._state_directory, target)
             placed = await in_thread(state.load)
-            wanted = await in_thread(_tidy, target, files, placed)
+            if not placed and shown_by is not None:
+                placed = await in_thread(WorkspaceState(self._state_directory, shown_by).load)
+            wanted = await in_thread(_tidy, target, files, placed, owner)
             if not wanted:
                 return
             for batch in _batches(wanted):
-                placed |= await self._place(target, batch)
+                placed |= await self._place(target, batch, owner)
             await in_thread(time.sleep, _TICK_SECONDS)
             await in_thread(state.save, {file.path: placed[file.path] for file in files if file.digest})
+
+    async def forget(self, target: Path) -> None:
+        await in_thread(WorkspaceState(self._state_directory, target).remove)
 
     async def _files(self, workspace_digest: str) -> Sequence[WorkspaceFile]:
         if not workspace_digest:
@@ -76,21 +84,23 @@ class WorkspaceCache:
                 return (await in_thread(parse_manifest, manifest)).files
         raise _evicted_too_soon(1)
 
-    async def _place(self, target: Path, batch: Sequence[WorkspaceFile]) -> dict[str, PlacedFile]:
+    async def _place(self, target: Path, batch: Sequence[WorkspaceFile], owner: Owner | None) -> dict[str, PlacedFile]:
         placed: dict[str, PlacedFile] = {}
         for _ in range(_TRIES):
             await self._blobs.fetch(list({file.digest for file in batch if file.digest}))
-            done, batch = await in_thread(place, target, batch, self._cache)
+            done, batch = await in_thread(place, target, batch, self._cache, owner)
             placed |= done
             if not batch:
                 return placed
         raise _evicted_too_soon(len(batch))
 
 
-def _tidy(target: Path, files: Sequence[WorkspaceFile], placed: Mapping[str, PlacedFile]) -> list[WorkspaceFile]:
+def _tidy(
+    target: Path, files: Sequence[WorkspaceFile], placed: Mapping[str, PlacedFile], owner: Owner | None
+) -> list[WorkspaceFile]:
     directory = open_target(target)
     try:
-        return tidy(directory, Folder.of(files), placed)
+        return tidy(directory, Folder.of(files), placed, owner)
     finally:
         os.close(directory)
 

@@ -17,7 +17,7 @@ from fleetest.common.threads import in_thread
 from fleetest.worker.executors.docker.engine import Engine, Mount, MountKind, VolumeSpec
 from fleetest.worker.executors.docker.engine_errors import MountFailed
 from fleetest.worker.executors.docker.layers import Layers
-from fleetest.worker.executors.docker.ownership import Owner
+from fleetest.worker.ownership import Owner
 from fleetest.worker.ports import Workspaces
 
 __all__ = ["COPY_NOTE", "WORKSPACE", "ContainerWorkspace", "CopiedWorkspace", "OverlayWorkspace"]
@@ -128,17 +128,22 @@ class OverlayWorkspace:
             raise MountFailed(f"the Engine's mount {self.host_path} cannot be seen from here")
 
     async def restore(self, workspace_digest: str) -> None:
-        await _restore(self._workspaces, workspace_digest, self.host_path, self._owner)
+        await self._workspaces.synchronise(workspace_digest, self.host_path, owner=self._owner, shown_by=self._layer)
 
     async def close(self) -> None:
         await self._engine.remove_volume(self._name)
+        await self._workspaces.forget(self.host_path)
         await in_thread(shutil.rmtree, self._directory, ignore_errors=True)
         self._layers.release(self._layer)
 
     def _make_directories(self) -> None:
         for name in ("upper", "work"):
             (self._directory / name).mkdir(parents=True, exist_ok=True)
-        self._owner.take(self._directory / "upper")
+        upper = os.open(self._directory / "upper", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self._owner.own(upper)
+        finally:
+            os.close(upper)
 
 
 class CopiedWorkspace:
@@ -169,24 +174,8 @@ class CopiedWorkspace:
     async def restore(self, workspace_digest: str) -> None:
         with disk_errors(f"the workspace directory {self.host_path}"):
             await in_thread(self.host_path.mkdir, parents=True, exist_ok=True)
-        await _restore(self._workspaces, workspace_digest, self.host_path, self._owner)
+        await self._workspaces.synchronise(workspace_digest, self.host_path, owner=self._owner)
 
     async def close(self) -> None:
+        await self._workspaces.forget(self.host_path)
         await in_thread(shutil.rmtree, self._directory, ignore_errors=True)
-
-
-async def _restore(workspaces: Workspaces, workspace_digest: str, target: Path, owner: Owner) -> None:
-    with disk_errors(f"the workspace directory {target}"):
-        if workspace_digest:
-            await workspaces.synchronise(workspace_digest, target)
-        else:
-            await in_thread(_empty, target)
-        await in_thread(owner.take, target)
-
-
-def _empty(directory: Path) -> None:
-    for path in directory.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()

@@ -63,5 +63,5 @@ class DockerEnvironment:
             await self._workspace.close()
         finally:
             with contextlib.suppress(OSError):
-                await in_thread(shutil.rmtree, self.host_channel_directory.parent, ignore_errors=True)
+                await in_thread(shutil.rmtree, self.host_channel_directory.parent.parent, ignore_errors=True)
             self._on_close()

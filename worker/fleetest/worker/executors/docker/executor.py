@@ -149,16 +149,16 @@ class DockerExecutor:
 
     async def _make(self, name: str, image: str, spec: TaskSpec, secrets: Mapping[str, str]) -> DockerEnvironment:
         directory = self._containers / name
-        with disk_errors(f"the worker's directory {directory}"):
-            channel = directory / "channel" / "c"
-            await in_thread(channel.mkdir, parents=True)
         if self._overlays:
+            await self._make_channel(name)
             try:
                 workspace = await self._overlay(name, spec.workspace_digest, directory)
                 return await self._open(self._container(name, image, spec, secrets, workspace.mount), workspace, spec)
             except MountFailed as error:
                 self._overlays = False
+                self._live.add(name)
                 _log.warning("overlays_not_possible", reason=error.message)
+        await self._make_channel(name)
         copy = await self._copy(spec.workspace_digest, directory)
         container = self._container(name, image, spec, secrets, copy.mount)
         return await self._open(container, copy, spec, notes=(COPY_NOTE,))
@@ -213,6 +213,10 @@ class DockerExecutor:
             user=user,
             env={**_BASE_ENVIRONMENT, **spec.env, **secrets},
         )
+
+    async def _make_channel(self, name: str) -> None:
+        with disk_errors(f"the worker's directory {self._containers}"):
+            await in_thread(self._channel(name).mkdir, parents=True)
 
     def _channel(self, name: str) -> Path:
         # What lies above it keeps other users of this machine out.

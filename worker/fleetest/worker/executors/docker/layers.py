@@ -15,7 +15,7 @@ from typing import Final
 from fleetest.common.digest import digest_of
 from fleetest.common.disk import disk_errors
 from fleetest.common.threads import in_thread
-from fleetest.worker.executors.docker.ownership import Owner
+from fleetest.worker.ownership import Owner
 from fleetest.worker.ports import Workspaces
 
 __all__ = ["Layers"]
@@ -60,7 +60,8 @@ class Layers:
         except BaseException:
             self.release(layer)
             raise
-        await in_thread(self._remove_longest_unused)
+        for removed in await in_thread(self._remove_longest_unused):
+            await self._workspaces.forget(removed)
         return layer
 
     def release(self, layer: Path) -> None:
@@ -78,17 +79,17 @@ class Layers:
 
     async def _make(self, workspace_digest: str, layer: Path) -> None:
         await in_thread(layer.mkdir, parents=True, exist_ok=True)
-        if workspace_digest:
-            await self._workspaces.synchronise(workspace_digest, layer)
-        await in_thread(self._owner.take, layer)
+        await self._workspaces.synchronise(workspace_digest, layer, owner=self._owner)
         await in_thread(_marker(layer).touch)
 
-    def _remove_longest_unused(self) -> None:
+    def _remove_longest_unused(self) -> list[Path]:
         layers = [path for path in self._root.iterdir() if path.is_dir()]
         unused = sorted((path for path in layers if path not in self._uses), key=_last_used)
-        for layer in unused[: max(0, len(layers) - self._kept)]:
+        excess = unused[: max(0, len(layers) - self._kept)]
+        for layer in excess:
             _marker(layer).unlink(missing_ok=True)
             shutil.rmtree(layer, ignore_errors=True)
+        return excess
 
 
 def _marker(layer: Path) -> Path:
