@@ -12,7 +12,7 @@ from datetime import timedelta
 import pytest
 
 from fleetest.client import AsyncClient, ClientTls
-from fleetest.common.errors import DependencyUnavailable, FleetestError, WrongState
+from fleetest.common.errors import DependencyUnavailable, FleetestError, InvalidRequest, WrongState
 from fleetest.common.settings import Secret
 from fleetest.common.states import RunState
 from fleetest.common.tasks import Resources
@@ -197,6 +197,22 @@ async def test_renewed_certificate_is_taken_without_a_restart(start, authority, 
     assert (before, half_done) == ("", "")
     assert await ask(master.port, new) == ""
     assert "signed by nobody who is trusted here" in await ask(master.port, old)
+
+
+async def test_master_does_not_start_with_files_that_it_cannot_use(start, authority, tmp_path):
+    good, expired = authority.issue(), authority.issue(file="expired", lasts=timedelta(days=-1))
+
+    for certificate, key, message in (
+        (expired.certificate, expired.key, "certificate has expired"),
+        (good.certificate, expired.key, "does not belong to the certificate"),
+        (tmp_path / "none.pem", good.key, r"none\.pem cannot be read: No such file"),
+    ):
+        with pytest.raises(InvalidRequest, match=message):
+            await start(tls_certificate=certificate, tls_key=key)
+    with pytest.raises(InvalidRequest, match=r"the CA file .*server\.key holds no certificate"):
+        await start(
+            tls_certificate=good.certificate, tls_key=good.key, tls_client_ca=good.key, worker_address="127.0.0.1:0"
+        )
 
 
 async def test_certificate_that_ran_out_meanwhile_is_said_to_clients(start, authority):

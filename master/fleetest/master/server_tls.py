@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Final
 
 import grpc
 import structlog
@@ -15,6 +17,8 @@ from fleetest.common.errors import InvalidRequest
 __all__ = ["ServerTls"]
 
 _log = structlog.get_logger()
+
+_SOON: Final = timedelta(days=14)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +87,8 @@ class _Files:
 
     def _read(self) -> grpc.ServerCertificateConfiguration:
         expires_at = self._tls.check()
-        _log.info("certificate_taken", certificate=str(self._tls.certificate), expires_at=expires_at.isoformat())
+        level = logging.WARNING if expires_at - datetime.now(UTC) < _SOON else logging.INFO
+        _log.log(level, "certificate_taken", certificate=str(self._tls.certificate), expires_at=expires_at.isoformat())
         return grpc.ssl_server_certificate_configuration(
             [(read_pem(self._tls.key, "the key"), read_pem(self._tls.certificate, "the certificate"))],
             root_certificates=read_pem(self._tls.client_ca, "the CA file") if self._tls.client_ca else None,
