@@ -44,8 +44,8 @@ START_LIMIT: Final = timedelta(seconds=30)
 STOP_LIMIT: Final = timedelta(seconds=10)
 _EAGER: Final = (("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 100))
 
-_OF_SERVERS: Final = ("FLEETEST_TLS", "FLEETEST_WORKER_LISTEN_ADDRESS")
-"""Variables that are for clusters of several machines: this one does not leave loopback."""
+_OF_SERVERS: Final = ("FLEETEST_TLS", "FLEETEST_WORKER_LISTEN_ADDRESS", "FLEETEST_MONGODB_URL", "FLEETEST_BLOBS_DIR")
+"""Variables that are for clusters of several machines: this one leaves neither loopback nor its data directory."""
 
 HEALTHY_AFTER: Final = timedelta(seconds=30)
 """A child that lived so long died of something new: its back-off begins anew."""

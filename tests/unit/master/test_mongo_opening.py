@@ -211,6 +211,7 @@ SECONDARY = {"code": 13435, "codeName": "NotPrimaryNoSecondaryOk", "errmsg": "no
 BLOCKED = {"code": 371, "codeName": "UserWritesBlocked", "errmsg": "User writes blocked"}
 FORBIDDEN = {"code": 13, "codeName": "Unauthorized", "errmsg": "not authorized on fleetest"}
 WRONG_PASSWORD = {"code": 18, "codeName": "AuthenticationFailed", "errmsg": "Authentication failed."}
+UNCONFIRMED = {"code": 64, "codeName": "WriteConcernTimeout", "errmsg": "waiting for replication timed out"}
 FULL = {"code": 14031, "codeName": "OutOfDiskSpace", "errmsg": "no space left on device"}
 
 
@@ -237,29 +238,41 @@ async def test_store_that_refuses_us_is_named_with_what_to_do(
     assert "hunter2" not in "".join(traceback.format_exception(refused.value))
 
 
-async def test_store_that_becomes_read_only_or_full_says_so_and_is_asked_again(tmp_path: Path) -> None:
-    refusals: dict[str, dict[str, Any]] = {}
+@pytest.mark.parametrize(
+    ("refusal", "error", "expected"),
+    [
+        (NOT_PRIMARY, DependencyUnavailable, "cannot be written"),
+        (FULL, CapacityExceeded, "no room left"),
+        ({"ok": 1.0, "n": 0, "writeErrors": [{"index": 0} | FULL]}, CapacityExceeded, "no room left"),
+        ({"ok": 1.0, "n": 1, "writeConcernError": UNCONFIRMED}, DependencyUnavailable, "did not confirm in time"),
+    ],
+)
+async def test_commit_that_is_not_taken_is_refused_and_may_be_tried_again(
+    tmp_path: Path, refusal: dict[str, Any], error: type[FleetestError], expected: str
+) -> None:
+    refusals = {}
     commit = Commit(run_id=new_run_id(), position=1, at=datetime.now(UTC), events=b"")
 
     async with refusing_mongodb(tmp_path, refusals) as url, await MongoStore.open(Secret(url)) as store:
-        refusals["insert"] = NOT_PRIMARY
-        with pytest.raises(DependencyUnavailable, match="cannot be written"):
+        refusals["insert"] = refusal
+        with pytest.raises(error, match=expected):
             await store.append(commit)
-        refusals["insert"] = FULL
-        with pytest.raises(CapacityExceeded, match="no room left"):
-            await store.append(commit)
+        refusals.clear()
+        await store.append(commit)
+
+
+async def test_store_on_a_full_disk_is_not_well(tmp_path: Path) -> None:
+    refusals = {}
+
+    async with refusing_mongodb(tmp_path, refusals) as url, await MongoStore.open(Secret(url)) as store:
         refusals["update"] = FULL
         with pytest.raises(DependencyUnavailable, match="no room left"):
             await store.check()
-        refusals.clear()
-        await store.append(commit)
 
 
 def _reply(code: int) -> dict[str, Any]:
     return {"errmsg": "server's words", "code": code}
 
-
-UNCONFIRMED = {"writeErrors": [], "writeConcernErrors": [{"code": 64, "errmsg": "waiting for replication timed out"}]}
 
 # One of every kind that PyMongo can raise while the store is used, and what it is to us; None is a defect of ours.
 MEANINGS: dict[type[Exception], tuple[Exception, type[FleetestError] | None]] = {
@@ -283,8 +296,11 @@ MEANINGS: dict[type[Exception], tuple[Exception, type[FleetestError] | None]] = 
         (pymongo.errors.WTimeoutError("slow", 64, _reply(64)), DependencyUnavailable),
         (pymongo.errors.WriteError("large", 10334, _reply(10334)), CapacityExceeded),
         (pymongo.errors.DuplicateKeyError("twice", 11000, _reply(11000)), None),
-        (pymongo.errors.BulkWriteError(UNCONFIRMED), DependencyUnavailable),
-        (pymongo.errors.ClientBulkWriteException(UNCONFIRMED, verbose=False), None),  # we use none
+        (
+            pymongo.errors.BulkWriteError({"writeErrors": [], "writeConcernErrors": [UNCONFIRMED]}),
+            DependencyUnavailable,
+        ),
+        (pymongo.errors.ClientBulkWriteException({}, verbose=False), None),  # we use none
         (pymongo.errors.InvalidOperation("Cannot use AsyncMongoClient after close"), DependencyUnavailable),
         (pymongo.errors.InvalidName("a..b"), None),
         (pymongo.errors.CollectionInvalid("twice"), None),
