@@ -57,7 +57,7 @@ def python_image(docker_engine: DockerEngine, base_image: str, tmp_path_factory:
     (context / "Dockerfile").write_text(
         f"FROM {base_image}\nCOPY packages /usr/local/lib/python3.13/dist-packages\nENV PYTHONDONTWRITEBYTECODE=1\n"
     )
-    _install(context / "packages", "pytest", "pytest-timeout")
+    install_for_image(context / "packages", "pytest", "pytest-timeout")
     docker_engine.docker("build", "--quiet", "--tag", "fleetest-test-python", str(context))
     return "fleetest-test-python"
 
@@ -99,7 +99,7 @@ def runner_image(docker_engine: DockerEngine, base_image: str, build_context: Pa
     return build_image(docker_engine, build_context, "runner", base=base_image)
 
 
-def _install(directory: Path, *packages: str) -> None:
+def install_for_image(directory: Path, *packages: str) -> None:
     """Packages of pure Python for the image's interpreter, taken from the index by this machine."""
     uv = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
     chosen = ["--target", str(directory), "--python-version", "3.13", "--no-compile-bytecode"]

@@ -19,6 +19,7 @@ from fleetest.worker.executors.docker.ownership import Owner
 from fleetest.worker.executors.docker.sdk_engine import EngineAddress, SdkEngine
 from fleetest.worker.runners.command import CommandRunner
 from fleetest.worker.runners.pytest import PytestRunner
+from tests.conftest import install_for_image
 from tests.support.full_disk import small_disk
 from tests.support.overlay import overlay
 from tests.support.registry import registry
@@ -222,29 +223,59 @@ async def test_worker_that_must_have_an_engine_says_where_it_looked(tmp_path):
 # The SDK does not close a socket that could not be connected; the collection of garbage finds it while this holds.
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
 async def test_attempts_of_a_dead_engine_are_errored_and_later_ones_work(own_docker_engine, root_tar, tmp_path):
-    engine = own_docker_engine
-    engine.docker("import", str(root_tar), "base")
-    workspace = suite(tmp_path / "suite", test_sample="def test_it(): pass\n")
-    spec = make_spec(
-        workspace, type="command", shell="test -e late || { touch late; echo up; sleep 600; }; echo fine", image="base"
+    own_docker_engine.docker("import", str(root_tar), "base")
+
+    lost, meanwhile, (after, outcomes) = await attempts_around_a_death(own_docker_engine, tmp_path)
+    gc.collect()
+
+    assert [(end.verdict, "Docker Engine went away" in end.reason) for end, _ in lost] == [(Verdict.ERRORED, True)] * 2
+    assert [outcomes for _, outcomes in lost] == [{"test_before": "passed"}, {}]
+    assert [(end.verdict, "does not answer" in end.reason) for end in meanwhile] == [(Verdict.ERRORED, True)] * 2
+    assert (after.verdict, outcomes) == (Verdict.COMPLETED, {"test_running": "passed"}), after.reason
+    assert not own_docker_engine.containers("label=fleetest.worker=w1")
+
+
+async def attempts_around_a_death(engine, directory):
+    """What became of attempts of a pytest suite and of a command that ran then, of those after it, and of a last one."""
+    workspace = suite(
+        directory / "suite",
+        test_sample="""
+            import pathlib, time
+
+            def test_before(): pass
+
+            def test_running():
+                if not pathlib.Path("again").exists():
+                    pathlib.Path("again").touch()
+                    print("up", flush=True)
+                    time.sleep(600)
+        """,
     )
-    async with executor_on(engine, tmp_path / "worker") as executor, session_of(executor, spec) as session:
-        reporter = RecordingReporter()
-        future = session.submit(assignment(spec), reporter)
-        await reporter.until("up")
+    install_for_image(workspace / "packages", "pytest")
+    cases = ["test_sample.py::test_before", "test_sample.py::test_running"]
+    environment = {"PYTHONPATH": "/workspace/packages", "PYTHONDONTWRITEBYTECODE": "1"}
+    pytest_spec = make_spec(workspace, image="base", env=environment, command=("-s",))
+    command_spec = make_spec(workspace, image="base", type="command", shell="echo up; exec sleep 600")
+    async with (
+        executor_on(engine, directory / "worker") as executor,
+        session_of(executor, pytest_spec) as tests,
+        session_of(executor, command_spec) as command,
+    ):
+        said, told = RecordingReporter(), RecordingReporter()
+        ends = [tests.submit(assignment(pytest_spec, cases), said), command.submit(assignment(command_spec), told)]
+        tests.flush()
+        await said.until("up\n")
+        await told.until("up\n")
 
         engine.kill()
-        ended = await future
-        meanwhile, _ = await run_cases(session, spec, [])
+        lost = [(await end, reporter.outcomes()) for end, reporter in zip(ends, (said, told), strict=True)]
+        meanwhile = [
+            (await run_cases(tests, pytest_spec, cases[1:]))[0],
+            (await run_cases(command, command_spec, []))[0],
+        ]
         engine.start()
-        after, again = await run_cases(session, spec, [])
-
-    gc.collect()
-    assert (ended.verdict, reporter.results) == (Verdict.ERRORED, [])
-    assert "Docker Engine went away" in ended.reason
-    assert (meanwhile.verdict, "does not answer" in meanwhile.reason) == (Verdict.ERRORED, True)
-    assert (after.verdict, again.outcomes()) == (Verdict.COMPLETED, {"unit": "passed"}), after.reason
-    assert not engine.containers("label=fleetest.worker=w1")
+        after, reporter = await run_cases(tests, pytest_spec, cases[1:])
+        return lost, meanwhile, (after, reporter.outcomes())
 
 
 async def test_image_that_does_not_exist_is_named(executor, workspace):
