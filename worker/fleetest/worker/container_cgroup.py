@@ -12,7 +12,14 @@ from typing import IO, Final, Protocol
 
 from fleetest.common.results import ResourceSample, ResourceUsage
 
-__all__ = ["CgroupReading", "ContainerCgroup", "ContainerMeter", "find_cgroup"]
+__all__ = [
+    "CgroupReading",
+    "ContainerCgroup",
+    "ContainerCgroupV1",
+    "ContainerCgroupV2",
+    "ContainerMeter",
+    "find_cgroup",
+]
 
 _MOUNT: Final = Path("sys/fs/cgroup")
 _CHARGED_AT_ONCE_BYTES: Final = 64 * 4096
