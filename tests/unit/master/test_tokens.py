@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator
@@ -16,6 +17,7 @@ from fleetest.common.clock import ManualClock
 from fleetest.common.errors import Forbidden, InvalidRequest, NotFound, Unauthenticated
 from fleetest.master.access.gatekeeper import Gatekeeper
 from fleetest.master.access.methods import check_method
+from fleetest.master.access.open_streams import OpenStreams
 from fleetest.master.access.principals import ANYBODY, Access, Audience, Principal
 from fleetest.master.access.token_book import TokenBook, TokenOrder
 from fleetest.master.access.tokens import TokenKind, TokenText
@@ -143,6 +145,32 @@ async def test_a_stream_is_looked_after_without_trust_in_memory(books):
 
     with pytest.raises(Unauthenticated, match="was revoked"):
         await books[1].check_ended(token.token_id)
+
+
+async def test_streams_go_on_while_the_store_does_not_answer_and_end_when_it_says_so(tmp_path, clock):
+    async with await SqliteStore.open(tmp_path / "store.sqlite") as store:
+        book = TokenBook(store, clock, memory=MEMORY)
+        token, text = await book.create(CLIENT, by="root")
+        principal = await book.verify(text.reveal())
+        streams = OpenStreams(book, MEMORY)
+        with structlog.testing.capture_logs() as logged:
+            async with streams.hold(principal):
+                await store.close()
+                await streams._look(token.token_id)
+
+    async with await SqliteStore.open(tmp_path / "store.sqlite") as store:
+        streams = OpenStreams(TokenBook(store, clock, memory=MEMORY), MEMORY)
+        await TokenBook(store, clock, memory=MEMORY).revoke(token.token_id, by="root")
+        with pytest.raises(Unauthenticated, match="was revoked"):
+            await _follow(streams, principal)
+
+    assert [event["event"] for event in logged] == ["token_not_checked"]
+
+
+async def _follow(streams: OpenStreams, principal: Principal) -> None:
+    async with streams.hold(principal):
+        await streams._look(principal.token_id)
+        await asyncio.Event().wait()
 
 
 async def test_revoking_twice_leaves_the_first_time(book, clock):

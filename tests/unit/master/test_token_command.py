@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import sys
 from collections.abc import AsyncIterator
@@ -40,6 +41,7 @@ def fleetest(master, tmp_path):
             "fleetest.client",
             *arguments,
             env={
+                **{name: value for name, value in os.environ.items() if not name.startswith("FLEETEST_")},
                 "FLEETEST_MASTER": f"127.0.0.1:{master.port}",
                 "FLEETEST_TOKEN": token,
                 "FLEETEST_DATA_DIR": str(tmp_path / "user"),

@@ -292,7 +292,7 @@ async def _start(*arguments: str, **environment: str) -> asyncio.subprocess.Proc
         "-m",
         "fleetest.client",
         *arguments,
-        env={"PATH": os.environ["PATH"], **environment},
+        env={name: value for name, value in os.environ.items() if not name.startswith("FLEETEST_")} | environment,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
