@@ -41,7 +41,7 @@ MIB = 1 << 20
 
 
 @asynccontextmanager
-async def executor_on(engine, directory, **rules):
+async def executor_on(engine, directory, *, directory_id="", **rules):
     address = EngineAddress(url=engine.url)
     connected = await SdkEngine.connect(address)
     executor = DockerExecutor(
@@ -49,6 +49,7 @@ async def executor_on(engine, directory, **rules):
         directory,
         CopiedWorkspaces(),
         worker_id="w1",
+        directory_id=directory_id,
         engine_url=address.url,
         rules=ContainerRules(owner=Owner(uid=1000, gid=1000), **rules),
     )
@@ -430,3 +431,15 @@ async def test_workspace_is_pristine_again_after_a_refresh(docker_engine, comman
     assert [(result.case_id, result.outcome.value) for result in reporter.results] == [("c::reported", "passed")]
     assert any("is a copy" in note for note in reporter.notes) is (data_directory != tmp_path)
     assert list((data_directory / "worker" / "containers").iterdir()) == []
+
+
+async def test_worker_of_another_cluster_with_the_same_id_is_left_alone(docker_engine, command, tmp_path):
+    spec = command("true")
+    async with (
+        executor_on(docker_engine, tmp_path / "ours", directory_id="ours") as executor,
+        session_of(executor, spec) as session,
+        executor_on(docker_engine, tmp_path / "theirs", directory_id="theirs"),
+    ):
+        _, reporter = await run_cases(session, spec, [])
+
+    assert reporter.outcomes() == {"unit": "passed"}

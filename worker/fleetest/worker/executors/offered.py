@@ -15,6 +15,7 @@ from fleetest.worker.executors.docker.executor import ContainerRules, DockerExec
 from fleetest.worker.executors.docker.ownership import Owner
 from fleetest.worker.executors.docker.sdk_engine import EngineAddress, SdkEngine
 from fleetest.worker.executors.process import ProcessExecutor
+from fleetest.worker.identity import persistent_worker_id
 from fleetest.worker.ports import Executor, Workspaces
 from fleetest.worker.settings import WorkerSettings
 
@@ -76,6 +77,7 @@ async def _docker(
         settings.directory / "docker",
         workspaces,
         worker_id=worker_id,
+        directory_id=persistent_worker_id(settings.directory),
         engine_url=address.url,
         rules=ContainerRules(
             owner=_owner(settings.container_user), pids=settings.container_pids, tmp_bytes=settings.container_tmp_bytes

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -103,7 +104,7 @@ class OverlayWorkspace:
         workspace_digest: str,
         directory: Path,
         owner: Owner,
-        label: tuple[str, str],
+        labels: Mapping[str, str],
     ) -> OverlayWorkspace:
         layer = await layers.acquire(workspace_digest)
         made = cls(engine, layers, workspaces, name=name, layer=layer, directory=directory, owner=owner)
@@ -115,7 +116,7 @@ class OverlayWorkspace:
                 VolumeSpec(
                     name=name,
                     options={"type": "overlay", "device": "overlay", "o": options},
-                    labels=dict([label]),
+                    labels=labels,
                 )
             )
         except BaseException:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Final
@@ -121,8 +120,10 @@ class ExecWatch:
 
     async def _return(self) -> None:
         _log.info("docker_engine_returned")
-        with contextlib.suppress(FleetestError):
+        try:
             await self._on_return()
+        except Exception:  # noqa: BLE001 - the events that follow matter more
+            _log.exception("docker_engine_return_failed")
 
     def _lose_all(self) -> None:
         for future in list(self._expected.values()):

@@ -8,6 +8,7 @@ memory and processes are bounded. It may write to its workspace and to its /tmp.
 from __future__ import annotations
 
 import contextlib
+import re
 import secrets as random
 import shutil
 from collections.abc import Callable, Mapping
@@ -37,10 +38,16 @@ from fleetest.worker.executors.docker.layers import Layers
 from fleetest.worker.executors.docker.ownership import Owner
 from fleetest.worker.ports import Environment, Workspaces
 
-__all__ = ["WORKER_LABEL", "ContainerRules", "DockerExecutor"]
+__all__ = ["DIRECTORY_LABEL", "WORKER_LABEL", "ContainerRules", "DockerExecutor"]
 
 WORKER_LABEL: Final = "fleetest.worker"
 """Everything that a worker makes carries its id under this name."""
+
+DIRECTORY_LABEL: Final = "fleetest.directory"
+"""
+And what tells its data directory from all others under this one: ids are unique in a cluster, but an Engine may serve
+workers of several. Only what carries it is the worker's own to remove.
+"""
 
 _LEAST_FREE_BYTES: Final = 64 << 20
 _BASE_ENVIRONMENT: Final = {"HOME": "/tmp/home", "USER": "fleetest", "LOGNAME": "fleetest"}  # noqa: S108 - the container's
@@ -70,6 +77,7 @@ class DockerExecutor:
 
     Args:
         root: a directory of this worker alone.
+        directory_id: of the worker's data directory, unlike any other's; absent means that its own id is.
         engine_url: where the Engine answers.
         as_engine_sees: a path below `root` as the Engine's machine knows it, which it must be for a bind mount.
         python: the interpreter for tasks that name none.
@@ -84,6 +92,7 @@ class DockerExecutor:
         workspaces: Workspaces,
         *,
         worker_id: str,
+        directory_id: str = "",
         engine_url: str,
         rules: ContainerRules,
         as_engine_sees: Callable[[Path], Path] = lambda path: path,
@@ -92,7 +101,8 @@ class DockerExecutor:
         self._engine = engine
         self._containers = root / "containers"
         self._workspaces = workspaces
-        self._worker_id = worker_id
+        self._labels = {WORKER_LABEL: worker_id, DIRECTORY_LABEL: directory_id or worker_id}
+        self._name_prefix = "fleetest-" + re.sub(r"[^A-Za-z0-9_.-]+", "-", worker_id)
         self._rules = rules
         self._as_engine_sees = as_engine_sees
         self._python = python
@@ -126,7 +136,7 @@ class DockerExecutor:
             raise InvalidRequest("`setup` does not work in containers yet", hint="Use an image that has it all.")
         image = await self._images.ensure(spec.image, spec.pull, output=output)
         self._check_free_space(spec)
-        name = f"fleetest-{self._worker_id}-{slot}-{random.token_hex(4)}"
+        name = f"{self._name_prefix}-{slot}-{random.token_hex(6)}"
         self._live.add(name)
         try:
             return await self._make(name, image, spec, secrets)
@@ -208,7 +218,7 @@ class DockerExecutor:
                         target=str(CHANNEL),
                     ),
                 ),
-                labels={WORKER_LABEL: self._worker_id, "fleetest.project": spec.project},
+                labels={**self._labels, "fleetest.project": spec.project},
             ),
             user=user,
             env={**_BASE_ENVIRONMENT, **spec.env, **secrets},
@@ -231,7 +241,7 @@ class DockerExecutor:
             workspace_digest=workspace_digest,
             directory=directory / "overlay",
             owner=self._rules.owner,
-            label=(WORKER_LABEL, self._worker_id),
+            labels=self._labels,
         )
 
     async def _copy(self, workspace_digest: str, directory: Path) -> CopiedWorkspace:
@@ -258,4 +268,4 @@ class DockerExecutor:
 
     @property
     def _label(self) -> str:
-        return f"{WORKER_LABEL}={self._worker_id}"
+        return f"{DIRECTORY_LABEL}={self._labels[DIRECTORY_LABEL]}"
