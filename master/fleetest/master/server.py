@@ -31,6 +31,7 @@ from fleetest.master.queue.redis_queue import RedisShardQueue
 from fleetest.master.queue.redis_registry import RedisWorkerRegistry
 from fleetest.master.queue.redis_secrets import RedisSecretStore
 from fleetest.master.queue.redis_time import RedisTime
+from fleetest.master.queue.redis_turns import RedisTurns
 from fleetest.master.reconciler import Reconciler
 from fleetest.master.reports import Inbox
 from fleetest.master.retention import Retention
@@ -131,6 +132,7 @@ class Master:
             sessions=sessions,
             clock=clock,
             backoff=Backoff(),
+            turns=RedisTurns(redis),
         )
         dispatcher = Dispatcher(sessions, queue, book, secrets)
         peers = Peers(RedisPeerChannel(redis), registry, hub, sessions, dispatcher.wake)

@@ -18,7 +18,7 @@ from fleetest.master.queue.ports import CommitFeed, CommitNotice, QueueEntry, Se
 from fleetest.master.runs.environment import environment_key, requirements_of
 from fleetest.master.runs.events import CancelRequested, RunEnded, TaskEnded
 from fleetest.master.runs.hub import Hub
-from fleetest.master.runs.keeper import Committed, RunKeeper
+from fleetest.master.runs.keeper import Committed, RunKeeper, Turns
 from fleetest.master.runs.projector import Projector
 from fleetest.master.runs.state import RunStatus, ShardStatus, TaskStatus
 from fleetest.master.sessions import AttemptRef, Sessions, Stop
@@ -64,6 +64,7 @@ class RunBook:
         sessions: Sessions,
         clock: Clock,
         backoff: Backoff,
+        turns: Turns | None = None,
     ) -> None:
         self._store = store
         self._queue = queue
@@ -74,6 +75,7 @@ class RunBook:
         self._sessions = sessions
         self._clock = clock
         self._backoff = backoff
+        self._turns = turns
         self._keepers: dict[str, RunKeeper] = {}
 
     def keeper(self, run_id: str) -> RunKeeper:
@@ -81,7 +83,7 @@ class RunBook:
         keeper = self._keepers.pop(run_id, None)
         if keeper is None:
             self._forget_some()
-            keeper = RunKeeper(run_id, self._store, self._clock, self._backoff, self._after_commit)
+            keeper = RunKeeper(run_id, self._store, self._clock, self._backoff, self._after_commit, self._turns)
         self._keepers[run_id] = keeper  # the one used last is at the end
         return keeper
 

@@ -2,7 +2,8 @@
 Keeps one run: takes requests from everywhere, and makes commits of them one after the other.
 
 All requests that arrive while a commit is on its way to the store share the next one (group commit). A commit that
-loses the race to another master is decided again, on what that master wrote.
+loses the race to another master is decided again, on what that master wrote. As that costs a whole reading of the log,
+masters that have met at a run take turns at it for a while.
 
 A decision changes the state before its commit is durable, so nobody may look at the state in between.
 """
@@ -11,7 +12,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -25,7 +28,7 @@ from fleetest.master.runs.events import Event, decode, encode
 from fleetest.master.runs.state import RunStatus
 from fleetest.master.store.ports import Commit, PositionTaken, RunLog
 
-__all__ = ["Committed", "Committer", "RunKeeper", "load_status"]
+__all__ = ["Committed", "Committer", "RunKeeper", "Turns", "load_status"]
 
 T = TypeVar("T")
 Request = Callable[[Decider], T]
@@ -36,6 +39,12 @@ _log = structlog.get_logger()
 
 _MOST_CONFLICTS = 50
 """Lost races in a row after which the store must be lying."""
+
+_SHARED_FOR = timedelta(seconds=10)
+"""How long after another master's commit more of them are expected."""
+
+_BREATH = timedelta(milliseconds=6)
+"""Between two turns of one master, so that another can have its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +60,16 @@ class Committer(Protocol):
     """What happens after a commit became durable: queues, workers and watchers are told."""
 
     def __call__(self, status: RunStatus, committed: Committed) -> Awaitable[None]: ...
+
+
+class Turns(Protocol):
+    """
+    Lets masters that commit to one run do so one after the other. A courtesy: who does not get a turn in time goes on
+    without, and the store decides.
+    """
+
+    def turn(self, run_id: str) -> AbstractAsyncContextManager[None]:
+        """Waits for it; ends with the context. Never raises."""
 
 
 async def load_status(run_id: str, log: RunLog, *, into: RunStatus | None = None) -> RunStatus:
@@ -83,14 +102,25 @@ class RunKeeper:
     """
     Args:
         after_commit: awaited before a request is answered.
+        turns: taken while other masters commit to the run, too.
     """
 
-    def __init__(self, run_id: str, log: RunLog, clock: Clock, backoff: Backoff, after_commit: Committer) -> None:
+    def __init__(
+        self,
+        run_id: str,
+        log: RunLog,
+        clock: Clock,
+        backoff: Backoff,
+        after_commit: Committer,
+        turns: Turns | None = None,
+    ) -> None:
         self.run_id = run_id
         self._log_port = log
         self._clock = clock
         self._backoff = backoff
         self._after_commit = after_commit
+        self._turns = turns
+        self._shared_until = float("-inf")
         self._status: RunStatus | None = None
         self._behind = False
         self._requests: list[Waiting] = []
@@ -147,6 +177,7 @@ class RunKeeper:
         """Another master committed: read on before the next decision."""
         if self._status is not None and position > self._status.position:
             self._behind = True
+            self._meet_another()
 
     def hear_of_gap(self) -> None:
         """Another master may have committed."""
@@ -195,25 +226,39 @@ class RunKeeper:
                 _log.exception("commit_not_followed_up", run_id=self.run_id, position=committed.commit.position)
         _answer(batch, answers)
 
+    def _meet_another(self) -> None:
+        self._shared_until = self._clock.monotonic() + _SHARED_FOR.total_seconds()
+
     async def _commit(self, requests: Sequence[Request[Any]]) -> tuple[RunStatus, list[Answer], Committed | None]:
-        for _ in range(_MOST_CONFLICTS):
-            status = await self._current()
-            decider = Decider(status, self._clock.now(), self._backoff)
-            answers = [_decide(request, index, decider) for index, request in enumerate(requests)]
-            events = tuple(decider.events)
-            if not events:  # then no append tells whether another master went on
-                if await self._log_port.read(self.run_id, after=status.position, limit=1):
-                    self.hear_of_gap()
+        async with AsyncExitStack() as turn:
+            in_turn = await self._take(turn) if self._clock.monotonic() < self._shared_until else False
+            for _ in range(_MOST_CONFLICTS):
+                status = await self._current()
+                decider = Decider(status, self._clock.now(), self._backoff)
+                answers = [_decide(request, index, decider) for index, request in enumerate(requests)]
+                events = tuple(decider.events)
+                if not events:  # then no append tells whether another master went on
+                    if await self._log_port.read(self.run_id, after=status.position, limit=1):
+                        self.hear_of_gap()
+                        continue
+                    return status, answers, None
+                commit = Commit(run_id=self.run_id, position=decider.position, at=decider.now, events=encode(events))
+                try:
+                    await self._log_port.append(commit)
+                except PositionTaken:
+                    self._status = None
+                    self._meet_another()
+                    in_turn = in_turn or await self._take(turn)
                     continue
-                return status, answers, None
-            commit = Commit(run_id=self.run_id, position=decider.position, at=decider.now, events=encode(events))
-            try:
-                await self._log_port.append(commit)
-            except PositionTaken:
-                self._status = None
-                continue
-            return status, answers, Committed(commit=commit, events=events, decider=decider)
+                return status, answers, Committed(commit=commit, events=events, decider=decider)
         raise DependencyUnavailable(f"run {self.run_id}: lost {_MOST_CONFLICTS} races for a commit in a row")
+
+    async def _take(self, turn: AsyncExitStack) -> bool:
+        if self._turns is not None:
+            await asyncio.sleep(_BREATH.total_seconds())
+            await turn.enter_async_context(self._turns.turn(self.run_id))
+            self.hear_of_gap()  # who had the turn before has gone on
+        return True
 
 
 class _Spoiled(Exception):
