@@ -58,6 +58,7 @@ protos: $(VENV)/.installed  ## Generate the gRPC stubs from protos/
 
 bench: $(VENV)/.installed  ## Measure beside our peers, on a quiet machine (bench-NAME: one row; bench-page: its page)
 	@benchmarks/make_peers.sh
+	@benchmarks/make_suites.sh
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks
 
 bench-page: $(VENV)/.installed
@@ -65,6 +66,7 @@ bench-page: $(VENV)/.installed
 
 bench-%: $(VENV)/.installed
 	@benchmarks/make_peers.sh
+	@benchmarks/make_suites.sh
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks $*
 
 format: $(VENV)/.installed  ## Format the code

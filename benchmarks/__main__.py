@@ -28,7 +28,18 @@ from benchmarks.core.table import table
 
 __all__ = ["RESULTS", "ROWS"]
 
-ROWS: Final = ("noop", "pytest_trivial", "pytest_skewed")
+ROWS: Final = (
+    "noop",
+    "round_trip",
+    "backlog",
+    "pytest_trivial",
+    "pytest_skewed",
+    "pytest_real",
+    "containers",
+    "start",
+    "memory",
+    "master_cpu",
+)
 """Modules of `benchmarks.rows`."""
 
 RESULTS: Final = ROOT / ".cache" / "benchmarks"
@@ -45,10 +56,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, help="how often each side is measured [default: 5, with --quick 2]")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where JSON files go")
     options = parser.parse_args()
-    if unknown := [row for row in options.rows if row not in ROWS]:
+    wanted = [row.replace("-", "_") for row in options.rows] or ROWS
+    if unknown := [row for row in wanted if row not in ROWS]:
         parser.error(f"there is no row {unknown[0]!r}; there are {', '.join(ROWS)}")
     bench = Bench(quick=options.quick, rounds=options.rounds or (2 if options.quick else 5))
-    asyncio.run(_measure(bench, options.rows or ROWS, options.results))
+    asyncio.run(_measure(bench, wanted, options.results))
 
 
 async def _measure(bench: Bench, rows: Sequence[str], directory: Path) -> None:

@@ -17,22 +17,25 @@ version: 1
 name: no-op
 tasks:
   noop:
-    command: [none]
+    command: [no-op, '{cases}']
     shards: {count}
     requires: {{cpu: 0}}
 """
 """Each shard of a command is queued, claimed, leased, tried and reported by itself."""
 
 
-async def run_noops(client: AsyncClient, count: int) -> float:
+async def run_noops(client: AsyncClient, count: int, *, cases: int = 1) -> float:
     """
     The seconds from submission until the client holds every result and knows that the run has ended.
+
+    Args:
+        cases: of each task.
 
     Raises:
         WrongState: not every task has passed, or one has two results.
     """
     start = time.perf_counter()
-    submission = await client.submit(_SUITE.format(count=count), project="benchmarks")
+    submission = await client.submit(_SUITE.format(count=count, cases=cases), project="benchmarks")
     passed: list[str] = []
     state = RunState.RUNNING
     async for commit in client.watch(submission.run_id):
@@ -42,6 +45,7 @@ async def run_noops(client: AsyncClient, count: int) -> float:
             elif isinstance(event, RunEnded):
                 state = event.state
     seconds = time.perf_counter() - start
-    if state is not RunState.PASSED or len(passed) != count or len(set(passed)) != count:
-        raise WrongState(f"of {count} tasks {len(set(passed))} passed, in {len(passed)} results; the run has {state}")
+    expected = count * cases
+    if state is not RunState.PASSED or len(passed) != expected or len(set(passed)) != expected:
+        raise WrongState(f"of {expected} cases {len(set(passed))} passed, in {len(passed)} results; the run: {state}")
     return seconds

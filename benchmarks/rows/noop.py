@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
 from functools import partial
 from typing import Final
 
 from benchmarks.core.bench import Bench
-from benchmarks.core.cluster import NOOP_WORKER, serving
 from benchmarks.core.figures import BEST, OURS, Aim, Better, Figure
-from benchmarks.core.peer import Peer, peer
-from benchmarks.core.rounds import Measurement, NotHere, in_turns, side
+from benchmarks.core.peer import Peer
+from benchmarks.core.rounds import in_turns, side
 from benchmarks.noop.client import run_noops
+from benchmarks.noop.everybody import PEERS, everybody
 from fleetest.client import AsyncClient
 
-__all__ = ["PEERS", "SLOTS", "measure"]
-
-PEERS: Final = {
-    "Celery": "celery",
-    "dask.distributed": "dask",
-    "Ray": "ray",
-    "Dramatiq": "dramatiq",
-}
-"""By the name that readers know: the program in `benchmarks/peers`."""
-
-SLOTS: Final = 32
-"""Of each of our two workers: how many tasks it takes in advance, as peers prefetch."""
+__all__ = ["measure"]
 
 _SLOW: Final = frozenset({"Celery", "dask.distributed"})
 """Peers that are given a fifth of the tasks, so that a round stays short: their rate does not grow with the number."""
@@ -35,27 +23,21 @@ _SLOW: Final = frozenset({"Celery", "dask.distributed"})
 async def measure(bench: Bench) -> Sequence[Figure]:
     """Tasks/s of everybody, in turns."""
     count = bench.size(10_000, 500)
-    missing: dict[str, str] = {}
-    async with AsyncExitStack() as stack:
-        directory = stack.enter_context(bench.directory())
-        cluster = await stack.enter_async_context(serving(directory, slots=SLOTS, program=NOOP_WORKER))
-        client = await stack.enter_async_context(cluster.client())
-        sides: dict[str, Measurement] = {OURS: partial(_ours, client, count)}
-        for name, program in PEERS.items():
-            try:
-                started = await stack.enter_async_context(peer(bench, program))
-            except NotHere as reason:
-                missing[name] = str(reason)
-            else:
-                sides[name] = partial(_theirs, started, count // 5 if name in _SLOW else count)
-        measured = await in_turns(sides, rounds=bench.rounds, say=bench.say)
+    async with everybody(bench) as all_of_them:
+        theirs = {
+            name: partial(_theirs, peer, count // 5 if name in _SLOW else count)
+            for name, peer in all_of_them.peers.items()
+        }
+        measured = await in_turns(
+            {OURS: partial(_ours, all_of_them.client, count), **theirs}, rounds=bench.rounds, say=bench.say
+        )
     return [
         Figure(
             name=f"{count:,} no-op tasks, 2 workers",
             unit="tasks/s",
             better=Better.HIGHER,
             ours=side(OURS, "tasks/s", measured),
-            peers=tuple(side(name, "tasks/s", measured, missing) for name in PEERS),
+            peers=tuple(side(name, "tasks/s", measured, all_of_them.missing) for name in PEERS),
             aims=(Aim(limit=3, against=BEST), Aim(limit=5, against=BEST)),
             notes=(
                 "Each of our tasks has its own claim, lease, attempt and result in the durable store.",
@@ -70,5 +52,5 @@ async def _ours(client: AsyncClient, count: int) -> Mapping[str, float]:
     return {"tasks/s": count / await run_noops(client, count)}
 
 
-async def _theirs(started: Peer, count: int) -> Mapping[str, float]:
-    return {"tasks/s": await started.many(count)}
+async def _theirs(peer: Peer, count: int) -> Mapping[str, float]:
+    return {"tasks/s": await peer.many(count)}

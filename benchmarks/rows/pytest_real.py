@@ -1,0 +1,80 @@
+"""Suites of real projects, as their source distributions carry them: our first run, and one that knows durations."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from uuid import uuid4
+
+from benchmarks.core.bench import ROOT, Bench
+from benchmarks.core.cluster import Cluster, serving
+from benchmarks.core.figures import OURS, Aim, Better, Figure, Side
+from benchmarks.core.rounds import Measured, in_turns, side
+from benchmarks.core.suites import LOAD, Suite
+
+__all__ = ["measure"]
+
+_SUITES: Final = ROOT / ".cache" / "bench-suites"
+_MISSING: Final = "benchmarks/make_suites.sh has not been run"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Real:
+    name: str
+    arguments: tuple[str, ...] = ()
+
+
+_ALL: Final = (_Real(name="click"), _Real(name="jinja2"), _Real(name="networkx"))
+"""The last one takes plain pytest more than a minute."""
+
+
+async def measure(bench: Bench) -> Sequence[Figure]:
+    """Every case must end as under plain pytest, also for peers."""
+    figures: list[Figure] = []
+    for real in _ALL[: bench.size(len(_ALL), 1)]:
+        if not (_SUITES / real.name / "made").exists():
+            figures += _figures(real.name, {}, missing=_MISSING)
+            continue
+        with bench.directory() as directory:
+            figures += _figures(real.name, await _measured(bench, real, directory))
+    return figures
+
+
+async def _measured(bench: Bench, real: _Real, directory: Path) -> Measured:
+    source = shutil.copytree(_SUITES / real.name / "src", directory / real.name, symlinks=True)
+    python = _SUITES / real.name / "venv" / "bin" / "python"
+    outcomes = Suite(source=source, python=python, arguments=real.arguments).known_outcomes()
+    bench.say(f"  {real.name}: {dict(outcomes)}")
+    suite = Suite(source=source, python=python, arguments=real.arguments, outcomes=outcomes)
+    async with serving(directory / "cluster") as cluster:
+
+        async def ours() -> Mapping[str, float]:
+            return await _twice(suite, cluster)
+
+        return await in_turns({LOAD: suite.theirs(LOAD), OURS: ours}, rounds=bench.rounds, say=bench.say, warm_up=False)
+
+
+async def _twice(suite: Suite, cluster: Cluster) -> Mapping[str, float]:
+    """As a project that nobody has seen before, and once more."""
+    project = uuid4().hex
+    return {name: await suite.ours(cluster, project) for name in ("first", "second")}
+
+
+def _figures(name: str, measured: Measured, *, missing: str = "") -> Sequence[Figure]:
+    def theirs() -> Side:
+        return Side(name=LOAD, missing=missing) if missing else side(LOAD, "seconds", measured)
+
+    return [
+        Figure(
+            name=f"{name}'s suite, {which} run",
+            unit="s",
+            better=Better.LOWER,
+            ours=Side(name=OURS, missing=missing) if missing else side(OURS, which, measured),
+            peers=(theirs(),),
+            aims=(Aim(limit=limit, against=LOAD),),
+        )
+        for which, limit in (("first", 1.0), ("second", 0.9))
+    ]
