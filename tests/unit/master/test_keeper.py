@@ -1,9 +1,10 @@
-"""One run's keeper on a real SQLite: commits are shared, races are lost and won, failures told."""
+"""One run's keeper on a real store: commits are shared, races are lost and won, failures told."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,7 +18,8 @@ from fleetest.common.tasks import Task
 from fleetest.master.runs.decisions import Decider
 from fleetest.master.runs.keeper import Committed, RunKeeper, load_status
 from fleetest.master.runs.state import RunStatus
-from fleetest.master.store.ports import Commit
+from fleetest.master.store.mongo import MongoStore
+from fleetest.master.store.ports import Commit, Store
 from fleetest.master.store.sqlite import SqliteStore
 from tests.tools.core import BUSY_TIMEOUT, unwritable
 from tests.tools.story import BACKOFF, START, command_task, result, snapshot, submitted
@@ -26,15 +28,16 @@ from tests.tools.story import BACKOFF, START, command_task, result, snapshot, su
 class Keepers:
     """Keepers of one run, each with a connection of its own, as in masters of their own."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, open_store: Callable[[], Awaitable[Store]]) -> None:
         self.path = path
+        self.open_store = open_store
         self.run_id = new_run_id()
         self.commits: list[Committed] = []
-        self.stores: list[SqliteStore] = []
+        self.stores: list[Store] = []
         self.fails_afterwards = False
 
     async def make(self) -> RunKeeper:
-        store = await SqliteStore.open(self.path, busy_timeout=BUSY_TIMEOUT)
+        store = await self.open_store()
         self.stores.append(store)
         return RunKeeper(self.run_id, store, ManualClock(START), BACKOFF, self._note)
 
@@ -47,8 +50,28 @@ class Keepers:
 
 @pytest.fixture
 async def keepers(tmp_path: Path) -> AsyncIterator[Keepers]:
-    keepers = Keepers(tmp_path / "store.sqlite")
-    yield keepers
+    path = tmp_path / "store.sqlite"
+    keepers = Keepers(path, lambda: SqliteStore.open(path, busy_timeout=BUSY_TIMEOUT))
+    async with _closed_in_the_end(keepers):
+        yield keepers
+
+
+@pytest.fixture(params=["sqlite", "mongodb"])
+async def masters(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Keepers]:
+    """Keepers on each store that masters may share."""
+    path = tmp_path / "store.sqlite"
+    if request.param == "mongodb":
+        url = request.getfixturevalue("mongodb_url")
+        keepers = Keepers(path, lambda: MongoStore.open(url))
+    else:
+        keepers = Keepers(path, lambda: SqliteStore.open(path))  # with patience: these wait for one another
+    async with _closed_in_the_end(keepers):
+        yield keepers
+
+
+@asynccontextmanager
+async def _closed_in_the_end(keepers: Keepers) -> AsyncIterator[None]:
+    yield
     for store in keepers.stores:
         await store.close()
 
@@ -153,8 +176,8 @@ async def test_a_state_that_is_not_durable_yet_is_not_shown(keepers: Keepers) ->
     assert (await look).position == 2
 
 
-async def test_two_masters_share_a_run_without_losing_anything(keepers: Keepers) -> None:
-    one, other = await keepers.make(), await keepers.make()
+async def test_two_masters_share_a_run_without_losing_anything(masters: Keepers) -> None:
+    one, other = await masters.make(), await masters.make()
     await submit(one)
 
     async def work(keeper: RunKeeper, worker: str) -> list[int]:
@@ -180,12 +203,12 @@ async def test_two_masters_share_a_run_without_losing_anything(keepers: Keepers)
     statuses = [await one.newest_status(), await other.newest_status()]
     assert snapshot(statuses[0]) == snapshot(statuses[1])
     assert statuses[0].tasks["lint"].counts.passed == 80
-    positions = [commit.position for commit in await keepers.stores[0].read(keepers.run_id)]
+    positions = [commit.position for commit in await masters.stores[0].read(masters.run_id)]
     assert positions == list(range(1, len(positions) + 1))
 
 
-async def test_a_keeper_does_not_refuse_what_another_master_made_true(keepers: Keepers) -> None:
-    one, other = await keepers.make(), await keepers.make()
+async def test_a_keeper_does_not_refuse_what_another_master_made_true(masters: Keepers) -> None:
+    one, other = await masters.make(), await masters.make()
     await submit(one)
     assert (await other.status()).position == 1
     token = await start(one, 3)
@@ -195,8 +218,8 @@ async def test_a_keeper_does_not_refuse_what_another_master_made_true(keepers: K
     assert (await one.newest_status()).tasks["lint"].counts.passed == 1
 
 
-async def test_a_keeper_reads_on_when_it_hears_of_a_commit(keepers: Keepers) -> None:
-    one, other = await keepers.make(), await keepers.make()
+async def test_a_keeper_reads_on_when_it_hears_of_a_commit(masters: Keepers) -> None:
+    one, other = await masters.make(), await masters.make()
     await submit(one)
     await other.status()
     await start(one, 0)

@@ -25,7 +25,7 @@ from fleetest.common.settings import Secret
 from fleetest.master.store.mongo import MongoStore
 from fleetest.master.store.mongo_errors import explained
 from fleetest.master.store.mongo_schema import INDEXES
-from fleetest.master.store.mongo_url import connect, shown, write_concern
+from fleetest.master.store.mongo_url import _quotes_credentials, connect, shown, write_concern
 from fleetest.master.store.ports import Commit
 from tests.support.refusing_mongodb import refusing_mongodb
 
@@ -177,6 +177,18 @@ async def test_url_that_is_none_is_refused_with_a_hint_and_without_its_password(
 
     assert refused.value.hint
     assert "hunter2" not in "".join(traceback.format_exception(refused.value))
+
+
+async def test_what_is_wrong_with_a_url_is_said_also_when_it_has_a_password() -> None:
+    with pytest.raises(InvalidRequest, match="tlscafile"):
+        await MongoStore.open(Secret(f"mongodb://{CREDENTIALS}host/?tls=true&tlsCAFile=/no/such/file"))
+
+
+def test_driver_that_quotes_a_password_is_not_quoted() -> None:
+    urls = ["mongodb://ada:hunter2/x@host", "mongodb://ada:%68unter2@host", "mongodb://ada:1?hunter2=x@host"]
+
+    assert all(_quotes_credentials("cannot read 'hunter2'", url) for url in urls)
+    assert not _quotes_credentials("cannot read 'host'", urls[0])
 
 
 async def test_what_the_url_says_comes_before_our_defaults() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
@@ -42,7 +43,7 @@ def connect(url: Secret) -> AsyncMongoClient[Document]:
     A client that connects when it is first used.
 
     Raises:
-        InvalidRequest: this is no URL of a MongoDB. The message holds nothing of a URL with a password.
+        InvalidRequest: this is no URL of a MongoDB. The message holds nothing of user and password.
     """
     text = url.reveal()
     if not text.startswith(_SCHEMES):
@@ -54,7 +55,7 @@ def connect(url: Secret) -> AsyncMongoClient[Document]:
             warnings.simplefilter("error", UserWarning)  # an option that is misspelt would only be warned of
             client: AsyncMongoClient[Document] = AsyncMongoClient(text, document_class=dict, **options)
     except (ConfigurationError, OSError, TypeError, UserWarning, ValueError) as error:
-        reason = f": {error}" if "@" not in text else ""  # the driver's words may quote a password
+        reason = "" if _quotes_credentials(str(error), text) else f": {error}"
         raise InvalidRequest(f"not the URL of a MongoDB{reason}", hint=_HINT) from None
     if not client.write_concern.acknowledged:
         raise InvalidRequest(
@@ -62,6 +63,16 @@ def connect(url: Secret) -> AsyncMongoClient[Document]:
             hint="leave w out: the default, majority, survives the loss of a primary",
         )
     return client
+
+
+def _quotes_credentials(message: str, url: str) -> bool:
+    """Whether it holds a word that stands before the hosts, also where that is not escaped as it should be."""
+    credentials = url.partition("://")[2].rpartition("@")[0]
+    return bool(_words(f"{credentials} {unquote(credentials)}") & _words(message))
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w{2,}", text))
 
 
 def write_concern(client: AsyncMongoClient[Document]) -> WriteConcern:
