@@ -18,7 +18,9 @@ LABEL org.opencontainers.image.title="Fleetest master" \
     org.opencontainers.image.description="Serves clients and workers of a Fleetest cluster" \
     org.opencontainers.image.licenses="Apache-2.0"
 RUN groupadd --gid 10001 fleetest \
-    && useradd --uid 10001 --gid 10001 --home-dir /var/lib/fleetest --create-home --shell /usr/sbin/nologin fleetest
+    && useradd --uid 10001 --gid 10001 --home-dir /var/lib/fleetest --create-home --shell /usr/sbin/nologin fleetest \
+    # A volume that is mounted there belongs to the user too.
+    && install --directory --owner fleetest --group fleetest /var/lib/fleetest/blobs
 COPY --from=build /opt/fleetest /opt/fleetest
 ENV PATH=/opt/fleetest/bin:${PATH} \
     PYTHONUNBUFFERED=1 \

@@ -22,7 +22,9 @@ RUN groupadd --gid 10001 fleetest \
 COPY --from=build /opt/fleetest /opt/fleetest
 ENV PATH=/opt/fleetest/bin:${PATH} \
     PYTHONUNBUFFERED=1 \
-    FLEETEST_DATA_DIR=/var/lib/fleetest
+    FLEETEST_DATA_DIR=/var/lib/fleetest \
+    # Tasks do not run beside the worker itself, within reach of the Engine's socket.
+    FLEETEST_EXECUTORS=docker
 USER 10001:10001
 WORKDIR /var/lib/fleetest
 VOLUME /var/lib/fleetest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -145,6 +147,11 @@ class DockerEngine:
         done = self.run(*arguments, timeout=timeout)
         assert done.returncode == 0, f"docker {' '.join(arguments)}\n{done.stdout}{done.stderr}"
         return done.stdout.strip()
+
+    def inspect(self, thing: str) -> dict[str, Any]:
+        """What the Engine knows of a container, an image, a volume."""
+        (found,) = json.loads(self.docker("inspect", thing))
+        return found
 
     def containers(self, *filters: str) -> list[str]:
         """Ids of all containers, also of stopped ones, that pass filters such as `label=fleetest.worker=a`."""

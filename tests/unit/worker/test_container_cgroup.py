@@ -162,7 +162,13 @@ def test_highest_memory_is_the_highest_seen_where_it_cannot_be_reset(tmp_path):
 
 def test_process_of_another_container_is_not_taken_for_it(groups):
     assert find_cgroup("deadbeef" * 8, 77, groups.root) is None
-    assert find_cgroup(ID, 78, groups.root) is None
+
+
+def test_groups_are_found_by_name_from_inside_a_container_which_sees_no_processes_of_others(groups):
+    found = find_cgroup(ID, 78, groups.root)
+
+    assert found is not None
+    assert found.read() == find_cgroup(ID, 77, groups.root).read()
 
 
 def test_nothing_is_known_without_control_groups():

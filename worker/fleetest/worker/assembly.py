@@ -86,7 +86,7 @@ def _agent(
     spool: Spool,
 ) -> Agent:
     clock = SystemClock()
-    capacity = capacity_of(settings.directory, read_cgroup())
+    capacity = capacity_of(settings.directory, read_cgroup(), containers=offered.room)
     count = settings.slots or default_slots(capacity)
     outbox = Outbox(spool)
 

@@ -59,7 +59,8 @@ class ContainerCgroup(Protocol):
 
 def find_cgroup(container_id: str, pid: int, root: Path = Path("/")) -> ContainerCgroup | None:
     """
-    The groups of a container, or nothing where they cannot be seen: on another machine, or from inside a container.
+    The groups of a container, or nothing where they cannot be seen: on another machine, or from inside a container that
+    was not given the machine's groups (`--volume /sys/fs/cgroup:/sys/fs/cgroup:ro`).
 
     Args:
         pid: of its main process.
@@ -67,21 +68,36 @@ def find_cgroup(container_id: str, pid: int, root: Path = Path("/")) -> Containe
     Source: cgroups(7) for `/proc/PID/cgroup`; the kernel's admin-guide/cgroup-v1/memory, cpuacct and blkio-controller,
     and admin-guide/cgroup-v2 for the files.
     """
-    try:
-        lines = (root / "proc" / str(pid) / "cgroup").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    groups: dict[str, str] = {}
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        groups.update((controller, path.lstrip("/")) for controller in controllers.split(","))
-    # The process of that number must be the container's, not one of this machine.
-    groups = {controller: path for controller, path in groups.items() if container_id in path}
+    groups = _groups_of(container_id, pid, root)
     mount = root / _MOUNT
     if "memory" in groups and (mount / "memory" / groups["memory"]).is_dir():
         return ContainerCgroupV1({name: mount / name / path for name, path in groups.items() if name})
     if "" in groups and (mount / groups[""] / "memory.current").is_file():
         return ContainerCgroupV2(mount / groups[""])
+    return _find_by_name(container_id, mount)
+
+
+def _groups_of(container_id: str, pid: int, root: Path) -> dict[str, str]:
+    """Paths by controller; the one of version 2 has no name. None when the process is not one of the container's."""
+    try:
+        lines = (root / "proc" / str(pid) / "cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return {}
+    groups: dict[str, str] = {}
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        groups.update((controller, path.lstrip("/")) for controller in controllers.split(","))
+    # The process of that number must be the container's, not one of this machine.
+    return {controller: path for controller, path in groups.items() if container_id in path}
+
+
+def _find_by_name(container_id: str, mount: Path) -> ContainerCgroup | None:
+    """Where the Engine puts them by default: in a container one sees no processes of others, but perhaps all groups."""
+    for path in (f"docker/{container_id}", f"system.slice/docker-{container_id}.scope"):
+        if (mount / "memory" / path).is_dir():
+            return ContainerCgroupV1({name: mount / name / path for name in ("memory", "cpuacct", "blkio", "pids")})
+        if (mount / path / "memory.current").is_file():
+            return ContainerCgroupV2(mount / path)
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -20,13 +21,21 @@ _MEMORY_PER_SLOT: Final = 512 << 20
 _SHORT_MEMORY_SHARE: Final = 0.1
 
 
-def capacity_of(directory: Path, cgroup: Cgroup) -> Resources:
-    """What the worker may hand out: the machine's, within the limits of its container; disk where `directory` lies."""
+def capacity_of(directory: Path, cgroup: Cgroup, *, containers: Resources | None = None) -> Resources:
+    """
+    What the worker may hand out: the machine's, within the limits of its container; disk where `directory` lies.
+
+    Args:
+        containers: cpu and memory of an Engine whose containers are beside the worker's own, and not within its limits.
+    """
+    disk_bytes = psutil.disk_usage(str(directory)).free
+    if containers is not None:
+        return replace(containers, disk_bytes=disk_bytes)
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else psutil.cpu_count() or 1
     return Resources(
         cpu_millis=min(cpus * 1000, cgroup.cpu_millis or cpus * 1000),
         memory_bytes=min(psutil.virtual_memory().total, cgroup.memory_bytes or psutil.virtual_memory().total),
-        disk_bytes=psutil.disk_usage(str(directory)).free,
+        disk_bytes=disk_bytes,
     )
 
 

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 import structlog
 
 from fleetest.common.errors import DependencyUnavailable
-from fleetest.worker.executors.docker.executor import ContainerRules, DockerExecutor
+from fleetest.common.tasks import Resources
+from fleetest.worker.executors.docker.executor import DIRECTORY_LABEL, ContainerRules, DockerExecutor
 from fleetest.worker.executors.docker.ownership import Owner
 from fleetest.worker.executors.docker.sdk_engine import EngineAddress, SdkEngine
+from fleetest.worker.executors.docker.surroundings import find_surroundings
 from fleetest.worker.executors.process import ProcessExecutor
 from fleetest.worker.identity import persistent_worker_id
 from fleetest.worker.ports import Executor, Workspaces
@@ -29,10 +31,12 @@ class Offered:
     """
     Args:
         engine_version: of the Docker Engine; empty without the docker executor.
+        room: cpu and memory for containers, where the worker itself sees less than the Engine's machine.
     """
 
     executors: tuple[Executor, ...]
     engine_version: str = ""
+    room: Resources | None = None
 
 
 @asynccontextmanager
@@ -45,7 +49,7 @@ async def open_executors(settings: WorkerSettings, workspaces: Workspaces, worke
     """
     names = settings.executors
     offered: list[Executor] = []
-    version = ""
+    version, room = "", None
     async with AsyncExitStack() as stack:
         if not names or ProcessExecutor.name in names:
             process = ProcessExecutor(settings.directory / "slots", workspaces, python=sys.executable)
@@ -53,18 +57,18 @@ async def open_executors(settings: WorkerSettings, workspaces: Workspaces, worke
             offered.append(process)
         if not names or DockerExecutor.name in names:
             try:
-                docker, version = await _docker(stack, settings, workspaces, worker_id)
+                docker, version, room = await _docker(stack, settings, workspaces, worker_id)
                 offered.append(docker)
             except DependencyUnavailable as error:
                 if names:
                     raise
                 _log.info("docker_not_offered", reason=error.message)
-        yield Offered(executors=tuple(offered), engine_version=version)
+        yield Offered(executors=tuple(offered), engine_version=version, room=room)
 
 
 async def _docker(
     stack: AsyncExitStack, settings: WorkerSettings, workspaces: Workspaces, worker_id: str
-) -> tuple[DockerExecutor, str]:
+) -> tuple[DockerExecutor, str, Resources | None]:
     address = EngineAddress(
         url=settings.engine_url,
         certificates=settings.engine_certificates,
@@ -72,13 +76,18 @@ async def _docker(
     )
     engine = await SdkEngine.connect(address)
     stack.callback(engine.close)
+    directory_id = persistent_worker_id(settings.directory)
+    surroundings = await find_surroundings(
+        engine, settings.directory, engine_url=address.url, own_label=f"{DIRECTORY_LABEL}={directory_id}"
+    )
     executor = DockerExecutor(
         engine,
         settings.directory / "docker",
         workspaces,
         worker_id=worker_id,
-        directory_id=persistent_worker_id(settings.directory),
+        directory_id=directory_id,
         engine_url=address.url,
+        as_engine_sees=surroundings.engine_path,
         rules=ContainerRules(
             owner=_owner(settings.container_user), pids=settings.container_pids, tmp_bytes=settings.container_tmp_bytes
         ),
@@ -86,7 +95,7 @@ async def _docker(
     stack.push_async_callback(executor.close)
     version = await engine.version()
     await executor.open()
-    return executor, version
+    return executor, version, surroundings.room
 
 
 def _owner(user: tuple[int, int]) -> Owner:

@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-from fleetest.common.tasks import Network
+from fleetest.common.tasks import Network, Resources
 
 __all__ = [
     "ContainerSpec",
@@ -162,6 +162,20 @@ class Engine(Protocol):
     """
 
     async def version(self) -> str: ...
+
+    async def machine(self) -> Resources:
+        """The Engine's machine: all cpu and memory that there is; disk is not told."""
+
+    async def limits(self, *, without: str) -> Resources:
+        """The cpu and memory that running containers may use together, but for those that carry the `key=value`."""
+
+    async def mounts(self, container_id: str) -> Mapping[Path, Path]:
+        """
+        A container's directories from outside, and where the Engine has each.
+
+        Raises:
+            NotFound
+        """
 
     async def image_id(self, image: str) -> str:
         """

@@ -109,7 +109,7 @@ class DockerExecutor:
         self._layers = Layers(root / "layers", workspaces, owner=rules.owner)
         self._images = Images(engine)
         self._watch = ExecWatch(engine, self._label, on_return=self.remove_orphans)
-        self._overlays = OverlayWorkspace.is_possible(root, engine_url)
+        self._overlays = as_engine_sees(root) == root and OverlayWorkspace.is_possible(root, engine_url)
         self._live: set[str] = set()
 
     async def open(self) -> None:

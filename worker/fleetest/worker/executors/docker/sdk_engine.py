@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import struct
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ import requests.exceptions
 import urllib3.exceptions
 
 from fleetest.common.errors import InvalidRequest, NotFound
+from fleetest.common.tasks import Resources
 from fleetest.common.threads import in_thread
 from fleetest.worker.executors.docker.engine import (
     ContainerSpec,
@@ -39,6 +41,7 @@ __all__ = ["EngineAddress", "SdkEngine"]
 _ANSWER_SECONDS: Final = 120
 _CONNECT_SECONDS: Final = 5
 _CONNECTIONS: Final = 64
+_CPU_PERIOD: Final = 100_000
 _CHUNK_BYTES: Final = 1 << 16
 _UNREAD_CHUNKS: Final = 16
 _GONE: Final = (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError)
@@ -104,6 +107,28 @@ class SdkEngine:
     async def version(self) -> str:
         with self._errors("tell its version"):
             return str((await in_thread(self._client.version))["Version"])
+
+    async def machine(self) -> Resources:
+        with self._errors("tell of its machine"):
+            info = await in_thread(self._client.info)
+        return Resources(cpu_millis=int(info["NCPU"]) * 1000, memory_bytes=int(info["MemTotal"]))
+
+    async def limits(self, *, without: str) -> Resources:
+        with self._errors("list containers"):
+            running = await in_thread(self._client.containers)
+        key, _, value = without.partition("=")
+        held = Resources()
+        for container in running:
+            if (container["Labels"] or {}).get(key) == value:
+                continue
+            with contextlib.suppress(NotFound), self._errors("look at a container"):
+                held += _limits(await in_thread(self._client.inspect_container, container["Id"]))
+        return held
+
+    async def mounts(self, container_id: str) -> Mapping[Path, Path]:
+        with self._errors("look at a container"):
+            found = await in_thread(self._client.inspect_container, container_id)
+        return {Path(mount["Destination"]): Path(mount["Source"]) for mount in found["Mounts"]}
 
     # -- images
 
@@ -277,6 +302,14 @@ def _connect(address: EngineAddress) -> docker.APIClient:
         raise InvalidRequest(f"DOCKER_HOST: {address.url!r} is no address of a Docker Engine: {error}") from error
 
 
+def _limits(container: Any) -> Resources:
+    config = container["HostConfig"]
+    cpu_millis = int(config.get("NanoCpus") or 0) // 1_000_000
+    if quota := max(0, int(config.get("CpuQuota") or 0)):
+        cpu_millis = quota * 1000 // int(config.get("CpuPeriod") or _CPU_PERIOD)
+    return Resources(cpu_millis=cpu_millis, memory_bytes=int(config.get("Memory") or 0))
+
+
 def _mount(mount: Mount) -> docker.types.Mount:
     return docker.types.Mount(
         target=mount.target,
@@ -299,11 +332,13 @@ class _OutputReader(threading.Thread):
         self._output = output
         self._ended = ended
         self._room = threading.Semaphore(_UNREAD_CHUNKS)
-        connection._sock.settimeout(None)  # noqa: SLF001 - as above
+        # Over TLS the connection is the socket itself, else it wraps one.
+        self._socket = getattr(connection, "_sock", connection)
+        self._socket.settimeout(None)
 
     def close(self) -> None:
-        with contextlib.suppress(OSError, AttributeError):
-            self._connection._sock.shutdown(2)  # noqa: SLF001 - as above
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def run(self) -> None:
         try:
