@@ -12,6 +12,7 @@ need() { # PROGRAM PACKAGE
 }
 need docker docker.io
 need dockerd docker.io
+need docker-compose docker-compose
 need containerd containerd
 need iptables iptables
 need ip iproute2
