@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import signal
+import threading
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -107,20 +109,19 @@ async def test_container_is_hardened_and_writable_where_it_should_be(executor, c
         set -e
         test "$(id -u):$(id -g)" = 1000:1000
         test "$(pwd)" = /workspace
-        test "$(grep -c '^Cap.*: 0000000000000000$' /proc/self/status | tr '\t' ' ')" = 0 || true
         grep -q '^NoNewPrivs:.1$' /proc/self/status
         ! touch /etc/evil 2>/dev/null
         ! touch /fleetest/evil 2>/dev/null
         touch new && touch test_sample.py && touch /tmp/x && touch "$HOME/x"
         test "$(wc -l < /proc/net/route)" = 1
-        grep CapBnd /proc/self/status
+        grep -h ^Cap /proc/self/status
         """
     )
 
     _, reporter = await run_command(executor, spec)
 
     assert reporter.outcomes() == {"unit": "passed"}, reporter.text
-    assert "0000000000000000" in reporter.text
+    assert [line.split()[1] for line in reporter.text.splitlines()] == ["0" * 16] * 5
 
 
 async def test_pytest_suite_ends_in_a_container_as_it_should(executor, tmp_path, python_image):
@@ -304,6 +305,19 @@ async def test_refusal_of_a_registry_is_explained(executor, workspace, status, c
 
     assert f"{address}/team/app:1" in raised.value.message
     assert raised.value.hint
+
+
+async def test_pull_that_takes_long_can_be_cancelled(executor, workspace):
+    asked = threading.Event()
+    with registry(404, "MANIFEST_UNKNOWN", asked=asked) as address:
+        spec = make_spec(workspace, image=f"{address}/team/app:1")
+        pulling = asyncio.create_task(executor.prepare(spec, slot=0, secrets={}, output=lambda _: None))
+        assert await asyncio.to_thread(asked.wait, 60)
+
+        pulling.cancel()
+        _, waiting = await asyncio.wait([pulling], timeout=10)
+
+    assert not waiting
 
 
 async def test_fork_bomb_is_ended_and_the_container_works_again(executor, tmp_path, python_image):

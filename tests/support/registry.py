@@ -12,16 +12,22 @@ __all__ = ["registry"]
 
 
 @contextmanager
-def registry(status: int, code: str) -> Iterator[str]:
+def registry(status: int, code: str, *, asked: threading.Event | None = None) -> Iterator[str]:
     """
-    Answers everything but its greeting with this status of HTTP and code of the distribution protocol.
+    Answers everything but its greeting with this status of HTTP and code of the distribution protocol; when there is
+    `asked`, it sets that instead, and answers when it is told to go.
 
     Gives its address, which an Engine takes for a registry without TLS, as it lies on the loopback network.
     """
 
+    leaving = threading.Event()
+
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             greeted = self.path == "/v2/"
+            if asked is not None and not greeted:
+                asked.set()
+                leaving.wait()
             body = b"{}" if greeted else json.dumps({"errors": [{"code": code, "message": code.lower()}]}).encode()
             self.send_response(200 if greeted else status)
             self.send_header("Content-Type", "application/json")
@@ -41,5 +47,6 @@ def registry(status: int, code: str) -> Iterator[str]:
         try:
             yield f"127.0.0.1:{server.server_port}"
         finally:
+            leaving.set()
             server.shutdown()
             thread.join()

@@ -56,6 +56,9 @@ class ContainerCgroup(Protocol):
     def reset_peak(self) -> bool:
         """Let the highest mark of memory count from now on; false where the kernel has no way to."""
 
+    def close(self) -> None:
+        """Let go of what it holds open. Idempotent."""
+
 
 def find_cgroup(container_id: str, pid: int, root: Path = Path("/")) -> ContainerCgroup | None:
     """
@@ -144,6 +147,9 @@ class ContainerCgroupV1:
             return False
         return True
 
+    def close(self) -> None:
+        """It holds nothing open."""
+
 
 class ContainerCgroupV2:
     """Fulfils `ContainerCgroup`."""
@@ -176,9 +182,15 @@ class ContainerCgroupV2:
             self._peak.write("reset\n")
             self._peak.flush()
         except OSError:
-            self._forget_peak()
+            self.close()
             return False
         return True
+
+    def close(self) -> None:
+        if self._peak is not None:
+            with contextlib.suppress(OSError):
+                self._peak.close()
+        self._peak = None
 
     def _read_peak(self) -> int:
         if self._peak is None:
@@ -187,14 +199,8 @@ class ContainerCgroupV2:
             self._peak.seek(0)
             return int(self._peak.read())
         except (OSError, ValueError):
-            self._forget_peak()
+            self.close()
             return 0
-
-    def _forget_peak(self) -> None:
-        if self._peak is not None:
-            with contextlib.suppress(OSError):
-                self._peak.close()
-        self._peak = None
 
 
 class ContainerMeter:

@@ -89,6 +89,8 @@ class Container:
         """Remove it, with all that runs in it."""
         if self._process is not None:
             self._process.abandon()
+        if self._cgroup is not None:
+            self._cgroup.close()
         await self._engine.remove(self._id or self.name)
         self._watch.forget(self._id)
 
@@ -174,6 +176,8 @@ class Container:
 
     async def _find_cgroup(self) -> None:
         with contextlib.suppress(FleetestError):
+            if self._cgroup is not None:
+                self._cgroup.close()
             state = await self._engine.state(self._id)
             self._cgroup = find_cgroup(self._id, state.pid) if state.pid else None
 

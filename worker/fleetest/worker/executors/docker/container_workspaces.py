@@ -132,10 +132,12 @@ class OverlayWorkspace:
         await self._workspaces.synchronise(workspace_digest, self.host_path, owner=self._owner, shown_by=self._layer)
 
     async def close(self) -> None:
-        await self._engine.remove_volume(self._name)
-        await self._workspaces.forget(self.host_path)
-        await in_thread(shutil.rmtree, self._directory, ignore_errors=True)
-        self._layers.release(self._layer)
+        try:
+            await self._engine.remove_volume(self._name)
+        finally:
+            self._layers.release(self._layer)
+            await self._workspaces.forget(self.host_path)
+            await in_thread(shutil.rmtree, self._directory, ignore_errors=True)
 
     def _make_directories(self) -> None:
         for name in ("upper", "work"):

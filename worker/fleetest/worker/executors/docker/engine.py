@@ -58,7 +58,7 @@ class ContainerSpec:
         cpu_millis: at most, 0 means no limit.
         memory_bytes: at most, swap included; 0 means no limit.
         pids: how many processes and threads at most.
-        tmp_bytes: size of the file system in memory that is its `/tmp`.
+        tmp_bytes: size of the file system in memory that is its `/tmp`, and of its `/dev/shm`.
         writable_root: whether its image's files can be changed in it, as a setup must.
         env: public variables of every process in it. Never a secret: anybody who sees the container sees them.
     """

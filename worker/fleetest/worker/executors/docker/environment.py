@@ -59,8 +59,10 @@ class DockerEnvironment:
 
     async def close(self) -> None:
         try:
-            await self._container.close()
-            await self._workspace.close()
+            try:
+                await self._container.close()
+            finally:
+                await self._workspace.close()
         finally:
             with contextlib.suppress(OSError):
                 await in_thread(shutil.rmtree, self.host_channel_directory.parent.parent, ignore_errors=True)

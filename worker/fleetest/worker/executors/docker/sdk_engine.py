@@ -137,8 +137,13 @@ class SdkEngine:
             return str((await in_thread(self._client.inspect_image, image))["Id"])
 
     async def pull(self, image: str) -> None:
+        stopped = threading.Event()
         try:
-            await in_thread(self._pull, image)
+            # Not waited for when it is cancelled, as it may take minutes and leaves nothing to clear away.
+            await asyncio.to_thread(self._pull, image, stopped)
+        except asyncio.CancelledError:
+            stopped.set()
+            raise
         except docker.errors.APIError as error:
             raise image_error(image, error.status_code, str(error.explanation or error)) from error
         except docker.errors.DockerException as error:
@@ -146,11 +151,13 @@ class SdkEngine:
         except _GONE as error:
             raise engine_gone(self.address.url, error) from error
 
-    def _pull(self, image: str) -> None:
+    def _pull(self, image: str, stopped: threading.Event) -> None:
         repository, tag = docker.utils.parse_repository_tag(image)
         for line in self._client.pull(repository, tag=tag or "latest", stream=True, decode=True):
             if "error" in line:
                 raise image_error(image, None, str(line["error"]))
+            if stopped.is_set():
+                return  # the Engine gives up what nobody listens to
 
     # -- containers
 
@@ -168,6 +175,7 @@ class SdkEngine:
             init=True,
             network_mode=spec.network.value,
             tmpfs={"/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={spec.tmp_bytes}"},  # noqa: S108 - the container's
+            shm_size=spec.tmp_bytes or None,
             mem_limit=memory_bytes,
             memswap_limit=memory_bytes,
             nano_cpus=spec.cpu_millis * 1_000_000 or None,
