@@ -16,9 +16,10 @@ from fleetest.common.errors import CapacityExceeded, DependencyUnavailable, Forb
 from fleetest.common.states import Verdict
 from fleetest.common.tasks import Network, Pull, Resources
 from fleetest.v1 import types_pb2
-from fleetest.worker.executors.docker.executor import ContainerRules, DockerExecutor
-from fleetest.worker.executors.docker.ownership import Owner
+from fleetest.worker.executors.docker.cells import ContainerRules
+from fleetest.worker.executors.docker.executor import DockerExecutor
 from fleetest.worker.executors.docker.sdk_engine import EngineAddress, SdkEngine
+from fleetest.worker.ownership import Owner
 from fleetest.worker.runners.command import CommandRunner
 from fleetest.worker.runners.pytest import PytestRunner
 from tests.conftest import install_for_image

@@ -12,12 +12,14 @@ import structlog
 
 from fleetest.common.errors import DependencyUnavailable
 from fleetest.common.tasks import Resources
-from fleetest.worker.executors.docker.executor import DIRECTORY_LABEL, ContainerRules, DockerExecutor
-from fleetest.worker.executors.docker.ownership import Owner
+from fleetest.worker.executors.docker.cells import DIRECTORY_LABEL, ContainerRules
+from fleetest.worker.executors.docker.executor import DockerExecutor
 from fleetest.worker.executors.docker.sdk_engine import EngineAddress, SdkEngine
+from fleetest.worker.executors.docker.setup_images import SetupBounds
 from fleetest.worker.executors.docker.surroundings import find_surroundings
 from fleetest.worker.executors.process import ProcessExecutor
 from fleetest.worker.identity import persistent_worker_id
+from fleetest.worker.ownership import Owner
 from fleetest.worker.ports import Executor, Workspaces
 from fleetest.worker.settings import WorkerSettings
 
@@ -91,6 +93,12 @@ async def _docker(
         rules=ContainerRules(
             owner=_owner(settings.container_user), pids=settings.container_pids, tmp_bytes=settings.container_tmp_bytes
         ),
+        setups=SetupBounds(
+            images=settings.setup_images,
+            image_bytes=settings.setup_image_bytes,
+            cache_bytes=settings.package_cache_bytes,
+        ),
+        locks=(settings.cache_directory or settings.directory) / "locks",
     )
     stack.push_async_callback(executor.close)
     version = await engine.version()

@@ -23,7 +23,7 @@ from fleetest.worker.executors.base_environment import base_environment, with_in
 from fleetest.worker.executors.child import ChildProcess
 from fleetest.worker.executors.places import Place, Places
 from fleetest.worker.executors.scratch import Scratch, remove_abandoned
-from fleetest.worker.executors.setup import run_setup
+from fleetest.worker.executors.setup import run_line, run_setup
 from fleetest.worker.executors.setup_products import SetupProducts
 from fleetest.worker.ports import Environment, Workspaces
 
@@ -167,7 +167,11 @@ class ProcessExecutor:
         if place.is_set_up:
             environment.notes += ("setup reused",)
         elif spec.setup:
-            await run_setup(environment, spec, place, interpreter=interpreter, output=output)
+            place.forget_setup()
+            make_venv = [interpreter, "-m", "venv", str(place.venv)]
+            await run_line(environment, make_venv, " ".join(make_venv), cwd=place.source, output=output)
+            await run_setup(environment, spec, products=SetupProducts(place.setup_products), output=output)
+            place.mark_set_up()  # only now that all of it has succeeded
 
     def _find_python(self, python: str) -> str:
         found = shutil.which(python, path=self._inherited.get("PATH", os.defpath))

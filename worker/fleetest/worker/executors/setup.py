@@ -1,64 +1,75 @@
-"""Runs a task's `setup` in a virtual environment of its own."""
+"""Runs a task's `setup`."""
 
 from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from fleetest.common.errors import CapacityExceeded
 from fleetest.worker.assignments import TaskSpec
 from fleetest.worker.errors import SetupFailed
-from fleetest.worker.executors.places import Place
 from fleetest.worker.executors.setup_products import SetupProducts, snapshot
 from fleetest.worker.tail import Tail
 
 if TYPE_CHECKING:
     from fleetest.worker.ports import Environment
 
-__all__ = ["run_setup"]
+__all__ = ["run_line", "run_setup"]
 
 _FULL_BYTES: Final = 1 << 20
 _GRACE: Final = timedelta(seconds=2)
 
 
 async def run_setup(
-    environment: Environment, spec: TaskSpec, place: Place, *, interpreter: str, output: Callable[[bytes], None]
+    environment: Environment, spec: TaskSpec, *, products: SetupProducts, output: Callable[[bytes], None]
 ) -> None:
     """
-    Make the virtual environment of `place` and run every line of `setup` there, in order, from the beginning.
-
-    Only when all of it has succeeded does the place count as set up.
+    Run every line of `setup`, in order, and keep what they leave in the source tree.
 
     Raises:
         SetupFailed: a line failed; those after it have not run.
         CapacityExceeded: a line failed, and the disk is full.
     """
-    place.forget_setup()
-    before = await asyncio.to_thread(snapshot, place.source)
-    make_venv = [interpreter, "-m", "venv", str(place.venv)]
-    await _run(environment, place.source, make_venv, " ".join(make_venv), {}, output)
+    before = await asyncio.to_thread(snapshot, environment.host_source)
     version = spec.version_control.described_version
     # setuptools-scm and hatch-vcs both read it; the workspace has no .git to derive it from.
     env = {"SETUPTOOLS_SCM_PRETEND_VERSION": version} if version else {}
     for line in spec.setup:
         output(f"$ {line}\n".encode())
-        await _run(environment, place.source / spec.working_directory, ["/bin/sh", "-c", line], line, env, output)
-    await asyncio.to_thread(SetupProducts(place.setup_products).keep, place.source, before)
-    place.mark_set_up()
+        await run_line(
+            environment,
+            ["/bin/sh", "-c", line],
+            line,
+            env=env,
+            cwd=environment.source / spec.working_directory,
+            output=output,
+        )
+    await asyncio.to_thread(products.keep, environment.host_source, before)
 
 
-async def _run(
+async def run_line(
     environment: Environment,
-    cwd: Path,
-    argv: list[str],
+    argv: Sequence[str],
     line: str,
-    env: Mapping[str, str],
+    *,
+    cwd: Path,
     output: Callable[[bytes], None],
+    env: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
+    """
+    Run one line of a setup.
+
+    Args:
+        line: what it is called.
+
+    Raises:
+        SetupFailed, CapacityExceeded: as `run_setup` does.
+    """
     tail = Tail()
 
     def write(content: bytes) -> None:

@@ -23,6 +23,7 @@ KEEPER: Final = ("/bin/sh", "-c", "exec sleep 2147483647")
 _KEEPER_PIDS: Final = 2
 _CLEAR_SECONDS: Final = 5.0
 _NOBODY: Final = 65534
+_ROOT: Final = "0:0"
 _KILL_ALL: Final = ("/bin/sh", "-c", "kill -s KILL -- -1")
 _WIPE: Final = ("/bin/sh", "-c", "cd /tmp && rm -rf -- * .[!.]* ..?*; cd /dev/shm && rm -rf -- * .[!.]* ..?*; true")
 
@@ -41,7 +42,6 @@ class Container:
         name: unique on the Engine.
         spec: its main process is `KEEPER`, as `keeper_user`.
         user: `uid:gid` of the processes.
-        env: of every process; may hold secrets.
     """
 
     def __init__(
@@ -52,14 +52,12 @@ class Container:
         name: str,
         spec: ContainerSpec,
         user: str,
-        env: Mapping[str, str],
     ) -> None:
         self.name = name
         self.spec = spec
         self._engine = engine
         self._watch = watch
         self._user = user
-        self._env = env
         self._id = ""
         self._cgroup: ContainerCgroup | None = None
         self._suspect = False
@@ -104,12 +102,11 @@ class Container:
         """
         if self._suspect:
             await self.revive()
-        variables = {**self._env, **env}
         try:
-            self._process = await ContainerProcess.start(self, argv, env=variables, cwd=cwd, output=output)
+            self._process = await ContainerProcess.start(self, argv, env=env, cwd=cwd, output=output)
         except (NotFound, WrongState, CapacityExceeded):
             await self.revive()
-            self._process = await ContainerProcess.start(self, argv, env=variables, cwd=cwd, output=output)
+            self._process = await ContainerProcess.start(self, argv, env=env, cwd=cwd, output=output)
         return self._process
 
     async def clear(self) -> None:
@@ -149,8 +146,15 @@ class Container:
         """Send a signal to a process as the container counts it, or minus a group; false when that could not be."""
         return await self._do(("/bin/sh", "-c", f"kill -s {_signal_name(signal_number)} -- {pid}"))
 
-    async def create_exec(self, argv: Sequence[str], env: Mapping[str, str]) -> str:
-        return await self._engine.create_exec(self._id, ExecSpec(argv=tuple(argv), user=self._user, env=env))
+    async def do_as_root(self, argv: Sequence[str]) -> bool:
+        """
+        Run something of our own as the user who owns the image's files, with no capabilities either; false when there
+        is no room for it.
+        """
+        return await self._do(argv, user=_ROOT)
+
+    async def create_exec(self, argv: Sequence[str], env: Mapping[str, str], *, user: str = "") -> str:
+        return await self._engine.create_exec(self._id, ExecSpec(argv=tuple(argv), user=user or self._user, env=env))
 
     @property
     def engine(self) -> Engine:
@@ -160,10 +164,10 @@ class Container:
     def watch(self) -> ExecWatch:
         return self._watch
 
-    async def _do(self, argv: Sequence[str]) -> bool:
+    async def _do(self, argv: Sequence[str], *, user: str = "") -> bool:
         """Run something of our own to its end; false when there is no room for it."""
         with contextlib.suppress(NotFound, WrongState, DependencyUnavailable, CapacityExceeded, TimeoutError):
-            exec_id = await self.create_exec(argv, {})
+            exec_id = await self.create_exec(argv, {}, user=user)
             ended = self._watch.expect(exec_id)
             try:
                 await self._engine.start_exec_detached(exec_id)

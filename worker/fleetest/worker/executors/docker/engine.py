@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +20,8 @@ __all__ = [
     "EventStream",
     "ExecSpec",
     "ExecStream",
+    "Image",
+    "KeptImage",
     "Mount",
     "MountKind",
     "VolumeSpec",
@@ -36,14 +39,47 @@ class MountKind(StrEnum):
 class Mount:
     """
     Args:
-        source: a directory of the Engine's machine, or a volume's name.
+        source: a directory of the Engine's machine, or a volume's name. A volume that is not there yet is made; one
+            without a name goes with its container.
         target: where the container sees it.
+        labels: of a volume that is made.
     """
 
     kind: MountKind
     source: str
     target: str
     read_only: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """
+    Args:
+        search_path: the PATH of its containers; empty when it sets none.
+        has_volumes: whether each of its containers gets volumes that the image declares, which can be written to.
+    """
+
+    id: str
+    search_path: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    has_volumes: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptImage:
+    """
+    An image that was made of a container.
+
+    Args:
+        size_bytes: of what it adds to the image that the container was made of.
+        last_used: when it was made, or marked as used.
+    """
+
+    name: str
+    size_bytes: int
+    last_used: datetime
+    labels: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +94,7 @@ class ContainerSpec:
         cpu_millis: at most, 0 means no limit.
         memory_bytes: at most, swap included; 0 means no limit.
         pids: how many processes and threads at most.
-        tmp_bytes: size of the file system in memory that is its `/tmp`, and of its `/dev/shm`.
+        tmp_bytes: size of the file system in memory that is its `/tmp`, and of its `/dev/shm`; 0 means no such `/tmp`.
         writable_root: whether its image's files can be changed in it, as a setup must.
         env: public variables of every process in it. Never a secret: anybody who sees the container sees them.
     """
@@ -177,7 +213,7 @@ class Engine(Protocol):
             NotFound
         """
 
-    async def image_id(self, image: str) -> str:
+    async def image(self, image: str) -> Image:
         """
         Raises:
             NotFound: it is not on the Engine's machine.
@@ -190,6 +226,24 @@ class Engine(Protocol):
         Raises:
             InvalidRequest: there is no such image.
             Forbidden: the registry refuses.
+        """
+
+    async def commit(self, container_id: str, name: str, labels: Mapping[str, str]) -> Image:
+        """Make an image of a container's root. What is mounted in it is not part of that."""
+
+    async def kept_images(self, label: str) -> Sequence[KeptImage]:
+        """All that carry the `key`, or `key=value`, as they were made by `commit`."""
+
+    async def mark_used(self, image: str) -> None:
+        """
+        Raises:
+            NotFound
+        """
+
+    async def remove_image(self, image: str) -> None:
+        """
+        Raises:
+            WrongState: a container is made of it.
         """
 
     async def create(self, name: str, spec: ContainerSpec) -> str:
@@ -225,7 +279,11 @@ class Engine(Protocol):
     async def create_volume(self, spec: VolumeSpec) -> Path:
         """Answers where the Engine's machine mounts it, while a container uses it."""
 
-    async def remove_volume(self, name: str) -> None: ...
+    async def remove_volume(self, name: str) -> None:
+        """
+        Raises:
+            WrongState: a container has it.
+        """
 
     async def volumes(self, label: str) -> Sequence[str]:
         """The names of all that carry the `key=value`."""

@@ -1,22 +1,26 @@
-"""A container with a workspace, in which a task runs."""
+"""What a task sees of a cell."""
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
-from fleetest.common.threads import in_thread
+from fleetest.common.errors import CapacityExceeded, DependencyUnavailable
 from fleetest.worker.assignments import TaskSpec
-from fleetest.worker.executors.docker.container import Container
+from fleetest.worker.executors.docker.cells import CHANNEL, Cell
 from fleetest.worker.executors.docker.container_process import ContainerProcess
-from fleetest.worker.executors.docker.container_workspaces import WORKSPACE, ContainerWorkspace
+from fleetest.worker.executors.docker.container_workspaces import WORKSPACE
+from fleetest.worker.tail import Tail
 
-__all__ = ["CHANNEL", "DockerEnvironment"]
+__all__ = ["BASE_VARIABLES", "PRODUCTS", "DockerEnvironment"]
 
-CHANNEL = Path("/fleetest/channel")
-"""Where every container sees its channel directory."""
+BASE_VARIABLES: Final = {"HOME": "/tmp/home", "USER": "fleetest", "LOGNAME": "fleetest"}  # noqa: S108 - the container's
+
+PRODUCTS: Final = Path("/opt/fleetest/products")
+"""Where a setup image keeps what its setup left in the source tree."""
+
+_NO_SPACE: Final = "No space left on device"
 
 
 class DockerEnvironment:
@@ -24,46 +28,58 @@ class DockerEnvironment:
     Fulfils `Environment`; see there.
 
     Args:
-        channel: the channel directory as this agent sees it.
-        on_close: called once it is closed.
+        variables: of every process; may hold secrets.
+        has_products: whether the image keeps something at `PRODUCTS`.
+        give_back: takes the cell when the environment is closed.
     """
 
     def __init__(
         self,
-        container: Container,
-        workspace: ContainerWorkspace,
+        cell: Cell,
         *,
-        channel: Path,
+        variables: Mapping[str, str],
         python: str,
-        notes: tuple[str, ...],
-        on_close: Callable[[], None],
+        notes: tuple[str, ...] = (),
+        has_products: bool = False,
+        give_back: Callable[[Cell], Awaitable[None]],
     ) -> None:
         self.source = WORKSPACE
-        self.host_source = workspace.host_path
+        self.host_source = cell.workspace.host_path
         self.python = python
-        self.notes = notes
+        self.notes = (*cell.notes, *notes)
         self.channel_directory = CHANNEL
-        self.host_channel_directory = channel
-        self._container = container
-        self._workspace = workspace
-        self._on_close = on_close
+        self.host_channel_directory = cell.channel
+        self._cell = cell
+        self._variables = variables
+        self._has_products = has_products
+        self._give_back = give_back
 
     async def start(
         self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, output: Callable[[bytes], None]
     ) -> ContainerProcess:
-        return await self._container.run(argv, env=env, cwd=cwd, output=output)
+        return await self._cell.container.run(argv, env={**self._variables, **env}, cwd=cwd, output=output)
 
     async def refresh(self, spec: TaskSpec) -> None:
-        await self._container.wipe()
-        await self._workspace.restore(spec.workspace_digest)
+        await self._cell.refresh(spec.workspace_digest)
+        await self.put_products_back()
+
+    async def put_products_back(self) -> None:
+        """
+        Bring what the setup left in the source tree there again.
+
+        Raises:
+            CapacityExceeded, DependencyUnavailable
+        """
+        if not self._has_products:
+            return
+        tail = Tail()
+        copy = ["cp", "-a", f"{PRODUCTS}/.", f"{WORKSPACE}/"]
+        process = await self.start(copy, env={}, cwd=Path("/"), output=tail.write)
+        if await process.wait() != 0:
+            full = _NO_SPACE in tail.text()
+            raise (CapacityExceeded if full else DependencyUnavailable)(
+                f"what setup left in the source tree could not be put back: {tail.text()}"
+            )
 
     async def close(self) -> None:
-        try:
-            try:
-                await self._container.close()
-            finally:
-                await self._workspace.close()
-        finally:
-            with contextlib.suppress(OSError):
-                await in_thread(shutil.rmtree, self.host_channel_directory.parent.parent, ignore_errors=True)
-            self._on_close()
+        await self._give_back(self._cell)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from fleetest.common.errors import InvalidRequest, NotFound
 from fleetest.common.tasks import Pull
-from fleetest.worker.executors.docker.engine import Engine
+from fleetest.worker.executors.docker.engine import Engine, Image
 
 __all__ = ["Images"]
 
@@ -19,9 +19,9 @@ class Images:
         self._engine = engine
         self._locks: dict[str, asyncio.Lock] = {}
 
-    async def ensure(self, image: str, pull: Pull, *, output: Callable[[bytes], None]) -> str:
+    async def ensure(self, image: str, pull: Pull, *, output: Callable[[bytes], None]) -> Image:
         """
-        The id of an image that is on the Engine's machine.
+        An image that is on the Engine's machine.
 
         Args:
             output: hears of it when the image is pulled, as that may take long.
@@ -34,7 +34,7 @@ class Images:
         async with self._locks.setdefault(image, asyncio.Lock()):
             if pull is not Pull.ALWAYS:
                 try:
-                    return await self._engine.image_id(image)
+                    return await self._engine.image(image)
                 except NotFound as error:
                     if pull is Pull.NEVER:
                         raise InvalidRequest(
@@ -43,4 +43,4 @@ class Images:
                         ) from error
             output(f"pulling the image {image}\n".encode())
             await self._engine.pull(image)
-            return await self._engine.image_id(image)
+            return await self._engine.image(image)

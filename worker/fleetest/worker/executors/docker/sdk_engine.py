@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 import struct
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +32,8 @@ from fleetest.worker.executors.docker.engine import (
     EngineEvent,
     EventKind,
     ExecSpec,
+    Image,
+    KeptImage,
     Mount,
     MountKind,
     VolumeSpec,
@@ -132,9 +136,9 @@ class SdkEngine:
 
     # -- images
 
-    async def image_id(self, image: str) -> str:
+    async def image(self, image: str) -> Image:
         with self._errors(f"look at the image {image}"):
-            return str((await in_thread(self._client.inspect_image, image))["Id"])
+            return _image(await in_thread(self._client.inspect_image, image))
 
     async def pull(self, image: str) -> None:
         stopped = threading.Event()
@@ -159,6 +163,44 @@ class SdkEngine:
             if stopped.is_set():
                 return  # the Engine gives up what nobody listens to
 
+    async def commit(self, container_id: str, name: str, labels: Mapping[str, str]) -> Image:
+        repository, tag = docker.utils.parse_repository_tag(name)
+        with self._errors(f"commit the image {name}"):
+            await in_thread(
+                self._client.commit, container_id, repository, tag=tag, pause=False, conf={"Labels": dict(labels)}
+            )
+        return await self.image(name)
+
+    async def kept_images(self, label: str) -> Sequence[KeptImage]:
+        with self._errors("list images"):
+            return await in_thread(self._kept_images, label)
+
+    def _kept_images(self, label: str) -> list[KeptImage]:
+        client: Any = self._client
+        kept = []
+        for image in client.images(filters={"label": label}):
+            for name in image["RepoTags"] or ():
+                # Another worker may be removing it.
+                with contextlib.suppress(docker.errors.ImageNotFound):
+                    kept.append(
+                        KeptImage(
+                            name=name,
+                            size_bytes=int(client.history(image["Id"])[0]["Size"]),
+                            last_used=_time(client.inspect_image(image["Id"])["Metadata"]["LastTagTime"]),
+                            labels=image["Labels"] or {},
+                        )
+                    )
+        return kept
+
+    async def mark_used(self, image: str) -> None:
+        repository, tag = docker.utils.parse_repository_tag(image)
+        with self._errors(f"look at the image {image}"):
+            await in_thread(self._client.tag, image, repository, tag or "latest")  # it notes when that was
+
+    async def remove_image(self, image: str) -> None:
+        with contextlib.suppress(NotFound), self._errors(f"remove the image {image}"):
+            await in_thread(self._client.remove_image, image)
+
     # -- containers
 
     async def create(self, name: str, spec: ContainerSpec) -> str:
@@ -174,7 +216,7 @@ class SdkEngine:
             security_opt=["no-new-privileges"],
             init=True,
             network_mode=spec.network.value,
-            tmpfs={"/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={spec.tmp_bytes}"},  # noqa: S108 - the container's
+            tmpfs=_tmpfs(spec.tmp_bytes),
             shm_size=spec.tmp_bytes or None,
             mem_limit=memory_bytes,
             memswap_limit=memory_bytes,
@@ -319,13 +361,35 @@ def _limits(container: Any) -> Resources:
 
 
 def _mount(mount: Mount) -> docker.types.Mount:
+    is_volume = mount.kind is MountKind.VOLUME
     return docker.types.Mount(
         target=mount.target,
-        source=mount.source,
+        source=mount.source or None,
         type=mount.kind.value,
         read_only=mount.read_only,
-        no_copy=mount.kind is MountKind.VOLUME,
+        no_copy=is_volume,
+        labels=dict(mount.labels) if is_volume and mount.labels else None,
     )
+
+
+def _tmpfs(size_bytes: int) -> dict[str, str]:
+    return {"/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={size_bytes}"} if size_bytes else {}  # noqa: S108 - the container's
+
+
+def _image(said: Any) -> Image:
+    config = said["Config"] or {}
+    variables = dict(variable.partition("=")[::2] for variable in config.get("Env") or ())
+    return Image(
+        id=str(said["Id"]),
+        search_path=variables.get("PATH", ""),
+        labels=config.get("Labels") or {},
+        has_volumes=bool(config.get("Volumes")),
+    )
+
+
+def _time(text: str) -> datetime:
+    """The Engine's, with nanoseconds, which Python does not read."""
+    return datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text))
 
 
 class _OutputReader(threading.Thread):

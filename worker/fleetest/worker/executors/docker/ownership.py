@@ -1,5 +1,0 @@
-"""An older place of `Owner`."""
-
-from fleetest.worker.ownership import Owner
-
-__all__ = ["Owner"]
