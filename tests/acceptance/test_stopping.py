@@ -8,6 +8,7 @@ import psutil
 import pytest
 
 from fleetest.common.states import RunState, TaskState
+from tests.acceptance.conftest import leave_nothing_running
 
 SUITE = """
     version: 1
@@ -17,6 +18,21 @@ SUITE = """
       polite: {run: 'trap "echo stopped > $MARKS/polite; exit" TERM; sleep 600 & echo $! > $MARKS/child; wait'}
       stubborn: {run: 'trap "" TERM; echo $$ > $MARKS/stubborn; while true; do sleep 1; done'}
     """
+
+
+@pytest.fixture(params=["one master", "two masters"])
+def cluster(request, until):
+    """Two workers with a slot each; of two masters they use the one that the client does not."""
+    if request.param == "one master":
+        cluster = request.getfixturevalue("shared_cluster")
+    else:
+        cluster = request.getfixturevalue("apart")
+        for name in ("one", "two"):
+            request.getfixturevalue("start_worker")(name)
+        with cluster.client() as client:
+            until(lambda: len(client.workers()) == 2, what="both workers are there")
+    yield cluster
+    leave_nothing_running(cluster)
 
 
 @pytest.fixture
@@ -63,6 +79,7 @@ def test_cancelled_task_leaves_the_others_alone(cluster, run_id, tmp_path):
 
 def test_interrupted_follower_cancels_the_run(cluster, root, tmp_path, until):
     follower = cluster.start("run", "--task", "polite", cwd=root)
+    next(line for line in follower.stderr if line.startswith("running "))  # it follows: before, a signal only stops it
     until(lambda: _pid(tmp_path / "child"), what="the task runs")
 
     follower.send_signal(signal.SIGINT)

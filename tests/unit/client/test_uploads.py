@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from fleetest.client.async_client import AsyncClient
+from fleetest.client.connection import Persistence
 from fleetest.client.scan import scan_workspace
 from fleetest.client.uploads import UploadReport, upload_workspace
 from fleetest.common.backoff import Backoff
@@ -203,3 +205,19 @@ async def test_damaged_part_at_the_master_is_sent_anew(
     await upload_blobs(stub, sources_of(workspace, root), progress=lambda _sent, _total: None, backoff=SOON)
 
     assert await stored(store, large) == (root / "large.bin").read_bytes()
+
+
+async def test_upload_goes_on_at_the_next_master_where_it_broke(
+    store: DirectoryBlobStore, port: int, workspace: Workspace, root: Path, tmp_path: Path, at_once: Persistence
+) -> None:
+    troubles: list[str] = []
+    network = BreakingNetwork(port, cuts=[3 * MIB])
+    async with serve_blobs(DirectoryBlobStore(tmp_path / "store")) as other, network.listening() as breaking:
+        masters = f"127.0.0.1:{breaking},127.0.0.1:{other}"
+        async with AsyncClient(masters, persistence=at_once, on_trouble=troubles.append) as client:
+            report = await client.upload(workspace, root)
+
+    assert report.sent_files == 32
+    assert parse_manifest(await stored(store, workspace.digest)) == workspace
+    assert network.sent_bytes < 4 * MIB  # the rest went to the other
+    assert troubles == [f"127.0.0.1:{breaking} does not answer; trying again (1 of 5)"]
