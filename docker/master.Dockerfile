@@ -31,6 +31,6 @@ USER 10001:10001
 WORKDIR /var/lib/fleetest
 VOLUME /var/lib/fleetest
 EXPOSE 50051 50052
-HEALTHCHECK --interval=10s --timeout=8s --start-period=30s CMD ["fleetest", "health"]
+HEALTHCHECK --interval=10s --timeout=15s --start-period=30s CMD ["fleetest", "health"]
 ENTRYPOINT ["fleetest"]
 CMD ["master"]

@@ -29,7 +29,7 @@ USER 10001:10001
 WORKDIR /var/lib/fleetest
 VOLUME /var/lib/fleetest
 # Whether it reaches a master, which is what a worker lives by.
-HEALTHCHECK --interval=10s --timeout=8s --start-period=30s CMD ["fleetest", "health"]
+HEALTHCHECK --interval=10s --timeout=15s --start-period=30s CMD ["fleetest", "health"]
 # The first SIGTERM lets it finish what it runs: give `docker stop` the time.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["fleetest"]

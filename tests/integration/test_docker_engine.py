@@ -18,6 +18,21 @@ def test_container_reaches_its_host_and_no_network_unless_given_one(docker_engin
     assert len(alone.splitlines()) == 1
 
 
+def test_containers_of_a_network_of_their_own_reach_each_other(docker_engine, base_image):
+    docker_engine.docker("network", "create", "pair")
+    server = docker_engine.docker(
+        "run", "--detach", "--init", "--network=pair", "--name=server", base_image, "python3", "-m", "http.server", "80"
+    )
+    try:
+        ask = "import urllib.request as r\nwhile True:\n try: print(r.urlopen('http://server').status); break\n except OSError: pass"
+        assert (
+            docker_engine.docker("run", "--rm", "--network=pair", base_image, "python3", "-c", ask, timeout=60) == "200"
+        )
+    finally:
+        docker_engine.docker("rm", "--force", server)
+        docker_engine.docker("network", "rm", "pair")
+
+
 def test_python_image_has_pytest(docker_engine, python_image):
     version = docker_engine.docker("run", "--rm", python_image, "python", "-m", "pytest", "--version")
 

@@ -118,6 +118,7 @@ class DockerEngine:
             f"--pidfile={self.directory}/dockerd.pid",
             f"--bridge={self._bridge.name}",
             f"--mtu={self._bridge.mtu}",
+            f"--default-address-pool=base={self._bridge.pool},size=28",
             "--iptables=false",
             "--log-level=warn",
             f"--host={self.url}",

@@ -1,4 +1,4 @@
-"""A bridge and a subnet of its own for each Engine of the tests, with the three packet-filter rules that it needs."""
+"""A bridge and subnets of its own for each Engine of the tests, with the packet-filter rules that they need."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 __all__ = ["Bridge"]
 
-_SUBNETS = tuple(ipaddress.IPv4Network("10.213.0.0/16").subnets(new_prefix=24))
+_SUBNETS = tuple(ipaddress.IPv4Network("10.213.0.0/16").subnets(new_prefix=23))
 _LOCK = Path(tempfile.gettempdir(), "fleetest-engine-networks.lock")
 
 
@@ -39,7 +39,8 @@ class Bridge:
             if present := [network for link, network in _addresses() if link == name]:
                 return cls(name, present[0], _mtu())
             taken = list(_taken())
-            subnet = next(each for each in _SUBNETS if not any(each.overlaps(other) for other in taken))
+            free = next(each for each in _SUBNETS if not any(each.overlaps(other) for other in taken))
+            subnet, _ = free.subnets(prefixlen_diff=1)
             bridge = cls(name, subnet, _mtu())
             _run("ip", "link", "add", name, "mtu", str(bridge.mtu), "type", "bridge")
             _run("ip", "address", "add", f"{bridge.gateway}/{subnet.prefixlen}", "dev", name)
@@ -52,12 +53,20 @@ class Bridge:
     def gateway(self) -> str:
         return str(next(self.subnet.hosts()))
 
+    @property
+    def pool(self) -> ipaddress.IPv4Network:
+        """What networks that are made on the Engine get their subnets from."""
+        _, second = self.subnet.supernet(prefixlen_diff=1).subnets(prefixlen_diff=1)
+        return second
+
     def rules(self) -> list[tuple[str, str, list[str]]]:
-        """Table, chain and rule."""
+        """Table, chain and rule; each has the bridge's name in it."""
+        both = str(self.subnet.supernet(prefixlen_diff=1))
+        note = ["-m", "comment", "--comment", self.name]
         return [
-            ("nat", "POSTROUTING", ["-s", str(self.subnet), "!", "-o", self.name, "-j", "MASQUERADE"]),
-            ("filter", "FORWARD", ["-i", self.name, "-j", "ACCEPT"]),
-            ("filter", "FORWARD", ["-o", self.name, "-j", "ACCEPT"]),
+            ("nat", "POSTROUTING", ["-s", both, "!", "-d", both, *note, "-j", "MASQUERADE"]),
+            ("filter", "FORWARD", ["-s", both, *note, "-j", "ACCEPT"]),
+            ("filter", "FORWARD", ["-d", both, *note, "-j", "ACCEPT"]),
         ]
 
     def remove(self) -> None:
