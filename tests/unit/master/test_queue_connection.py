@@ -60,6 +60,7 @@ def test_error_that_only_a_defect_can_cause_passes(name: str) -> None:
         ConnectionResetError("reset"),
         TimeoutError("slow"),
         exceptions.ResponseError("MISCONF Redis is configured to save RDB snapshots"),
+        exceptions.ResponseError("DENIED Redis is running in protected mode"),
         exceptions.ResponseError("BUSY Redis is busy running a script"),
         exceptions.ResponseError("NOREPLICAS Not enough good replicas to write."),
     ],

@@ -43,7 +43,7 @@ _UNAVAILABLE: Final = (
     TryAgainError,
 )
 
-_UNAVAILABLE_REPLIES: Final = ("BUSY", "MISCONF", "NOREPLICAS", "UNKILLABLE")
+_UNAVAILABLE_REPLIES: Final = ("BUSY", "DENIED", "MISCONF", "NOREPLICAS", "UNKILLABLE")
 """First words of replies that mean "not now", for which redis-py has no class of its own."""
 
 
