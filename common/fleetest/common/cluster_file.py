@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -65,7 +65,7 @@ class ClusterFile:
         cls.path(directory).unlink(missing_ok=True)
 
 
-def data_directory(environment: dict[str, str] | os._Environ[str]) -> Path:
+def data_directory(environment: Mapping[str, str]) -> Path:
     """`FLEETEST_DATA_DIR`, or the user's own data directory as the platform has it."""
     import platformdirs
 

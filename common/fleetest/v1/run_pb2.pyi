@@ -5,6 +5,7 @@ What CI jobs and people use: submit a suite, follow it, read what became of it."
 
 from collections import abc as _abc
 from fleetest.v1 import types_pb2 as _types_pb2
+from fleetest.v1 import worker_pb2 as _worker_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
@@ -1475,3 +1476,57 @@ class TaskArtifact(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TaskArtifact: _TypeAlias = TaskArtifact  # noqa: Y015
+
+@_typing.final
+class GetTaskSpecRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    PROJECT_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """a unique prefix or "latest" will do"""
+    task_id: _builtins.str
+    project: _builtins.str
+    """for "latest"; empty: of any project"""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        task_id: _builtins.str = ...,
+        project: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["project", b"project", "run_id", b"run_id", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTaskSpecRequest: _TypeAlias = GetTaskSpecRequest  # noqa: Y015
+
+@_typing.final
+class GetTaskSpecResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """the whole id"""
+    state: _types_pb2.TaskState.ValueType
+    @_builtins.property
+    def spec(self) -> _worker_pb2.TaskSpec: ...
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        spec: _worker_pb2.TaskSpec | None = ...,
+        state: _types_pb2.TaskState.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run_id", b"run_id", "spec", b"spec", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTaskSpecResponse: _TypeAlias = GetTaskSpecResponse  # noqa: Y015

@@ -84,6 +84,11 @@ class RunServiceStub:
                 request_serializer=fleetest_dot_v1_dot_run__pb2.ListArtifactsRequest.SerializeToString,
                 response_deserializer=fleetest_dot_v1_dot_run__pb2.ListArtifactsResponse.FromString,
                 _registered_method=True)
+        self.GetTaskSpec = channel.unary_unary(
+                '/fleetest.v1.RunService/GetTaskSpec',
+                request_serializer=fleetest_dot_v1_dot_run__pb2.GetTaskSpecRequest.SerializeToString,
+                response_deserializer=fleetest_dot_v1_dot_run__pb2.GetTaskSpecResponse.FromString,
+                _registered_method=True)
 
 
 class RunServiceServicer:
@@ -159,6 +164,14 @@ class RunServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetTaskSpec(self, request, context):
+        """What a worker is told to prepare for a task, whatever became of it; without any secret. NOT_FOUND names the tasks
+        that there are.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RunServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -211,6 +224,11 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.ListArtifacts,
                     request_deserializer=fleetest_dot_v1_dot_run__pb2.ListArtifactsRequest.FromString,
                     response_serializer=fleetest_dot_v1_dot_run__pb2.ListArtifactsResponse.SerializeToString,
+            ),
+            'GetTaskSpec': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTaskSpec,
+                    request_deserializer=fleetest_dot_v1_dot_run__pb2.GetTaskSpecRequest.FromString,
+                    response_serializer=fleetest_dot_v1_dot_run__pb2.GetTaskSpecResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -483,6 +501,33 @@ class RunService:
             '/fleetest.v1.RunService/ListArtifacts',
             fleetest_dot_v1_dot_run__pb2.ListArtifactsRequest.SerializeToString,
             fleetest_dot_v1_dot_run__pb2.ListArtifactsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTaskSpec(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleetest.v1.RunService/GetTaskSpec',
+            fleetest_dot_v1_dot_run__pb2.GetTaskSpecRequest.SerializeToString,
+            fleetest_dot_v1_dot_run__pb2.GetTaskSpecResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -52,6 +52,10 @@ class RunServiceStub:
     ExplainRun: _grpc.UnaryUnaryMultiCallable[_run_pb2.ExplainRunRequest, _run_pb2.ExplainRunResponse]
     """Why a task is not running."""
     ListArtifacts: _grpc.UnaryUnaryMultiCallable[_run_pb2.ListArtifactsRequest, _run_pb2.ListArtifactsResponse]
+    GetTaskSpec: _grpc.UnaryUnaryMultiCallable[_run_pb2.GetTaskSpecRequest, _run_pb2.GetTaskSpecResponse]
+    """What a worker is told to prepare for a task, whatever became of it; without any secret. NOT_FOUND names the tasks
+    that there are.
+    """
 
 @_typing.type_check_only
 class RunServiceAsyncStub(RunServiceStub):
@@ -77,6 +81,10 @@ class RunServiceAsyncStub(RunServiceStub):
     ExplainRun: _aio.UnaryUnaryMultiCallable[_run_pb2.ExplainRunRequest, _run_pb2.ExplainRunResponse]  # type: ignore[assignment]
     """Why a task is not running."""
     ListArtifacts: _aio.UnaryUnaryMultiCallable[_run_pb2.ListArtifactsRequest, _run_pb2.ListArtifactsResponse]  # type: ignore[assignment]
+    GetTaskSpec: _aio.UnaryUnaryMultiCallable[_run_pb2.GetTaskSpecRequest, _run_pb2.GetTaskSpecResponse]  # type: ignore[assignment]
+    """What a worker is told to prepare for a task, whatever became of it; without any secret. NOT_FOUND names the tasks
+    that there are.
+    """
 
 class RunServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -159,5 +167,15 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_pb2.ListArtifactsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_pb2.ListArtifactsResponse, _abc.Awaitable[_run_pb2.ListArtifactsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def GetTaskSpec(
+        self,
+        request: _run_pb2.GetTaskSpecRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_pb2.GetTaskSpecResponse, _abc.Awaitable[_run_pb2.GetTaskSpecResponse]]:
+        """What a worker is told to prepare for a task, whatever became of it; without any secret. NOT_FOUND names the tasks
+        that there are.
+        """
 
 def add_RunServiceServicer_to_server(servicer: RunServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

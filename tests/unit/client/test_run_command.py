@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from fleetest.client.cli.finding import default_project, find_suite
-from fleetest.client.cli.secrets import read_secrets
 from fleetest.client.cli.selecting import select_tasks
 from fleetest.client.cli.upload_progress import UploadProgress, sent_text
 from fleetest.common.errors import InvalidRequest
+from fleetest.common.secrets import read_secrets
 from fleetest.common.suite import load_suite
 from tests.unit.client.scripted_master import RUN_ID, failing_run
 

@@ -117,6 +117,7 @@ class Environment(Protocol):
         host_source: the same directory as this agent sees it.
         python: the interpreter to run tests with.
         notes: for people: what was reused, how strong the isolation is.
+        where: for people: what and where it is.
         channel_directory: a private directory for sockets, plugin files and dumps, as processes see it. Empty at first.
         host_channel_directory: the same directory as this agent sees it. What lies above it keeps strangers out, so
             what is in it may be open to everybody: processes in the environment may be another user's.
@@ -126,8 +127,13 @@ class Environment(Protocol):
     host_source: Path
     python: str
     notes: tuple[str, ...]
+    where: str
     channel_directory: Path
     host_channel_directory: Path
+
+    @property
+    def shell(self) -> tuple[str, ...]:
+        """How a shell is started there, for people."""
 
     async def start(
         self,
@@ -139,6 +145,18 @@ class Environment(Protocol):
     ) -> Process:
         """
         Start a process; `output` gets its standard output and error, interleaved, as they come.
+
+        Raises:
+            InvalidRequest: the command does not exist there; the message names it.
+            CapacityExceeded, DependencyUnavailable
+        """
+
+    async def attach(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> int:
+        """
+        Run a command in the foreground of this agent's own process: its terminal, or whatever its standard streams are,
+        belong to the command meanwhile. Answers the exit code, 128 and the signal's number when a signal ended it.
+
+        Whatever it started is gone when this returns, also when it is cancelled.
 
         Raises:
             InvalidRequest: the command does not exist there; the message names it.

@@ -17,7 +17,7 @@ from fleetest.client.cli.connecting import (
 )
 from fleetest.client.cli.following_options import FollowingOptions, following_options, present_user
 from fleetest.client.cli.run_ids import optional_run_argument
-from fleetest.client.cli.secrets import read_secrets
+from fleetest.common.secrets import read_secrets
 
 __all__ = ["retry"]
 

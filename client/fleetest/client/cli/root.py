@@ -39,6 +39,7 @@ _EXTENSIONS: Final = {
     "down": "Stop the cluster on this machine.",
     "master": "Serve as a master.",
     "worker": "Serve as a worker.",
+    "shell": "Open a shell where a task ran.",
 }
 
 

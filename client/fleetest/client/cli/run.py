@@ -89,8 +89,8 @@ def run(
     Ctrl-C asks whether to cancel the run or to leave it.
     """
     from fleetest.client.cli.finding import default_project, find_suite
-    from fleetest.client.cli.secrets import read_secrets
     from fleetest.client.cli.selecting import select_tasks
+    from fleetest.common.secrets import read_secrets
     from fleetest.common.suite import load_suite
 
     environment = invocation().environment

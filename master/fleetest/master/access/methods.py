@@ -26,6 +26,7 @@ _ACCESS: Final[Mapping[str, Access]] = {
             "ReadLogs",
             "ExplainRun",
             "ListArtifacts",
+            "GetTaskSpec",
         )
     },
     **{f"/fleetest.v1.RunService/{name}": Access.WRITE for name in ("SubmitRun", "RetryRun", "CancelRun")},

@@ -23,14 +23,14 @@ from fleetest.common.convert import (
 )
 from fleetest.common.results import Counts
 from fleetest.common.states import WorkerState
-from fleetest.common.tasks import TaskType
+from fleetest.common.tasks import Task, TaskType
 from fleetest.master.explain import TaskExplanation
 from fleetest.master.queue.ports import Presence
+from fleetest.master.runs.events import RunSubmitted
 from fleetest.master.runs.summary import RunSummary, TaskSummary
 from fleetest.master.sessions import (
     Acknowledge,
     Assign,
-    Assigned,
     AttemptRef,
     Drain,
     Instruction,
@@ -50,6 +50,7 @@ __all__ = [
     "presence_to_proto",
     "run_to_proto",
     "spec_id",
+    "task_spec_to_proto",
     "want_from_proto",
     "worker_state",
 ]
@@ -176,9 +177,9 @@ def want_from_proto(message: worker_pb2.Want) -> Want:
     )
 
 
-def spec_id(assigned: Assigned) -> str:
+def spec_id(run_id: str, task_id: str) -> str:
     """Names a task's spec on a stream."""
-    return f"{assigned.ref.run_id}/{assigned.task.name}"
+    return f"{run_id}/{task_id}"
 
 
 def instruction_to_proto(instruction: Instruction, known_specs: set[str]) -> worker_pb2.MasterMessage:
@@ -206,10 +207,14 @@ def instruction_to_proto(instruction: Instruction, known_specs: set[str]) -> wor
 def _assign_to_proto(assign: Assign, known_specs: set[str]) -> worker_pb2.Assign:
     message = worker_pb2.Assign(want_number=assign.want_number)
     for assigned in assign.assigned:
-        name = spec_id(assigned)
+        name = spec_id(assigned.ref.run_id, assigned.task.name)
         if name not in known_specs:
             known_specs.add(name)
-            message.specs.append(_spec_to_proto(assigned))
+            message.specs.append(
+                task_spec_to_proto(
+                    assigned.ref.run_id, assigned.request, assigned.task, environment_key=assigned.environment_key
+                )
+            )
         message.assignments.add(
             attempt=attempt_ref_to_proto(assigned.ref),
             task_id=assigned.task.name,
@@ -225,11 +230,10 @@ def _assign_to_proto(assign: Assign, known_specs: set[str]) -> worker_pb2.Assign
     return message
 
 
-def _spec_to_proto(assigned: Assigned) -> worker_pb2.TaskSpec:
-    task, request = assigned.task, assigned.request
+def task_spec_to_proto(run_id: str, request: RunSubmitted, task: Task, *, environment_key: str) -> worker_pb2.TaskSpec:
     return worker_pb2.TaskSpec(
-        spec_id=spec_id(assigned),
-        environment_key=assigned.environment_key,
+        spec_id=spec_id(run_id, task.name),
+        environment_key=environment_key,
         task_id=task.name,
         type=task.type.value,
         project=request.project,
@@ -253,5 +257,5 @@ def _spec_to_proto(assigned: Assigned) -> worker_pb2.TaskSpec:
         reports=task.reports,
         secret_names=task.secrets,
         version_control=version_control_to_proto(request.version_control),
-        random_seed=int(assigned.ref.run_id.replace("-", ""), 16) & 0x7FFFFFFF,
+        random_seed=int(run_id.replace("-", ""), 16) & 0x7FFFFFFF,
     )

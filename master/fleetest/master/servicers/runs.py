@@ -18,6 +18,7 @@ from fleetest.common.convert import (
     duration_from_proto,
     outcome_from_proto,
     run_state_from_proto,
+    task_state_to_proto,
     version_control_from_proto,
 )
 from fleetest.common.errors import InvalidRequest, NotFound
@@ -27,10 +28,11 @@ from fleetest.master.explain import explain
 from fleetest.master.queue.ports import ShardQueue
 from fleetest.master.roster import Roster
 from fleetest.master.runs.book import RunBook
+from fleetest.master.runs.environment import environment_key
 from fleetest.master.runs.hub import Hub
 from fleetest.master.runs.projector import Projector
 from fleetest.master.runs.summary import RunSummary, summary_of_row
-from fleetest.master.servicers.convert import explanation_to_proto, run_to_proto
+from fleetest.master.servicers.convert import explanation_to_proto, run_to_proto, task_spec_to_proto
 from fleetest.master.servicers.convert_events import commit_to_proto
 from fleetest.master.store.ports import CaseRow, LogPiece, RunQuery, Store
 from fleetest.master.submission import Desk, Submission, Submitted
@@ -213,6 +215,20 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
         )
         explanations = [await explain(status, task_id, self._roster, self._queue) for task_id in wanted]
         return run_pb2.ExplainRunResponse(tasks=[explanation_to_proto(each) for each in explanations])
+
+    async def GetTaskSpec(
+        self, request: run_pb2.GetTaskSpecRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> run_pb2.GetTaskSpecResponse:
+        run_id = await self._resolve(request.run_id, request.project)
+        status = await self._book.keeper(run_id).status()
+        _check_task(run_id, request.task_id, status.tasks)
+        task = status.tasks[request.task_id]
+        key = environment_key(run_id, status.request, task.task)
+        return run_pb2.GetTaskSpecResponse(
+            run_id=run_id,
+            spec=task_spec_to_proto(run_id, status.request, task.task, environment_key=key),
+            state=task_state_to_proto(task.state),
+        )
 
     async def ListArtifacts(
         self, request: run_pb2.ListArtifactsRequest, context: grpc.aio.ServicerContext[Any, Any]

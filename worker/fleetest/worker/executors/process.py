@@ -21,15 +21,18 @@ from fleetest.common.errors import CapacityExceeded, InvalidRequest
 from fleetest.worker.assignments import TaskSpec
 from fleetest.worker.executors.base_environment import base_environment, with_interpreter, with_venv
 from fleetest.worker.executors.child import ChildProcess
+from fleetest.worker.executors.foreground import run_in_foreground
 from fleetest.worker.executors.places import Place, Places
 from fleetest.worker.executors.scratch import Scratch, remove_abandoned
 from fleetest.worker.executors.setup import run_line, run_setup
 from fleetest.worker.executors.setup_products import SetupProducts
 from fleetest.worker.ports import Environment, Workspaces
 
-__all__ = ["ProcessEnvironment", "ProcessExecutor"]
+__all__ = ["REUSED_NOTE", "ProcessEnvironment", "ProcessExecutor"]
 
 ISOLATION_NOTE: Final = "isolation is weak: tests run as processes of this worker's user, with its files and network"
+_PLAIN_SHELL: Final = "/bin/sh"
+REUSED_NOTE: Final = "setup reused"
 _LEAST_FREE_BYTES: Final = 64 << 20
 
 
@@ -43,6 +46,7 @@ class ProcessEnvironment:
         self.python = python
         self.notes: tuple[str, ...] = (ISOLATION_NOTE,)
         self.channel_directory = self.host_channel_directory = scratch.channel
+        self.where = f"as processes of this machine in {place.source}"
         self.variables: Mapping[str, str] = {}
         self._spec = spec
         self._place = place
@@ -50,6 +54,10 @@ class ProcessEnvironment:
         self._workspaces = workspaces
         self._scratch = scratch
         self._processes: list[ChildProcess] = []
+
+    @property
+    def shell(self) -> tuple[str, ...]:
+        return (self.variables.get("SHELL") or _PLAIN_SHELL,)
 
     async def start(
         self,
@@ -67,6 +75,11 @@ class ProcessEnvironment:
         self._processes = [other for other in self._processes if not other.ended]
         self._processes.append(process)
         return process
+
+    async def attach(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> int:
+        variables = {**self.variables, **env}
+        self._check_startable(argv, variables.get("PATH", os.defpath), cwd)
+        return await run_in_foreground(argv, env=variables, cwd=cwd)
 
     async def refresh(self, spec: TaskSpec) -> None:
         self._spec = spec
@@ -165,7 +178,7 @@ class ProcessExecutor:
         activated = with_venv(base, place.venv) if spec.setup else with_interpreter(base, interpreter)
         environment.variables = {**activated, **spec.env, **secrets}
         if place.is_set_up:
-            environment.notes += ("setup reused",)
+            environment.notes += (REUSED_NOTE,)
         elif spec.setup:
             place.forget_setup()
             make_venv = [interpreter, "-m", "venv", str(place.venv)]

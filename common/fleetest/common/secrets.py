@@ -1,4 +1,4 @@
-"""Secrets for a run: named on the command line, never written there."""
+"""Secrets for a run, or for a shell in its environment: named on the command line, never written there."""
 
 from __future__ import annotations
 

@@ -1,0 +1,106 @@
+"""Makes the environment of a task on this machine, with the executors of a worker, and takes it away again."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Final
+
+from fleetest.common.errors import AlreadyExists, CapacityExceeded, DependencyUnavailable, NotFound
+from fleetest.common.settings import Secret
+from fleetest.common.threads import in_thread
+from fleetest.v1.blob_pb2_grpc import BlobServiceStub
+from fleetest.worker.blob_cache import BlobCache
+from fleetest.worker.client_blobs import BlobClient
+from fleetest.worker.directories import remove
+from fleetest.worker.executors.process import ProcessEnvironment, ProcessExecutor
+from fleetest.worker.identity import own_directory
+from fleetest.worker.ports import Environment, Executor
+from fleetest.worker.session_stream import identified, open_channel
+from fleetest.worker.settings import WorkerSettings
+from fleetest.worker.shell.origin import TaskOrigin
+from fleetest.worker.workspaces import WorkspaceCache
+
+__all__ = ["hold_directory", "open_environment"]
+
+_MOST_AT_ONCE: Final = 16
+
+
+@contextmanager
+def hold_directory(root: Path) -> Iterator[Path]:
+    """
+    A directory below `root` that no other shell uses now: the first that is free, since an earlier shell may have left
+    a set-up environment there.
+
+    Raises:
+        CapacityExceeded: too many shells are open.
+        InvalidRequest: it cannot be used.
+    """
+    for number in range(_MOST_AT_ONCE):
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(own_directory(root / str(number)))
+            except AlreadyExists:
+                continue
+            yield root / str(number)
+            return
+    raise CapacityExceeded(f"{_MOST_AT_ONCE} shells are open already", hint="Leave one of them.")
+
+
+@asynccontextmanager
+async def open_environment(
+    origin: TaskOrigin,
+    settings: WorkerSettings,
+    *,
+    token: Secret,
+    secrets: Mapping[str, str],
+    output: Callable[[bytes], None],
+) -> AsyncIterator[Environment]:
+    """
+    The task's environment, prepared as a worker prepares it; gone on the way out, but for what its setup made.
+
+    Args:
+        settings: whose directory is this shell's alone.
+        output: takes what setup writes.
+
+    Raises:
+        SetupFailed: a line of `setup` failed.
+        NotFound: the files of the run are not stored any more.
+        InvalidRequest, CapacityExceeded, DependencyUnavailable: see `Executor.prepare`.
+    """
+    cache = BlobCache(settings.cache_directory or settings.directory.parent / "cache", max_bytes=settings.cache_bytes)
+    async with open_channel(origin.address) as channel:
+        blobs = BlobClient(identified(BlobServiceStub(channel), token), cache)
+        workspaces = WorkspaceCache(blobs, cache, state_directory=settings.directory / "workspaces")
+        executor = _executor(origin, settings, workspaces)
+        try:
+            environment = await executor.prepare(origin.spec, slot=0, secrets=secrets, output=output)
+        except NotFound as error:
+            raise NotFound(
+                f"the files of run {origin.run_id} are not stored any more: {error.message}",
+                hint="Open a shell in a later run, or run the suite again: fleetest run",
+            ) from error
+        try:
+            yield environment
+        finally:
+            await environment.close()
+            if isinstance(environment, ProcessEnvironment):
+                await in_thread(_remove, environment.host_source)
+            await executor.close()
+
+
+def _executor(origin: TaskOrigin, settings: WorkerSettings, workspaces: WorkspaceCache) -> Executor:
+    if origin.spec.executor == "docker" or origin.spec.image:
+        raise DependencyUnavailable(f"the task {origin.spec.task_id} runs in Docker, which is not supported here yet")
+    return ProcessExecutor(settings.directory / "slots", workspaces, python=sys.executable)
+
+
+def _remove(directory: Path) -> None:
+    parent = os.open(directory.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        remove(parent, directory.name)
+    finally:
+        os.close(parent)
