@@ -16,7 +16,7 @@ from fleetest.v1.blob_pb2_grpc import BlobServiceStub
 from fleetest.worker.blob_cache import BlobCache
 from fleetest.worker.client_blobs import BlobClient
 from fleetest.worker.directories import remove
-from fleetest.worker.executors.process import ProcessEnvironment, ProcessExecutor
+from fleetest.worker.executors.process import ProcessExecutor
 from fleetest.worker.identity import own_directory
 from fleetest.worker.ports import Environment, Executor
 from fleetest.worker.session_stream import identified, open_channel
@@ -77,19 +77,26 @@ async def open_environment(
         workspaces = WorkspaceCache(blobs, cache, state_directory=settings.directory / "workspaces")
         executor = _executor(origin, settings, workspaces)
         try:
-            environment = await executor.prepare(origin.spec, slot=0, secrets=secrets, output=output)
-        except NotFound as error:
-            raise NotFound(
-                f"the files of run {origin.run_id} are not stored any more: {error.message}",
-                hint="Open a shell in a later run, or run the suite again: fleetest run",
-            ) from error
-        try:
-            yield environment
+            environment = await _prepare(executor, origin, secrets, output)
+            try:
+                yield environment
+            finally:
+                await environment.close()
         finally:
-            await environment.close()
-            if isinstance(environment, ProcessEnvironment):
-                await in_thread(_remove, environment.host_source)
             await executor.close()
+            await in_thread(_remove_sources, settings.directory / "slots")
+
+
+async def _prepare(
+    executor: Executor, origin: TaskOrigin, secrets: Mapping[str, str], output: Callable[[bytes], None]
+) -> Environment:
+    try:
+        return await executor.prepare(origin.spec, slot=0, secrets=secrets, output=output)
+    except NotFound as error:
+        raise NotFound(
+            f"the files of run {origin.run_id} are not stored any more: {error.message}",
+            hint="Open a shell in a later run, or run the suite again: fleetest run",
+        ) from error
 
 
 def _executor(origin: TaskOrigin, settings: WorkerSettings, workspaces: WorkspaceCache) -> Executor:
@@ -98,9 +105,11 @@ def _executor(origin: TaskOrigin, settings: WorkerSettings, workspaces: Workspac
     return ProcessExecutor(settings.directory / "slots", workspaces, python=sys.executable)
 
 
-def _remove(directory: Path) -> None:
-    parent = os.open(directory.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        remove(parent, directory.name)
-    finally:
-        os.close(parent)
+def _remove_sources(root: Path) -> None:
+    """The workspaces of the process executor, which a worker would keep to be synchronised again."""
+    for source in root.glob("*/*/src"):
+        place = os.open(source.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            remove(place, source.name)
+        finally:
+            os.close(place)
