@@ -1,4 +1,4 @@
-"""`fleetest shell`: where a task ran, made again here, with a real terminal, a real cluster and real files."""
+"""`fleetest shell`: where a task ran as a process, made again here, with a real terminal, cluster and files."""
 
 from __future__ import annotations
 
@@ -202,7 +202,8 @@ def test_secrets_are_given_again_by_name(shell):
         (("none", "--", "true"), 2, r"run \S+ has no task 'none'\nIts tasks: unit, made, secret"),
         (("unit", "--run", "0000", "--", "true"), 2, r"there is no run '0000'\nList runs: fleetest ls"),
         (("unit",), 2, r"a shell needs a terminal\nGive a command instead: fleetest shell unit -- COMMAND"),
-        (("unit", "--", "no-such-tool"), 2, r"command not found: no-such-tool"),
+        (("unit", "--", "no-such-tool"), 127, r"no-such-tool: No such file or directory"),
+        (("unit", "--", "./tests"), 126, r"./tests: Permission denied"),
         (("unit", "--master", "127.0.0.1:1", "--", "true"), 3, r"no master answers at 127\.0\.0\.1:1: "),
     ],
 )

@@ -54,6 +54,11 @@ class TaskSpec:
     version_control: VersionControl = VersionControl()
     random_seed: int = 0
 
+    @property
+    def executor_name(self) -> str:
+        """The executor that it asks for, or that its image implies."""
+        return self.executor or ("docker" if self.image else "process")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:

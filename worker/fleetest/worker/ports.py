@@ -154,12 +154,12 @@ class Environment(Protocol):
     async def attach(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> int:
         """
         Run a command in the foreground of this agent's own process: its terminal, or whatever its standard streams are,
-        belong to the command meanwhile. Answers the exit code, 128 and the signal's number when a signal ended it.
+        belong to the command meanwhile. Answers the exit code, 128 and the signal's number when a signal ended it; a
+        command that does not exist, or cannot be executed, ends with 127 or 126 and says so, as in a shell.
 
-        Whatever it started is gone when this returns, also when it is cancelled.
+        To be called from the main thread. Whatever it started is gone when the environment is closed.
 
         Raises:
-            InvalidRequest: the command does not exist there; the message names it.
             CapacityExceeded, DependencyUnavailable
         """
 

@@ -103,7 +103,7 @@ class Station:
                 _log.exception("session_close_failed", slot=self._slot)
 
     def _executor(self, spec: TaskSpec) -> Executor:
-        name = spec.executor or ("docker" if spec.image else "process")
+        name = spec.executor_name
         if name not in self._executors:
             raise DependencyUnavailable(
                 f"this worker has no executor {name!r}", hint=f"It has: {', '.join(sorted(self._executors))}."

@@ -24,11 +24,13 @@ __all__ = ["keyboard_is_the_childs", "run_in_foreground"]
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _GRACE_SECONDS: Final = 2.0
 _SIGNAL_ENDED: Final = 128
+_NOT_FOUND: Final = 127
+_NOT_EXECUTABLE: Final = 126
 
 
 async def run_in_foreground(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> int:
     """
-    Fulfils `Environment.attach` for a process of this machine. Call it from the main thread.
+    Fulfils `Environment.attach` for a process of this machine.
 
     Raises:
         DependencyUnavailable: it could not be started.
@@ -38,6 +40,9 @@ async def run_in_foreground(argv: Sequence[str], *, env: Mapping[str, str], cwd:
     with _terminal_kept(), keyboard_is_the_childs():
         try:
             process = await asyncio.create_subprocess_exec(*argv, env=env, cwd=cwd)
+        except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+            sys.stderr.write(f"fleetest: {error.filename}: {error.strerror}\n")
+            return _NOT_FOUND if isinstance(error, FileNotFoundError) else _NOT_EXECUTABLE
         except OSError as error:
             raise DependencyUnavailable(f"{argv[0]} could not be started: {error.strerror}") from error
         try:

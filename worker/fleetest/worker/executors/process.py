@@ -77,9 +77,7 @@ class ProcessEnvironment:
         return process
 
     async def attach(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> int:
-        variables = {**self.variables, **env}
-        self._check_startable(argv, variables.get("PATH", os.defpath), cwd)
-        return await run_in_foreground(argv, env=variables, cwd=cwd)
+        return await run_in_foreground(argv, env={**self.variables, **env}, cwd=cwd)
 
     async def refresh(self, spec: TaskSpec) -> None:
         self._spec = spec

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final
 
-from fleetest.common.errors import AlreadyExists, CapacityExceeded, DependencyUnavailable, NotFound
+from fleetest.common.errors import AlreadyExists, CapacityExceeded, NotFound
 from fleetest.common.settings import Secret
 from fleetest.common.threads import in_thread
 from fleetest.v1.blob_pb2_grpc import BlobServiceStub
 from fleetest.worker.blob_cache import BlobCache
 from fleetest.worker.client_blobs import BlobClient
 from fleetest.worker.directories import remove
-from fleetest.worker.executors.process import ProcessExecutor
-from fleetest.worker.identity import own_directory
+from fleetest.worker.executors.offered import open_executors
+from fleetest.worker.identity import own_directory, persistent_worker_id
 from fleetest.worker.ports import Environment, Executor
 from fleetest.worker.session_stream import identified, open_channel
 from fleetest.worker.settings import WorkerSettings
@@ -63,7 +62,7 @@ async def open_environment(
     The task's environment, prepared as a worker prepares it; gone on the way out, but for what its setup made.
 
     Args:
-        settings: whose directory is this shell's alone.
+        settings: whose directory is this shell's alone, and which allow the task's executor only.
         output: takes what setup writes.
 
     Raises:
@@ -75,15 +74,15 @@ async def open_environment(
     async with open_channel(origin.address) as channel:
         blobs = BlobClient(identified(BlobServiceStub(channel), token), cache)
         workspaces = WorkspaceCache(blobs, cache, state_directory=settings.directory / "workspaces")
-        executor = _executor(origin, settings, workspaces)
         try:
-            environment = await _prepare(executor, origin, secrets, output)
-            try:
-                yield environment
-            finally:
-                await environment.close()
+            async with open_executors(settings, workspaces, persistent_worker_id(settings.directory)) as offered:
+                (executor,) = offered.executors
+                environment = await _prepare(executor, origin, secrets, output)
+                try:
+                    yield environment
+                finally:
+                    await environment.close()
         finally:
-            await executor.close()
             await in_thread(_remove_sources, settings.directory / "slots")
 
 
@@ -97,12 +96,6 @@ async def _prepare(
             f"the files of run {origin.run_id} are not stored any more: {error.message}",
             hint="Open a shell in a later run, or run the suite again: fleetest run",
         ) from error
-
-
-def _executor(origin: TaskOrigin, settings: WorkerSettings, workspaces: WorkspaceCache) -> Executor:
-    if origin.spec.executor == "docker" or origin.spec.image:
-        raise DependencyUnavailable(f"the task {origin.spec.task_id} runs in Docker, which is not supported here yet")
-    return ProcessExecutor(settings.directory / "slots", workspaces, python=sys.executable)
 
 
 def _remove_sources(root: Path) -> None:

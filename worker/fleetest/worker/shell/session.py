@@ -58,7 +58,7 @@ async def run_shell(request: ShellRequest, environment: Mapping[str, str]) -> in
     origin = await fetch_task(masters, request.run_id, request.task_id, project=request.project)
     _check_secrets(origin.spec, request.secrets)
     with hold_directory(data / "shell") as directory:
-        given = {"directory": directory, "masters": (origin.address,), "token": masters.token}
+        given = {"directory": directory, "executors": (origin.spec.executor_name,)}
         settings = read_settings(WorkerSettings, environment, given)
         opened = open_environment(origin, settings, token=masters.token, secrets=request.secrets, output=_show)
         async with opened as place:

@@ -153,8 +153,17 @@ class Container:
         """
         return await self._do(argv, user=_ROOT)
 
-    async def create_exec(self, argv: Sequence[str], env: Mapping[str, str], *, user: str = "") -> str:
-        return await self._engine.create_exec(self._id, ExecSpec(argv=tuple(argv), user=user or self._user, env=env))
+    async def create_exec(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        *,
+        user: str = "",
+        attached: bool = False,
+        terminal: bool = False,
+    ) -> str:
+        spec = ExecSpec(argv=tuple(argv), user=user or self._user, env=env, attached=attached, terminal=terminal)
+        return await self._engine.create_exec(self._id, spec)
 
     @property
     def engine(self) -> Engine:

@@ -18,6 +18,7 @@ __all__ = [
     "EngineEvent",
     "EventKind",
     "EventStream",
+    "ExecConnection",
     "ExecSpec",
     "ExecStream",
     "Image",
@@ -132,11 +133,15 @@ class ExecSpec:
 
     Args:
         env: may hold secrets: it is kept only as long as the process runs.
+        attached: whether it reads what is written to its connection; otherwise it has no input.
+        terminal: whether it has one; then its standard error is its standard output.
     """
 
     argv: tuple[str, ...]
     user: str
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    attached: bool = False
+    terminal: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +182,24 @@ class ExecStream(Protocol):
 
     def close(self) -> None:
         """Read no more of it. Idempotent."""
+
+
+class ExecConnection(Protocol):
+    """
+    The streams of an attached process. Blocking: to be read in one thread, and written in another. Every method but the
+    last may raise OSError: the Engine went away, or the connection was closed.
+    """
+
+    def read(self) -> tuple[int, bytes]:
+        """The number of a stream, 1 or 2, and the next that was written to it; nothing at the end of both."""
+
+    def write(self, content: bytes) -> None: ...
+
+    def end_input(self) -> None:
+        """Nothing more will be written."""
+
+    def close(self) -> None:
+        """Ends a `read` that waits. Idempotent."""
 
 
 class EventStream(Protocol):
@@ -307,6 +330,12 @@ class Engine(Protocol):
 
     async def start_exec_detached(self, exec_id: str) -> None:
         """Start the process; nobody reads what it writes."""
+
+    async def attach_exec(self, exec_id: str, *, terminal: bool) -> ExecConnection:
+        """Start the process, and be at its other end; `terminal` as it was created with."""
+
+    async def resize_exec(self, exec_id: str, *, rows: int, columns: int) -> None:
+        """Have its terminal so large. Refused while it is being started."""
 
     async def exec_exit_code(self, exec_id: str) -> int | None:
         """

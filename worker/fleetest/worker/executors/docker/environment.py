@@ -11,6 +11,7 @@ from fleetest.worker.assignments import TaskSpec
 from fleetest.worker.executors.docker.cells import CHANNEL, Cell
 from fleetest.worker.executors.docker.container_process import ContainerProcess
 from fleetest.worker.executors.docker.container_workspaces import WORKSPACE
+from fleetest.worker.executors.docker.foreground import attach
 from fleetest.worker.tail import Tail
 
 __all__ = ["BASE_VARIABLES", "PRODUCTS", "DockerEnvironment"]
@@ -40,6 +41,7 @@ class DockerEnvironment:
         variables: Mapping[str, str],
         python: str,
         notes: tuple[str, ...] = (),
+        where: str = "in a container",
         has_products: bool = False,
         give_back: Callable[[Cell], Awaitable[None]],
     ) -> None:
@@ -47,6 +49,7 @@ class DockerEnvironment:
         self.host_source = cell.workspace.host_path
         self.python = python
         self.notes = (*cell.notes, *notes)
+        self.where = where
         self.channel_directory = CHANNEL
         self.host_channel_directory = cell.channel
         self._cell = cell
@@ -54,10 +57,17 @@ class DockerEnvironment:
         self._has_products = has_products
         self._give_back = give_back
 
+    @property
+    def shell(self) -> tuple[str, ...]:
+        return "/bin/sh", "-c", "command -v bash >/dev/null && exec bash; exec sh"
+
     async def start(
         self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, output: Callable[[bytes], None]
     ) -> ContainerProcess:
         return await self._cell.container.run(argv, env={**self._variables, **env}, cwd=cwd, output=output)
+
+    async def attach(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> int:
+        return await attach(self._cell.container, argv, env={**self._variables, **env}, cwd=cwd)
 
     async def refresh(self, spec: TaskSpec) -> None:
         await self._cell.refresh(spec.workspace_digest)

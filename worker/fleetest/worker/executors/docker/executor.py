@@ -125,6 +125,7 @@ class DockerExecutor:
             variables={**BASE_VARIABLES, **(activated(image) if has_venv(image) else {}), **spec.env, **secrets},
             python=str(VENV / "bin" / "python") if has_venv(image) else python,
             notes=notes,
+            where=f"in a container of {spec.image} with network {spec.network.value}",
             has_products=has_products(image),
             give_back=_close,
         )

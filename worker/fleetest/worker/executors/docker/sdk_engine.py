@@ -39,6 +39,7 @@ from fleetest.worker.executors.docker.engine import (
     VolumeSpec,
 )
 from fleetest.worker.executors.docker.engine_errors import engine_error, engine_gone, image_error
+from fleetest.worker.executors.docker.sdk_connection import SdkConnection
 
 __all__ = ["EngineAddress", "SdkEngine"]
 
@@ -48,6 +49,7 @@ _CONNECTIONS: Final = 64
 _CPU_PERIOD: Final = 100_000
 _CHUNK_BYTES: Final = 1 << 16
 _UNREAD_CHUNKS: Final = 16
+_NO_DETACHING: Final = "ctrl-^,ctrl-_,ctrl-^,ctrl-_"  # or else the Engine keeps every Ctrl-P until the next key
 _GONE: Final = (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError)
 
 
@@ -291,7 +293,14 @@ class SdkEngine:
     async def create_exec(self, container_id: str, spec: ExecSpec) -> str:
         with self._errors("start a process"):
             created = await in_thread(
-                self._client.exec_create, container_id, list(spec.argv), user=spec.user, environment=dict(spec.env)
+                self._client.exec_create,
+                container_id,
+                list(spec.argv),
+                user=spec.user,
+                environment=dict(spec.env),
+                stdin=spec.attached,
+                tty=spec.terminal,
+                detach_keys=_NO_DETACHING,
             )
         return str(created["Id"])
 
@@ -307,6 +316,15 @@ class SdkEngine:
     async def start_exec_detached(self, exec_id: str) -> None:
         with self._errors("start a process"):
             await in_thread(self._client.exec_start, exec_id, detach=True)
+
+    async def attach_exec(self, exec_id: str, *, terminal: bool) -> SdkConnection:
+        with self._errors("start a process"):
+            connection = await in_thread(self._client.exec_start, exec_id, tty=terminal, socket=True)
+        return SdkConnection(connection, terminal=terminal)
+
+    async def resize_exec(self, exec_id: str, *, rows: int, columns: int) -> None:
+        with self._errors("resize a terminal"):
+            await in_thread(self._client.exec_resize, exec_id, height=rows, width=columns)
 
     async def exec_exit_code(self, exec_id: str) -> int | None:
         with self._errors("look at a process"):
