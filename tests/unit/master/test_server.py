@@ -29,7 +29,7 @@ from fleetest.common.states import Outcome, RunState, TaskState
 from fleetest.common.suite import SuiteInvalid
 from fleetest.master.server import Master
 from fleetest.master.settings import MasterSettings
-from fleetest.v1 import types_pb2, worker_pb2, worker_pb2_grpc
+from fleetest.v1 import run_pb2, run_pb2_grpc, types_pb2, worker_pb2, worker_pb2_grpc
 
 SUITE = """
 version: 1
@@ -221,6 +221,23 @@ async def test_what_cannot_be_is_said_clearly(client, tmp_path):
         await client.retry(run_id)
     with pytest.raises(NotFound, match="no worker"):
         await client.drain("absent")
+
+
+async def test_what_a_task_ran_on_can_be_asked_for(master, client, tmp_path):
+    run_id = await submitted(client, tmp_path / "w")
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{master.port}") as channel:
+        runs = run_pb2_grpc.RunServiceStub(channel)
+        metadata = (("authorization", "Bearer client"),)
+
+        answer = await runs.GetTaskSpec(run_pb2.GetTaskSpecRequest(run_id="latest", task_id="lint"), metadata=metadata)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await runs.GetTaskSpec(run_pb2.GetTaskSpecRequest(run_id=run_id, task_id="none"), metadata=metadata)
+
+    run = await client.get_run(run_id)
+    assert (answer.run_id, answer.state) == (run_id, types_pb2.TASK_STATE_QUEUED)
+    assert (answer.spec.task_id, answer.spec.workspace_digest) == ("lint", run.workspace_digest)
+    assert (answer.spec.type, answer.spec.project, answer.spec.limits.cpu_millis) == ("command", run.project, 1000)
+    assert refused.value.code() is grpc.StatusCode.NOT_FOUND
 
 
 async def test_prefix_of_several_runs_is_refused(client, tmp_path):

@@ -30,6 +30,8 @@ def shell(
 
     With COMMAND, run that there instead, and exit as it does: fleetest shell unit -- pytest -x tests/test_a.py
     """
+    # Read when gRPC is loaded: its own complaints, for its developers, would stand before our one line.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from fleetest.common.errors import InvalidRequest
     from fleetest.common.logging import configure_logging
     from fleetest.common.secrets import read_secrets

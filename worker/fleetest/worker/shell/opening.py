@@ -5,22 +5,23 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from fleetest.common.errors import AlreadyExists, CapacityExceeded, NotFound
-from fleetest.common.settings import Secret
 from fleetest.common.threads import in_thread
-from fleetest.v1.blob_pb2_grpc import BlobServiceStub
 from fleetest.worker.blob_cache import BlobCache
+from fleetest.worker.blob_stubs import BlobStubs
 from fleetest.worker.client_blobs import BlobClient
 from fleetest.worker.directories import remove
 from fleetest.worker.executors.offered import open_executors
 from fleetest.worker.identity import own_directory, persistent_worker_id
+from fleetest.worker.masters import Masters
 from fleetest.worker.ports import Environment, Executor
-from fleetest.worker.session_stream import identified, open_channel
+from fleetest.worker.session_stream import open_channel
 from fleetest.worker.settings import WorkerSettings
-from fleetest.worker.shell.origin import TaskOrigin
+from fleetest.worker.shell.origin import Door, TaskOrigin
 from fleetest.worker.workspaces import WorkspaceCache
 
 __all__ = ["hold_directory", "open_environment"]
@@ -52,9 +53,9 @@ def hold_directory(root: Path) -> Iterator[Path]:
 @asynccontextmanager
 async def open_environment(
     origin: TaskOrigin,
+    door: Door,
     settings: WorkerSettings,
     *,
-    token: Secret,
     secrets: Mapping[str, str],
     output: Callable[[bytes], None],
 ) -> AsyncIterator[Environment]:
@@ -71,8 +72,9 @@ async def open_environment(
         InvalidRequest, CapacityExceeded, DependencyUnavailable: see `Executor.prepare`.
     """
     cache = BlobCache(settings.cache_directory or settings.directory.parent / "cache", max_bytes=settings.cache_bytes)
-    async with open_channel(origin.address) as channel:
-        blobs = BlobClient(identified(BlobServiceStub(channel), token), cache)
+    masters = Masters((origin.address,))
+    async with BlobStubs(masters, door.token, partial(open_channel, tls=door.tls)) as stubs:
+        blobs = BlobClient(stubs, cache)
         workspaces = WorkspaceCache(blobs, cache, state_directory=settings.directory / "workspaces")
         try:
             async with open_executors(settings, workspaces, persistent_worker_id(settings.directory)) as offered:

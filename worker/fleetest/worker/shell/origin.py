@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -13,25 +12,28 @@ from fleetest.common.cluster_file import ClusterFile, is_locked
 from fleetest.common.convert import task_state_from_proto
 from fleetest.common.errors import DependencyUnavailable
 from fleetest.common.grpc_status import error_from
-from fleetest.common.settings import Secret, words
+from fleetest.common.settings import Secret
 from fleetest.common.states import TaskState
+from fleetest.common.tls import ClientTls
+from fleetest.common.tls_diagnosis import diagnose
 from fleetest.v1.run_pb2 import GetTaskSpecRequest
 from fleetest.v1.run_pb2_grpc import RunServiceStub
 from fleetest.worker.assignments import TaskSpec
 from fleetest.worker.convert import task_spec_from_proto
 from fleetest.worker.session_stream import identified, open_channel
 
-__all__ = ["Masters", "TaskOrigin", "fetch_task", "find_masters"]
+__all__ = ["Door", "TaskOrigin", "fetch_task", "find_door"]
 
 _TIMEOUT_SECONDS: Final = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Masters:
-    """Where they serve, and what lets a client in."""
+class Door:
+    """Where masters serve, and what lets a client in."""
 
     addresses: tuple[str, ...]
     token: Secret
+    tls: ClientTls | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,26 +51,25 @@ class TaskOrigin:
     state: TaskState
 
 
-def find_masters(named: str, environment: Mapping[str, str], data_directory: Path) -> Masters:
+def find_door(named: Door | None, data_directory: Path) -> Door:
     """
     The masters that the option or the environment names, or else that of the user's own cluster.
 
     Raises:
         DependencyUnavailable: none is named, and no cluster runs here.
     """
-    addresses = words(named or environment.get("FLEETEST_MASTER", ""))
-    if addresses:
-        return Masters(addresses=addresses, token=Secret(environment.get("FLEETEST_TOKEN", "").strip()))
+    if named is not None:
+        return named
     known = ClusterFile.read(data_directory)
     if known is None or not is_locked(data_directory):
         raise DependencyUnavailable(
             "no master is named, and no cluster runs on this machine",
             hint="Set FLEETEST_MASTER to a master's address, or start a cluster here: fleetest up",
         )
-    return Masters(addresses=(known.address,), token=Secret(known.token))
+    return Door(addresses=(known.address,), token=Secret(known.token))
 
 
-async def fetch_task(masters: Masters, run_id: str, task_id: str, *, project: str) -> TaskOrigin:
+async def fetch_task(door: Door, run_id: str, task_id: str, *, project: str) -> TaskOrigin:
     """
     Args:
         run_id: its beginning will do, and so will `latest`.
@@ -80,16 +81,17 @@ async def fetch_task(masters: Masters, run_id: str, task_id: str, *, project: st
     """
     request = GetTaskSpecRequest(run_id=run_id, task_id=task_id, project=project)
     failures = []
-    for address in masters.addresses:
-        async with open_channel(address) as channel:
+    for address in door.addresses:
+        async with open_channel(address, door.tls) as channel:
             try:
-                answer = await identified(RunServiceStub(channel), masters.token).GetTaskSpec(
+                answer = await identified(RunServiceStub(channel), door.token).GetTaskSpec(
                     request, timeout=_TIMEOUT_SECONDS
                 )
             except grpc.RpcError as error:
                 failure = error_from(error)
                 if not isinstance(failure, DependencyUnavailable):
                     raise failure from error
+                failure = await diagnose(address, door.tls) or failure
                 failures.append(f"{address}: {failure.message}")
                 continue
         return TaskOrigin(

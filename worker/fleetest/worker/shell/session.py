@@ -6,20 +6,20 @@ import asyncio
 import signal
 import sys
 from collections.abc import Coroutine, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import click
 
 from fleetest.common.cluster_file import data_directory
 from fleetest.common.errors import InvalidRequest
-from fleetest.common.settings import read_settings
+from fleetest.common.settings import read_settings, words
 from fleetest.worker.assignments import TaskSpec
 from fleetest.worker.executors.process import REUSED_NOTE
 from fleetest.worker.ports import Environment
 from fleetest.worker.settings import WorkerSettings
 from fleetest.worker.shell.opening import hold_directory, open_environment
-from fleetest.worker.shell.origin import TaskOrigin, fetch_task, find_masters
+from fleetest.worker.shell.origin import Door, TaskOrigin, fetch_task, find_door
 
 __all__ = ["ShellRequest", "run_shell", "until_told_to_end"]
 
@@ -54,13 +54,13 @@ async def run_shell(request: ShellRequest, environment: Mapping[str, str]) -> in
         DependencyUnavailable: the master does not answer, or this machine lacks what the task needs.
     """
     data = data_directory(environment)
-    masters = find_masters(request.master, environment, data)
-    origin = await fetch_task(masters, request.run_id, request.task_id, project=request.project)
+    settings = read_settings(WorkerSettings, environment, {"directory": data / "shell"})
+    door = find_door(_named_door(request.master or environment.get("FLEETEST_MASTER", ""), settings), data)
+    origin = await fetch_task(door, request.run_id, request.task_id, project=request.project)
     _check_secrets(origin.spec, request.secrets)
-    with hold_directory(data / "shell") as directory:
-        given = {"directory": directory, "executors": (origin.spec.executor_name,)}
-        settings = read_settings(WorkerSettings, environment, given)
-        opened = open_environment(origin, settings, token=masters.token, secrets=request.secrets, output=_show)
+    with hold_directory(settings.directory) as directory:
+        own = replace(settings, directory=directory, executors=(origin.spec.executor_name,))
+        opened = open_environment(origin, door, own, secrets=request.secrets, output=_show)
         async with opened as place:
             click.echo(_announcement(origin, place), err=True)
             return await place.attach(
@@ -88,6 +88,11 @@ async def until_told_to_end(work: Coroutine[Any, Any, int]) -> int:
         if not told:
             raise
         return _SIGNAL_ENDED + told[0]
+
+
+def _named_door(masters: str, settings: WorkerSettings) -> Door | None:
+    addresses = words(masters)
+    return Door(addresses=addresses, token=settings.token, tls=settings.tls) if addresses else None
 
 
 def _check_secrets(spec: TaskSpec, given: Mapping[str, str]) -> None:
