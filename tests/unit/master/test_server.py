@@ -234,7 +234,7 @@ async def test_what_a_task_ran_on_can_be_asked_for(master, client, tmp_path):
             await runs.GetTaskSpec(run_pb2.GetTaskSpecRequest(run_id=run_id, task_id="none"), metadata=metadata)
 
     run = await client.get_run(run_id)
-    assert (answer.run_id, answer.state) == (run_id, types_pb2.TASK_STATE_QUEUED)
+    assert (answer.run_id, answer.state) == (run_id, types_pb2.TASK_STATE_BLOCKED)
     assert (answer.spec.task_id, answer.spec.workspace_digest) == ("lint", run.workspace_digest)
     assert (answer.spec.type, answer.spec.project, answer.spec.limits.cpu_millis) == ("command", run.project, 1000)
     assert refused.value.code() is grpc.StatusCode.NOT_FOUND
