@@ -57,9 +57,9 @@ def leaves_nothing(docker_cluster, docker_engine):
     """No container, volume or file of a shell is left."""
     yield
     [worker_id] = docker_cluster.directory.glob("shell/*/worker-id")
-    name = worker_id.read_text().strip()
-    assert not docker_engine.containers(f"label=fleetest.worker={name}")
-    assert not [volume for volume in docker_engine.volumes() if name in volume]
+    label = f"label=fleetest.worker={worker_id.read_text().strip()}"
+    assert not docker_engine.containers(label)
+    assert not docker_engine.docker("volume", "ls", "--quiet", "--filter", label)
     assert not list(docker_cluster.directory.glob("shell/*/docker/containers/*"))
 
 
