@@ -82,7 +82,7 @@ def test_shell_on_a_terminal_is_in_a_container_like_the_tasks(ran, shell_argv, e
         shell.resize(33, 101)
         shell.type("trap 'stty size' WINCH; stty size\n")
         shell.until("33 101")
-        shell.type("echo asleep; sleep 300\n")
+        shell.type("sh -c 'echo asleep; exec sleep 300'\n")  # it has the terminal when it says so
         shell.until("asleep\r\n")
         shell.type("\x03")
         shell.until("ready> ")

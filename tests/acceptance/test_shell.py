@@ -98,7 +98,7 @@ def test_keys_and_window_of_the_terminal_belong_to_the_shell(terminal):
         shell.resize(33, 101)
         shell.type("stty size\n")
         shell.until("33 101")
-        shell.type("echo asleep; sleep 300\n")
+        shell.type("sh -c 'echo asleep; exec sleep 300'\n")  # it has the terminal when it says so
         shell.until("asleep\r\n")
         shell.type("\x03")
         shell.until("ready> ")
