@@ -458,3 +458,11 @@ async def test_worker_of_another_cluster_with_the_same_id_is_left_alone(docker_e
         _, reporter = await run_cases(session, spec, [])
 
     assert reporter.outcomes() == {"unit": "passed"}
+
+
+async def test_command_whose_child_was_killed_for_memory_says_so(executor, command):
+    spec = command("python3 -c 'bytearray(1 << 30)'", limits=Resources(cpu_millis=1000, memory_bytes=64 * MIB))
+
+    _, reporter = await run_command(executor, spec)
+
+    assert reporter.results[0].message == "out of memory: its processes reached the limit of 64 MiB"
