@@ -28,6 +28,7 @@ from fleetest.worker.executors.docker.engine import ContainerSpec, Engine, Image
 from fleetest.worker.executors.docker.engine_errors import MountFailed
 from fleetest.worker.executors.docker.exec_watch import ExecWatch
 from fleetest.worker.executors.docker.layers import Layers
+from fleetest.worker.executors.docker.lifeline import LIFELINE, Lifeline
 from fleetest.worker.ownership import Owner
 from fleetest.worker.ports import Workspaces
 
@@ -236,7 +237,14 @@ class Cells:
 
     def _container(self, name: str, plan: CellPlan, workspace: Mount) -> Container:
         user = self._rules.owner.text
+        lifeline = Lifeline(self._channel(name).with_name("lifeline"))
         channel = Mount(kind=MountKind.BIND, source=str(self._as_engine_sees(self._channel(name))), target=str(CHANNEL))
+        alive = Mount(
+            kind=MountKind.BIND,
+            source=str(self._as_engine_sees(lifeline.path)),
+            target=str(LIFELINE),
+            read_only=True,
+        )
         return Container(
             self._engine,
             self._watch,
@@ -250,11 +258,12 @@ class Cells:
                 memory_bytes=plan.memory_bytes,
                 pids=self._rules.pids,
                 tmp_bytes=0 if "/tmp" in {mount.target for mount in plan.mounts} else self._rules.tmp_bytes,  # noqa: S108 - the container's
-                mounts=(workspace, channel, *plan.mounts),
+                mounts=(workspace, channel, alive, *plan.mounts),
                 labels={**self._labels, PROJECT_LABEL: plan.project},
                 writable_root=plan.writable_root,
             ),
             user=user,
+            lifeline=lifeline,
         )
 
     async def _make_channel(self, name: str) -> None:

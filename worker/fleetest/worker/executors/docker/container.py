@@ -14,11 +14,12 @@ from fleetest.worker.container_cgroup import ContainerCgroup, find_cgroup
 from fleetest.worker.executors.docker.container_process import ContainerProcess
 from fleetest.worker.executors.docker.engine import ContainerSpec, Engine, ExecSpec
 from fleetest.worker.executors.docker.exec_watch import ExecWatch
+from fleetest.worker.executors.docker.lifeline import LIFELINE, Lifeline
 
 __all__ = ["KEEPER", "Container", "keeper_user"]
 
-KEEPER: Final = ("/bin/sh", "-c", "exec sleep 2147483647")
-"""The main process: it waits, under the Engine's init, which collects orphans."""
+KEEPER: Final = ("/bin/sh", "-c", f"read -r line < {LIFELINE}")
+"""The main process: it waits for the agent's end, under the Engine's init, which collects orphans."""
 
 _KEEPER_PIDS: Final = 2
 _CLEAR_SECONDS: Final = 5.0
@@ -40,8 +41,9 @@ class Container:
 
     Args:
         name: unique on the Engine.
-        spec: its main process is `KEEPER`, as `keeper_user`.
+        spec: its main process is `KEEPER`, as `keeper_user`; what `lifeline` makes is mounted at `LIFELINE`.
         user: `uid:gid` of the processes.
+        lifeline: held as long as the container is wanted.
     """
 
     def __init__(
@@ -52,12 +54,14 @@ class Container:
         name: str,
         spec: ContainerSpec,
         user: str,
+        lifeline: Lifeline,
     ) -> None:
         self.name = name
         self.spec = spec
         self._engine = engine
         self._watch = watch
         self._user = user
+        self._lifeline = lifeline
         self._id = ""
         self._cgroup: ContainerCgroup | None = None
         self._suspect = False
@@ -79,6 +83,7 @@ class Container:
 
     async def open(self) -> None:
         """Create and start it. Raises what `Engine.create` and `Engine.start` do."""
+        await self._lifeline.open()
         self._id = await self._engine.create(self.name, self.spec)
         await self._engine.start(self._id)
         await self._find_cgroup()
@@ -89,6 +94,7 @@ class Container:
             self._process.abandon()
         if self._cgroup is not None:
             self._cgroup.close()
+        self._lifeline.close()
         await self._engine.remove(self._id or self.name)
         self._watch.forget(self._id)
 
