@@ -460,6 +460,14 @@ async def test_worker_of_another_cluster_with_the_same_id_is_left_alone(docker_e
     assert reporter.outcomes() == {"unit": "passed"}
 
 
+async def test_outputs_come_in_the_order_in_which_they_were_written(executor, command):
+    spec = command("for n in 1 2 3 4; do echo out $n; echo err $n >&2; done")
+
+    _, reporter = await run_command(executor, spec)
+
+    assert reporter.text == "".join(f"out {n}\nerr {n}\n" for n in (1, 2, 3, 4))
+
+
 async def test_command_whose_child_was_killed_for_memory_says_so(executor, command):
     spec = command("python3 -c 'bytearray(1 << 30)'", limits=Resources(cpu_millis=1000, memory_bytes=64 * MIB))
 

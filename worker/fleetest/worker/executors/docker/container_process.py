@@ -24,13 +24,14 @@ if TYPE_CHECKING:
 __all__ = ["ContainerProcess"]
 
 # It says first what became of the start, then becomes the process: so its number, and its group, are the process's own.
+# Both outputs go through one pipe, as the Engine would keep no order between two.
 _WRAPPER: Final = """\
 cd "$1" 2>/dev/null || { echo 'fleetest cwd'; exit 126; }
 shift; unset OLDPWD
 command -v "$1" >/dev/null 2>&1 || { echo 'fleetest command'; exit 127; }
 [ -d "$HOME" ] || mkdir -p "$HOME"
 echo "fleetest pid $$"
-exec "$@"
+exec "$@" 2>&1
 """
 _SAID: Final = re.compile(rb"fleetest (cwd|command|pid (\d+))\n")
 _NO_ROOM: Final = re.compile(rb"resource temporarily unavailable|cannot allocate memory|cannot fork", re.IGNORECASE)
