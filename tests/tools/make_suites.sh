@@ -1,6 +1,6 @@
 #!/bin/sh
 # Fetches the test suites of real projects, as their source distributions carry them, with a virtual environment for
-# each, made once. The acceptance tests compare what Fleetest says of them with what plain pytest says.
+# each, and the same packages for an image, made once. The acceptance tests compare what Fleetest says of them with what plain pytest says.
 #
 # Usage: tests/tools/make_suites.sh [DIRECTORY]      (default: .cache/suites)
 set -eu
@@ -13,7 +13,7 @@ make_suite() { # NAME VERSION PACKAGES...
     name=$1 version=$2
     shift 2
     marker=$target/$name/made
-    if [ -f "$marker" ] && [ "$(cat "$marker")" = "$version $*" ]; then
+    if [ -f "$marker" ] && [ "$(cat "$marker")" = "2 $version $*" ]; then
         return 0
     fi
     rm -rf "${target:?}/$name"
@@ -23,7 +23,10 @@ make_suite() { # NAME VERSION PACKAGES...
     tar -xzf "$target/$name"/*.tar.gz -C "$target/$name/src" --strip-components=1
     "$uv" venv --quiet "$target/$name/venv" --python .venv/bin/python
     "$uv" pip install --quiet --python "$target/$name/venv/bin/python" "$target/$name/src" "$@"
-    printf '%s\n' "$version $*" > "$marker"
+    # For the interpreter of the tests' base image.
+    "$uv" pip install --quiet --python .venv/bin/python --target "$target/$name/packages" --python-version 3.13 \
+        --python-platform "$(uname -m)-manylinux_2_34" "$target/$name/src" "$@"
+    printf '%s\n' "2 $version $*" > "$marker" # count it up when this recipe changes
     echo "made $target/$name"
 }
 

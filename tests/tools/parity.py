@@ -27,9 +27,10 @@ from fleetest.worker.executors.base_environment import base_environment, with_in
 from fleetest.worker.runners.pytest import PytestRunner
 from tests.tools.local_worker import DirectoryBlobs, RecordingReporter, assignment, environment, make_spec, run_cases
 
-__all__ = ["Recorded", "differences", "plain", "resident"]
+__all__ = ["Recorded", "differences", "plain", "plain_in_container", "resident"]
 
 SHARD_CASES = 7
+CONTAINER_USER = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,18 +53,52 @@ def plain(python: Path, directory: Path, arguments: Sequence[str]) -> Mapping[st
         shutil.copytree(directory, copy, symlinks=True)
         env = with_interpreter(base_environment(os.environ, temporary=temporary), str(python))
         env["PARITY_FILE"] = str(file)
-        recorder = Path(__file__).parent
-        code = f"import sys; sys.path.append({str(recorder)!r}); sys.path[0] = {str(python.parent)!r}; import pytest; sys.exit(pytest.main(['-p', 'parity_recorder', *sys.argv[1:]]))"
         done = subprocess.run(
-            [str(python), "-c", code, *arguments],
+            [str(python), "-c", _recording(Path(__file__).parent, python.parent), *arguments],
             cwd=copy, env=env, stdin=subprocess.DEVNULL, capture_output=True, check=False,
         )  # fmt: skip
-        if not file.exists():
-            raise SystemExit(f"plain pytest failed:\n{done.stdout.decode()}{done.stderr.decode()}")
-        return {
-            id_.replace(str(copy.resolve()), "<workspace>"): Recorded(outcome=outcome, reason=reason)
-            for id_, (outcome, reason) in json.loads(file.read_text()).items()
-        }
+        return _recorded(file, done, workspace=copy.resolve())
+
+
+def plain_in_container(docker: Sequence[str], image: str, directory: Path) -> Mapping[str, Recorded]:
+    """
+    What `pytest` says in a container of `image` that is as tight as a task's.
+
+    Args:
+        docker: the command `docker`, with what leads it to an Engine.
+    """
+    with tempfile.TemporaryDirectory(prefix="fp") as name:
+        copy, file = Path(name) / "src", Path(name) / "out" / "cases.json"
+        file.parent.mkdir()
+        shutil.copytree(directory, copy, symlinks=True)
+        for path in (copy, *copy.rglob("*"), file.parent):
+            os.chown(path, CONTAINER_USER, CONTAINER_USER, follow_symlinks=False)
+        mounts = {copy: "/workspace", file.parent: "/out", Path(__file__).parent: "/recorder:ro"}
+        done = subprocess.run(
+            [
+                *docker, "run", "--rm", "--read-only", "--init", "--cap-drop=ALL", "--security-opt=no-new-privileges",
+                f"--user={CONTAINER_USER}:{CONTAINER_USER}", "--tmpfs=/tmp:exec", "--workdir=/workspace",
+                "--env=HOME=/tmp", "--env=PARITY_FILE=/out/cases.json",
+                *(f"--volume={host}:{there}" for host, there in mounts.items()),
+                image, "python3", "-c", _recording(Path("/recorder"), Path("/usr/bin")),
+            ],
+            stdin=subprocess.DEVNULL, capture_output=True, check=False,
+        )  # fmt: skip
+        return _recorded(file, done, workspace=Path("/workspace"))
+
+
+def _recording(recorder: Path, scripts: Path) -> str:
+    """A program that runs pytest as its command does, with the recorder."""
+    return f"import sys; sys.path.append({str(recorder)!r}); sys.path[0] = {str(scripts)!r}; import pytest; sys.exit(pytest.main(['-p', 'parity_recorder', *sys.argv[1:]]))"
+
+
+def _recorded(file: Path, done: subprocess.CompletedProcess[bytes], *, workspace: Path) -> Mapping[str, Recorded]:
+    if not file.exists():
+        raise SystemExit(f"plain pytest failed:\n{done.stdout.decode()}{done.stderr.decode()}")
+    return {
+        id_.replace(str(workspace), "<workspace>"): Recorded(outcome=outcome, reason=reason)
+        for id_, (outcome, reason) in json.loads(file.read_text()).items()
+    }
 
 
 async def resident(python: Path, directory: Path, arguments: Sequence[str], *, sessions: int) -> Mapping[str, Recorded]:

@@ -15,6 +15,7 @@ from fleetest.worker.ports import Session
 from tests.tools.local_worker import RecordingReporter, assignment, make_spec, opened, run_cases, suite
 
 GRACE = timedelta(seconds=5)
+AMPLE_START = timedelta(seconds=8)  # more than a session takes to begin, on a busy machine too
 
 
 async def plan(session: Session, spec: TaskSpec) -> Any:
@@ -287,7 +288,7 @@ async def test_output_counts_as_a_word(tmp_path: Path) -> None:
 async def test_total_limit_ends_the_attempt(tmp_path: Path) -> None:
     workspace = suite(tmp_path / "w", test_a="import time\ndef test_slow(): time.sleep(100)\ndef test_never(): pass")
 
-    ended, reporter = await run_all(workspace, total_timeout=timedelta(seconds=3))
+    ended, reporter = await run_all(workspace, total_timeout=AMPLE_START)
 
     assert ended.verdict is Verdict.TIMED_OUT
     assert "2 cases had not ended" in ended.reason
@@ -296,7 +297,7 @@ async def test_total_limit_ends_the_attempt(tmp_path: Path) -> None:
 
 async def test_collection_that_hangs_runs_into_the_start_limit(tmp_path: Path) -> None:
     workspace = suite(tmp_path / "w", test_a="import time; time.sleep(100)")
-    spec = make_spec(workspace, start_timeout=timedelta(seconds=3))
+    spec = make_spec(workspace, start_timeout=AMPLE_START)
 
     async with opened(spec) as session:
         ended, reporter = await run_cases(session, spec, ())
