@@ -19,6 +19,9 @@ from tests.acceptance.test_parity import NAMES, SHAPES, SUITES, outcomes
 from tests.support.docker_engine import DockerEngine
 from tests.tools.parity import Recorded, differences, plain_in_container
 
+# Plain pytest takes its time, too.
+pytestmark = pytest.mark.timeout(900)
+
 
 @pytest.fixture(scope="module", params=SHAPES, ids=lambda slots: f"{slots}-slots")
 def docker_cluster(request: pytest.FixtureRequest, docker_engine: DockerEngine) -> Iterator[Cluster]:
@@ -30,22 +33,19 @@ def docker_cluster(request: pytest.FixtureRequest, docker_engine: DockerEngine) 
     assert docker_engine.containers("label=fleetest.worker") == []
 
 
-@pytest.fixture(scope="module")
-def suite_images(
-    docker_engine: DockerEngine, base_image: str, tmp_path_factory: pytest.TempPathFactory
-) -> Mapping[str, str]:
-    """An image for each suite, with what it needs."""
-    return {name: _build(docker_engine, base_image, name, tmp_path_factory.mktemp(name)) for name in NAMES}
-
-
-def _build(engine: DockerEngine, base_image: str, name: str, context: Path) -> str:
+@pytest.fixture
+def suite_image(docker_engine: DockerEngine, base_image: str, name: str, tmp_path: Path) -> str:
+    """An image with what the suite `name` needs."""
+    image = f"fleetest-test-{name}"
+    if docker_engine.docker("images", "--quiet", image):
+        return image
     if not (SUITES / name / "packages").exists():
         assert "FLEETEST_TEST_ALL" not in os.environ, "run tests/tools/make_suites.sh"
         pytest.skip("run tests/tools/make_suites.sh first")
+    context = tmp_path / "image"
     shutil.copytree(SUITES / name / "packages", context / "packages", symlinks=True)
     (context / "Dockerfile").write_text(f"FROM {base_image}\nCOPY packages /usr/local/lib/python3.13/dist-packages\n")
-    image = f"fleetest-test-{name}"
-    engine.docker("build", "--quiet", "--tag", image, str(context))
+    docker_engine.docker("build", "--quiet", "--tag", image, str(context))
     return image
 
 
@@ -56,14 +56,14 @@ def expected(engine: DockerEngine, image: str, name: str) -> Mapping[str, Record
 
 @pytest.mark.parametrize("name", NAMES)
 def test_real_suite_gives_in_containers_what_plain_pytest_gives_there(
-    docker_cluster, docker_engine, suite_images, tmp_path, name
+    docker_cluster, docker_engine, suite_image, tmp_path, name
 ):
     source = tmp_path / name
     shutil.copytree(SUITES / name / "src", source, symlinks=True)
     (source / "fleetest.yaml").write_text(
-        f"{{version: 1, name: {name}, tasks: {{suite: {{args: [], image: {suite_images[name]}, pull: never}}}}}}"
+        f"{{version: 1, name: {name}, tasks: {{suite: {{args: [], image: {suite_image}, pull: never}}}}}}"
     )
-    plainly = expected(docker_engine, suite_images[name], name)
+    plainly = expected(docker_engine, suite_image, name)
 
     for temperature in ("cold", "warm"):
         ran = docker_cluster.fleetest("run", cwd=source, timeout=280)
