@@ -27,7 +27,15 @@ pytestmark = pytest.mark.timeout(900)
 def docker_cluster(request: pytest.FixtureRequest, docker_engine: DockerEngine) -> Iterator[Cluster]:
     workers, slots = SHAPES[request.param]
     with tempfile.TemporaryDirectory(prefix="ft") as directory:
-        running = start_cluster(Path(directory), "--workers", workers, "--slots", slots, **docker_engine.environment)
+        running = start_cluster(
+            Path(directory),
+            "--workers",
+            workers,
+            "--slots",
+            slots,
+            FLEETEST_EXECUTORS="docker",
+            **docker_engine.environment,
+        )
         yield running
         assert running.fleetest("down").returncode == 0
     assert docker_engine.containers("label=fleetest.worker") == []

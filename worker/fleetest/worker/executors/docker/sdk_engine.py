@@ -44,7 +44,7 @@ from fleetest.worker.executors.docker.sdk_connection import SdkConnection
 __all__ = ["EngineAddress", "SdkEngine"]
 
 _ANSWER_SECONDS: Final = 120
-_CONNECT_SECONDS: Final = 5
+_CONNECT_SECONDS: Final = 30  # where none listens that is known at once; a busy one is waited for
 _CONNECTIONS: Final = 64
 _CPU_PERIOD: Final = 100_000
 _CHUNK_BYTES: Final = 1 << 16
