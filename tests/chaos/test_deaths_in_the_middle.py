@@ -41,7 +41,7 @@ class Deployment:
     worker: str
 
     def start_worker(self, name: str) -> None:
-        self.masters.start_worker(name, ["a", "b"], **SLOTS, **self.engine.environment)
+        self.masters.start_worker(name, ["a", "b"], FLEETEST_EXECUTORS="docker", **SLOTS, **self.engine.environment)
 
 
 @pytest.fixture(scope="module")
