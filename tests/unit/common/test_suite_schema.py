@@ -12,8 +12,13 @@ import yaml
 from fleetest.common.suite import load_suite, suite_schema
 from fleetest.common.suite.model import SuiteModel, TaskModel
 
-PAGE = Path(__file__).parents[3] / "docs" / "suite.md"
-EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+ROOT = Path(__file__).parents[3]
+PAGE = ROOT / "docs" / "suite.md"
+EXAMPLES = [
+    example
+    for page in (PAGE, ROOT / "README.md")
+    for example in re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+]
 
 
 def properties(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -53,8 +58,8 @@ def test_defaults_are_shown_as_they_are_written():
 
 
 @pytest.mark.parametrize("text", EXAMPLES, ids=lambda text: text.split("\n")[1].partition(" ")[2])
-def test_every_example_of_the_page_loads_and_fits_the_schema(text):
-    assert load_suite(text, source="docs/suite.md").tasks
+def test_every_example_of_the_docs_loads_and_fits_the_schema(text):
+    assert load_suite(text, source="docs").tasks
     assert accepts(text)
 
 
@@ -64,7 +69,7 @@ def test_the_page_has_examples_and_names_every_key():
     keys = {*SuiteModel.model_fields, *TaskModel.model_fields} - {"requires", "timeouts"}
     keys |= {f"timeouts.{key}" for key in ("queue", "start", "silence", "total")}
     keys |= {f"requires.{key}" for key in ("capabilities", "cpu", "memory", "disk")}
-    assert len(EXAMPLES) >= 3
+    assert len(EXAMPLES) >= 4
     assert [key for key in keys if f"| `{key}` |" not in page] == []
 
 
