@@ -129,6 +129,14 @@ def test_one_master_goes_on_without_the_other(own_masters, shared_run):
     _check_shared(own_masters, tally, follower, at="b", most_repeated=0)
 
 
+def test_frozen_master_is_left_by_its_worker_and_its_client(own_masters, shared_run):
+    tally, follower = shared_run
+
+    own_masters.process("a").suspend()
+
+    _check_shared(own_masters, tally, follower, at="b", most_repeated=8)
+
+
 def test_masters_started_before_redis_serve_when_it_answers(tmp_path):
     with Masters(tmp_path / "masters", clean_environment()) as masters:
         masters.start("a")

@@ -19,6 +19,7 @@ __all__ = [
     "Assigned",
     "AttemptRef",
     "Drain",
+    "Heard",
     "Instruction",
     "Session",
     "Sessions",
@@ -98,7 +99,12 @@ class Drain:
     reason: str
 
 
-Instruction = Assign | Stop | Acknowledge | Drain
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """Answers a heartbeat."""
+
+
+Instruction = Assign | Stop | Acknowledge | Drain | Heard
 
 
 def _unheard(_: Session) -> None:

@@ -17,7 +17,7 @@ PATIENCE_SECONDS = 20
 
 class ScriptedMaster(worker_pb2_grpc.WorkerServiceServicer):
     """
-    Answers wants from its backlog and acknowledges reports, unless told not to.
+    Answers wants from its backlog and heartbeats, and acknowledges reports, unless told not to.
 
     Attributes:
         heard: every message of every session, in order.
@@ -34,7 +34,9 @@ class ScriptedMaster(worker_pb2_grpc.WorkerServiceServicer):
         self.forget = []
         self.acknowledges = True
         self.answers = True
+        self.hears = True
         self.heartbeat_interval = timedelta(milliseconds=50)
+        self.lease_ttl = timedelta(seconds=5)
         self._specs = {}
         self._sessions = []
         self._want = None
@@ -116,7 +118,7 @@ class ScriptedMaster(worker_pb2_grpc.WorkerServiceServicer):
             await context.abort(self.refusals.pop(0), "as the test says")
         return worker_pb2.RegisterResponse(
             session_id=f"session-{len(self.registrations)}",
-            lease_ttl=duration_to_proto(timedelta(seconds=5)),
+            lease_ttl=duration_to_proto(self.lease_ttl),
             heartbeat_interval=duration_to_proto(self.heartbeat_interval),
             sample_interval=duration_to_proto(self.heartbeat_interval),
         )
@@ -144,6 +146,8 @@ class ScriptedMaster(worker_pb2_grpc.WorkerServiceServicer):
                     self._want = copy.copy(message.want)  # its shards grow fewer as they are given
                     if self.answers:
                         self._answer()
+                case "heartbeat" if self.hears:
+                    self.say(heard=worker_pb2.Heard())
                 case "reports" if self.acknowledges:
                     self.say(acknowledged=worker_pb2.Acknowledged(sequence=message.reports.sequence))
             await self._tell()

@@ -419,6 +419,21 @@ async def test_attempt_goes_on_while_the_master_is_away_and_is_reported_afterwar
         assert len(master.registrations) == 1
 
 
+async def test_master_that_answers_no_heartbeat_is_left_with_the_attempts_in_hand(master, address, tmp_path):
+    ref = master.enqueue("wait-a", "b")
+    master.lease_ttl = timedelta(milliseconds=500)
+    master.hears = False
+
+    async with working(tmp_path, address) as worker:
+        await worker.runner.ran.wait()
+        await master.until(lambda: len(master.hellos) > 1)
+        master.hears = True
+        worker.runner.gate("a").set()
+        await master.ended()
+
+    assert list(master.hellos[1].attempts) == [ref]
+
+
 async def test_lost_session_registers_again_and_keeps_what_runs(master, address, tmp_path):
     master.enqueue("wait-a", "b")
 

@@ -245,7 +245,7 @@ class Agent:
             _log.info("session_opened", session_id=session.session_id)
             try:
                 await _first_of(
-                    self._obey(stream),
+                    self._obey(stream, session),
                     self._beat(stream, session),  # before any report: it tells the master how our clock goes
                     self._say_reports(stream),
                     self._say_wants(stream),
@@ -266,9 +266,11 @@ class Agent:
             )
         )
 
-    async def _obey(self, stream: SessionStream) -> None:
+    async def _obey(self, stream: SessionStream, session: Registered) -> None:
+        # It answers every heartbeat. One that does not has frozen; there is time left to keep our leases elsewhere.
+        silence = session.lease_ttl - session.heartbeat_interval
         while True:
-            match await stream.hear():
+            match await _in_time(stream.hear(), silence):
                 case Assign() as assign:
                     await self._take(assign, stream)
                 case Acknowledged(sequence=sequence):

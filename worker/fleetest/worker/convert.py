@@ -40,6 +40,7 @@ from fleetest.worker.messages import (
     Declined,
     Drain,
     Goodbye,
+    Heard,
     Heartbeat,
     Hello,
     Instruction,
@@ -253,7 +254,7 @@ def ended_from_proto(message: worker_pb2.Ended) -> Ended:
     )
 
 
-def instruction_from_proto(
+def instruction_from_proto(  # noqa: PLR0911 - a flat table
     message: worker_pb2.MasterMessage, specs: MutableMapping[str, TaskSpec]
 ) -> Instruction | None:
     """
@@ -275,6 +276,8 @@ def instruction_from_proto(
                 grace=duration_from_proto(message.stop.grace),
                 finish_running_case=message.stop.finish_running_case,
             )
+        case "heard":
+            return Heard()
         case "drain":
             return Drain(reason=message.drain.reason)
         case _:

@@ -16,6 +16,7 @@ __all__ = [
     "Declined",
     "Drain",
     "Goodbye",
+    "Heard",
     "Heartbeat",
     "Hello",
     "Instruction",
@@ -162,4 +163,9 @@ class Drain:
     reason: str
 
 
-Instruction = Welcome | Assign | Acknowledged | Stop | Drain
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """The master has heard our heartbeat."""
+
+
+Instruction = Welcome | Assign | Acknowledged | Stop | Drain | Heard

@@ -39,6 +39,7 @@ _CHANNEL_OPTIONS: Final = (
     # A frozen or vanished master sends no reset: only an unanswered ping tells. The master allows this many.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),  # for as long as the channel is open
     ("grpc.http2.max_pings_without_data", 0),
 )
 

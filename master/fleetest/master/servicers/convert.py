@@ -33,6 +33,7 @@ from fleetest.master.sessions import (
     Assign,
     AttemptRef,
     Drain,
+    Heard,
     Instruction,
     Stop,
     Want,
@@ -202,6 +203,8 @@ def instruction_to_proto(instruction: Instruction, known_specs: set[str]) -> wor
             return worker_pb2.MasterMessage(acknowledged=worker_pb2.Acknowledged(sequence=instruction.sequence))
         case Drain():
             return worker_pb2.MasterMessage(drain=worker_pb2.Drain(reason=instruction.reason))
+        case Heard():
+            return worker_pb2.MasterMessage(heard=worker_pb2.Heard())
 
 
 def _assign_to_proto(assign: Assign, known_specs: set[str]) -> worker_pb2.Assign:

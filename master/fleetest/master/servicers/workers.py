@@ -46,7 +46,7 @@ from fleetest.master.servicers.convert import (
     instruction_to_proto,
     want_from_proto,
 )
-from fleetest.master.sessions import Acknowledge, Session, Sessions, Stop
+from fleetest.master.sessions import Acknowledge, Heard, Session, Sessions, Stop
 from fleetest.v1 import worker_pb2, worker_pb2_grpc
 
 __all__ = ["WorkerServicer"]
@@ -227,6 +227,7 @@ class _Stream:
                 self._session.ask(want_from_proto(message.want))
                 self._on_change()
             case "heartbeat":
+                self._session.instructions.put_nowait(Heard())  # first: Redis may keep the rest waiting
                 await self._heartbeat(message.heartbeat)
             case "reports":
                 await self._batches.put(message.reports)
