@@ -47,13 +47,15 @@ class DigestCache:
 
     def replace(self, entries: Mapping[str, tuple[FileIdentity, str]], *, scan_started_ns: int) -> None:
         """Keep these, and only these, for the next scan; but none that is younger than the scan."""
+        before = self._entries
         self._entries = {
             path: (identity, digest)
             for path, (identity, digest) in entries.items()
             if identity.changed_ns < scan_started_ns - _TICK_NS
         }
-        with suppress(OSError):
-            self._save()
+        if self._entries != before or not before:
+            with suppress(OSError):
+                self._save()
 
     def _save(self) -> None:
         self._file.parent.mkdir(parents=True, exist_ok=True)

@@ -51,8 +51,10 @@ def scan_workspace(root: Path, *, cache_directory: Path, clock_ns: Callable[[], 
     started_ns = clock_ns()
     cache = DigestCache(cache_directory, root)
     tree = walk(root, IgnoreRules.for_root(root, tracked=tracked_although_ignored(root)))
-    with ThreadPoolExecutor(_THREADS) as pool:
-        outcomes = list(pool.map(lambda found: _hash(root, found, cache), tree.files))
+    known = [_known(found, cache) for found in tree.files]
+    changed = [found for found, hashed in zip(tree.files, known, strict=True) if hashed is None]
+    with ThreadPoolExecutor(_THREADS) as pool:  # asking a thread costs more than finding that a file is still the same
+        outcomes = [*known, *pool.map(lambda found: _hash(root, found), changed)]
     problems = tree.problems + [each for each in outcomes if isinstance(each, Problem)]
     if problems:
         raise refuse(
@@ -65,11 +67,14 @@ def scan_workspace(root: Path, *, cache_directory: Path, clock_ns: Callable[[], 
     return workspace_of([each.file for each in hashed] + links)
 
 
-def _hash(root: Path, found: FoundFile, cache: DigestCache) -> _Hashed | Problem | None:
+def _known(found: FoundFile, cache: DigestCache) -> _Hashed | None:
+    """The file with the digest that it had the last time, if it is still the same."""
+    digest = cache.get(found.path, FileIdentity.of(found.status))
+    return _hashed(found.path, digest, found.status) if digest else None
+
+
+def _hash(root: Path, found: FoundFile) -> _Hashed | Problem | None:
     """The file with its digest, or what is wrong with it; nothing when it has gone since the walk."""
-    identity = FileIdentity.of(found.status)
-    if digest := cache.get(found.path, identity):
-        return _hashed(found.path, digest, found.status)
     try:
         for _ in range(_TRIES):
             descriptor = open_regular(root / found.path)

@@ -251,6 +251,16 @@ def test_unchanged_files_are_not_read_again(root: Path, cache_directory: Path) -
     assert [file.digest for file in workspace.files] == [digest_of(b"from the cache")]
 
 
+def test_cache_of_an_unchanged_tree_is_not_written_again(root: Path, cache_directory: Path) -> None:
+    scan_in_an_hour(root, cache_directory)
+    (written,) = cache_directory.iterdir()
+    before = written.stat()
+
+    scan_in_an_hour(root, cache_directory)
+
+    assert written.stat().st_ino == before.st_ino
+
+
 @pytest.mark.parametrize("content", ["def test(): fail", "longer than it was before"])
 def test_changed_files_are_read_again(root: Path, cache_directory: Path, content: str) -> None:
     file = root / "test_a.py"
