@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PACKAGES := common/fleetest/common client/fleetest master/fleetest worker/fleetest
 COVERAGE_FLOOR := 90
 
-.PHONY: help demo test check protos bench bench-page format clean
+.PHONY: help demo test check protos bench bench-page profile format clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -68,6 +68,12 @@ bench-%: $(VENV)/.installed
 	@benchmarks/make_peers.sh
 	@benchmarks/make_suites.sh
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks $*
+
+profile: profile-tasks  ## Show where master and worker spend their time (profile-cases, profile-round-trips)
+
+profile-%: $(VENV)/.installed
+	@benchmarks/make_peers.sh
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks.profile $*
 
 format: $(VENV)/.installed  ## Format the code
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .

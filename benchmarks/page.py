@@ -32,7 +32,8 @@ speed drifts slows all of them alike; a figure is the median of its rounds, a ra
 round. Nothing is simplified on our side: the durable store is on, and every result is checked.
 
 `make bench` measures everything, `make bench-NAME` one row. Both leave JSON in `.cache/benchmarks`, out of which
-`make bench-page` writes this page. Meanwhile the machine must have nothing else to do.
+`make bench-page` writes this page. Meanwhile the machine must have nothing else to do. Where the time goes,
+[profiling](profiling.md) tells.
 """
 
 _EMPTY: Final = """

@@ -27,8 +27,13 @@ class _Real:
     arguments: tuple[str, ...] = ()
 
 
-_ALL: Final = (_Real(name="click"), _Real(name="jinja2"), _Real(name="networkx"))
-"""The last one takes plain pytest more than a minute."""
+_LONG: Final = tuple(
+    f"networkx/{part}"
+    for part in ("algorithms/approximation", "algorithms/bipartite", "algorithms/centrality", "classes", "generators")
+)
+"""A part of a suite of many minutes that takes plain pytest a little more than one."""
+
+_ALL: Final = (_Real(name="click"), _Real(name="jinja2"), _Real(name="networkx", arguments=_LONG))
 
 
 async def measure(bench: Bench) -> Sequence[Figure]:

@@ -10,6 +10,7 @@ from benchmarks.core.results import Result, read_results, write_result
 from benchmarks.core.rounds import in_turns, side
 from benchmarks.core.table import table
 from benchmarks.page import write_page
+from benchmarks.profile import by_function
 
 
 def figure(*, ours=(3.0, 30.0, 3.0), peers=None, better=Better.HIGHER, aims=()) -> Figure:
@@ -108,3 +109,11 @@ def test_table_and_bars_show_every_side():
     for each in drawn.sides:
         assert each.name in lines
         assert each.name in bars(drawn)
+
+
+def test_profile_counts_a_recursive_function_once_a_sample():
+    total, alone, whole = by_function("main;walk;walk 3\nmain;stop 1\n")
+
+    assert total == 4
+    assert alone == {"walk": 3, "stop": 1}
+    assert whole == {"main": 4, "walk": 3, "stop": 1}
