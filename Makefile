@@ -39,7 +39,7 @@ test: $(VENV)/.installed  ## Install what the tests need, and pass them
 		echo "coverage of $$component:"; \
 		$(BIN)/coverage report --include="$$component/*" --fail-under=$(COVERAGE_FLOOR) || exit 1; \
 	done
-	@PATH="$(CURDIR)/$(BIN):$$PATH" FLEETEST_TEST_ALL=1 $(BIN)/pytest tests/integration tests/acceptance
+	@PATH="$(CURDIR)/$(BIN):$$PATH" FLEETEST_TEST_ALL=1 $(BIN)/pytest tests/integration tests/acceptance tests/chaos
 
 check: $(VENV)/.installed  ## Lint, types, layers, and whether the stubs are current
 	@$(BIN)/ruff format --check --quiet . || { echo "run: make format"; exit 1; }
