@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ import yaml
 from fleetest.common.settings import read_settings
 from fleetest.master.settings import MasterSettings
 from fleetest.worker.settings import WorkerSettings
+from tests.integration.conftest import FLEETEST
+from tests.support.forwarding import forwarding
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "docker" / "compose.yaml"
@@ -32,7 +35,7 @@ def compose():
             env={"PATH": os.environ["PATH"], **variables},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=200,
             check=False,
         )
 
@@ -102,6 +105,57 @@ def test_a_variable_that_is_missing_is_named(compose, missing):
 
     assert done.returncode != 0
     assert missing in done.stderr
+
+
+@pytest.mark.timeout(600)  # images are built first
+def test_composed_cluster_runs_a_task_at_each_master_and_leaves_nothing(
+    compose, docker_engine, python_image, master_image, worker_image, mongodb_engine, redis_url, tmp_path
+):
+    """Redis and MongoDB are those of the tests; all else is as in the file."""
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "fleetest.yaml").write_text(
+        "version: 1\nname: composed\ntasks: {unit: {args: [test_it.py], network: none}}\n"
+    )
+    (project / "test_it.py").write_text("def test_it(): pass\n")
+    before = docker_engine.volumes()
+    with forwarding(docker_engine.gateway, mongodb_engine.socket) as port:
+        variables = {
+            **GIVEN,
+            **docker_engine.environment,
+            "COMPOSE_PROJECT_NAME": "fleetest-test",
+            "DOCKER_GID": str(docker_engine.socket.stat().st_gid),
+            "DOCKER_SOCKET": str(docker_engine.socket),
+            "FLEETEST_DEFAULT_IMAGE": python_image,
+            "FLEETEST_MASTER_IMAGE": master_image,
+            "FLEETEST_MONGODB_URL": f"mongodb://{docker_engine.gateway}:{port}/composed?directConnection=true",
+            "FLEETEST_PUBLISH_ADDRESS": docker_engine.gateway,
+            "FLEETEST_REDIS_URL": f"{redis_url}/5",
+            "FLEETEST_WORKER_IMAGE": worker_image,
+        }
+        try:
+            up = compose("up", "--detach", "--no-build", "--no-deps", "master-1", "master-2", "worker", **variables)
+            assert up.returncode == 0, up.stderr
+            for published in (50051, 50061):
+                ran = run_suite(project, f"{docker_engine.gateway}:{published}")
+                assert ran.returncode == 0, ran.stdout + ran.stderr + compose("logs", "--no-color", **variables).stdout
+        finally:
+            down = compose("down", "--volumes", "--timeout", "60", **variables)
+        assert down.returncode == 0, down.stderr
+    assert docker_engine.containers("label=fleetest.worker") == []
+    assert docker_engine.volumes() == before
+
+
+def run_suite(directory, master):
+    """Its masters may have to come up first."""
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(directory.parent), "FLEETEST_MASTER": master}
+    environment["FLEETEST_TOKEN"] = GIVEN["FLEETEST_TOKEN"]
+    limit = time.monotonic() + 90
+    while subprocess.run([FLEETEST, "health"], env=environment, capture_output=True, check=False).returncode != 0:
+        assert time.monotonic() < limit, f"no master serves at {master}"
+    return subprocess.run(
+        [FLEETEST, "run"], cwd=directory, env=environment, capture_output=True, text=True, timeout=150, check=False
+    )
 
 
 def variables_of(settings):

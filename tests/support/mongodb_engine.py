@@ -54,7 +54,7 @@ class MongodbEngine:
 
     def __init__(self) -> None:
         self._directory = Path(tempfile.mkdtemp(prefix="fleetest-mongodb-"))  # not tmp_path: a socket's path is short
-        self._socket = self._directory / "mongodb.sock"
+        self.socket = self._directory / "mongodb.sock"
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> MongodbEngine:
@@ -67,7 +67,7 @@ class MongodbEngine:
 
     def url(self, database: str = "") -> Secret:
         """For `FLEETEST_MONGODB_URL`, the same in each life of the engine; a new database unless one is named."""
-        path = quote(str(self._socket), safe="")
+        path = quote(str(self.socket), safe="")
         return Secret(f"mongodb://{path}/{database or f'test_{uuid4().hex[:12]}'}?directConnection=true")
 
     def start(self) -> None:
@@ -90,8 +90,8 @@ class MongodbEngine:
         if not serving:
             self.kill()
             raise AssertionError("MongoDB's engine does not start")
-        self._socket.unlink(missing_ok=True)
-        self._socket.symlink_to(serving)  # the engine names its socket anew in each life
+        self.socket.unlink(missing_ok=True)
+        self.socket.symlink_to(serving)  # the engine names its socket anew in each life
 
     def flush(self) -> None:
         """What was acknowledged until now survives `kill`."""
