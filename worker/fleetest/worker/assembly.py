@@ -103,9 +103,18 @@ def _agent(
         ]
         return Slots(slots, capacity)
 
+    def release_idle() -> None:
+        for executor in offered.executors:
+            executor.release_idle()
+
     def make_roster(on_change: Callable[[], None]) -> Roster:
         return Roster(
-            make_slots=make_slots, outbox=outbox, readiness=Readiness(clock), clock=clock, on_change=on_change
+            make_slots=make_slots,
+            outbox=outbox,
+            readiness=Readiness(clock),
+            clock=clock,
+            on_change=on_change,
+            on_release=release_idle,
         )
 
     return Agent(

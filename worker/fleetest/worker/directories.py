@@ -14,7 +14,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
-__all__ = ["open_directory", "open_or_replace_directory", "remove"]
+__all__ = ["empty_directory", "names_in", "open_directory", "open_or_replace_directory", "remove"]
 
 _MODE: Final = 0o755
 _OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -52,6 +52,27 @@ def open_or_replace_directory(parent: int, name: str) -> int:
         pass
     os.mkdir(name, dir_fd=parent)
     return open_directory(parent, name)
+
+
+def names_in(directory: int) -> list[str]:
+    """What an open directory holds. Raises OSError."""
+    with os.scandir(directory) as entries:
+        return [entry.name for entry in entries]
+
+
+def empty_directory(path: Path) -> None:
+    """Remove all that is in a directory, and what its owner may have done to itself. Raises OSError."""
+    directory = os.open(path, _OPEN)
+    try:
+        if stat.S_IMODE(os.fstat(directory).st_mode) != _MODE:
+            os.fchmod(directory, _MODE)
+        for name in os.listxattr(directory) if hasattr(os, "listxattr") else ():
+            if not name.startswith("security."):
+                os.removexattr(directory, name)
+        for name in names_in(directory):
+            remove(directory, name)
+    finally:
+        os.close(directory)
 
 
 def remove(parent: int, name: str) -> None:

@@ -186,6 +186,9 @@ class Executor(Protocol):
             NotFound, CapacityExceeded, DependencyUnavailable
         """
 
+    def release_idle(self) -> None:
+        """Give back what is kept for later, soon: memory is short."""
+
     async def close(self) -> None: ...
 
 

@@ -46,6 +46,7 @@ class Roster:
     Args:
         make_slots: the slots, which tell the roster what happens in them.
         on_change: called when the credit, or the reason for giving none, may be another.
+        on_release: called when what is kept warm should be given back.
 
     Attributes:
         draining: why no more work is taken; empty while it is.
@@ -59,12 +60,14 @@ class Roster:
         readiness: Readiness,
         clock: Clock,
         on_change: Callable[[], None],
+        on_release: Callable[[], None] = lambda: None,
     ) -> None:
         self.draining = ""
         self._outbox = outbox
         self._readiness = readiness
         self._clock = clock
         self._on_change = on_change
+        self._on_release = on_release
         self._entries: dict[AttemptRef, _Entry] = {}
         self._vacant = asyncio.Event()
         self._vacant.set()
@@ -131,10 +134,11 @@ class Roster:
                 slot.flush()
 
     def release_idle(self) -> None:
-        """Give back what idle slots keep warm."""
+        """Give back what idle slots, and executors, keep warm."""
         for slot in self._slots:
             if slot.idle:
                 slot.release()
+        self._on_release()
 
     def samples(self) -> Mapping[AttemptRef, ResourceSample | None]:
         """Of the attempts that run now: what they used since the last call, where that is known."""

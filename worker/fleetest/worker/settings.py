@@ -68,6 +68,8 @@ class WorkerSettings(TlsSettings):
         container_user: uid and gid of tests in containers, when the worker is root; else they are the worker's own.
         container_pids: processes and threads of a container, at most.
         container_tmp_bytes: size of a container's /tmp, which counts as memory.
+        warm_containers: how many that no slot uses are kept for the next task that needs the like.
+        warm_timeout: for how long.
         setup_images: how many setups the Engine keeps, those of the other workers on it included.
         setup_image_bytes: what all of them may take.
         package_cache_bytes: what a project's setups may keep of downloaded packages.
@@ -90,6 +92,8 @@ class WorkerSettings(TlsSettings):
     container_user: tuple[int, int] = setting("FLEETEST_CONTAINER_USER", _user, default=(1000, 1000))
     container_pids: int = setting("FLEETEST_CONTAINER_PIDS", whole_number(at_least=16), default=1024)
     container_tmp_bytes: int = setting("FLEETEST_CONTAINER_TMP_BYTES", whole_number(at_least=1 << 20), default=1 << 30)
+    warm_containers: int = setting("FLEETEST_WARM_CONTAINERS", whole_number(), default=8)
+    warm_timeout: timedelta = setting("FLEETEST_WARM_CONTAINER_SECONDS", seconds, default=timedelta(minutes=5))
     setup_images: int = setting("FLEETEST_SETUP_IMAGES", whole_number(at_least=1), default=20)
     setup_image_bytes: int = setting("FLEETEST_SETUP_IMAGE_BYTES", whole_number(at_least=1 << 20), default=20 << 30)
     package_cache_bytes: int = setting("FLEETEST_PACKAGE_CACHE_BYTES", whole_number(at_least=1 << 20), default=4 << 30)

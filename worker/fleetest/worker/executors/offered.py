@@ -17,6 +17,7 @@ from fleetest.worker.executors.docker.executor import DockerExecutor
 from fleetest.worker.executors.docker.sdk_engine import EngineAddress, SdkEngine
 from fleetest.worker.executors.docker.setup_images import SetupBounds
 from fleetest.worker.executors.docker.surroundings import find_surroundings
+from fleetest.worker.executors.docker.warm_cells import WarmBounds
 from fleetest.worker.executors.process import ProcessExecutor
 from fleetest.worker.identity import persistent_worker_id
 from fleetest.worker.ownership import Owner
@@ -98,6 +99,7 @@ async def _docker(
             image_bytes=settings.setup_image_bytes,
             cache_bytes=settings.package_cache_bytes,
         ),
+        warm=WarmBounds(cells=settings.warm_containers, idle_timeout=settings.warm_timeout),
         locks=(settings.cache_directory or settings.directory) / "locks",
     )
     stack.push_async_callback(executor.close)

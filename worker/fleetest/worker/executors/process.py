@@ -156,6 +156,9 @@ class ProcessExecutor:
             raise
         return environment
 
+    def release_idle(self) -> None:
+        """It keeps files only."""
+
     async def close(self) -> None:
         """Nothing to give back: environments are closed by who has them."""
 

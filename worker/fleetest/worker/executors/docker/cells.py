@@ -17,6 +17,7 @@ from fleetest.common.disk import disk_errors
 from fleetest.common.errors import FleetestError
 from fleetest.common.tasks import Network
 from fleetest.common.threads import in_thread
+from fleetest.worker.directories import empty_directory
 from fleetest.worker.executors.docker.container import KEEPER, Container, keeper_user
 from fleetest.worker.executors.docker.container_workspaces import (
     COPY_NOTE,
@@ -95,6 +96,7 @@ class Cell:
         image: that it was made of.
         channel: the channel directory as this agent sees it.
         notes: for people.
+        workspace_digest: of what the workspace holds, but for what was done to it.
         on_close: called once it is closed.
     """
 
@@ -102,6 +104,7 @@ class Cell:
     image: Image
     container: Container
     workspace: ContainerWorkspace
+    workspace_digest: str
     channel: Path
     notes: tuple[str, ...] = ()
     on_close: Callable[[], None] = field(repr=False)
@@ -120,6 +123,30 @@ class Cell:
         """
         await self.container.wipe()
         await self.workspace.restore(workspace_digest)
+        self.workspace_digest = workspace_digest
+
+    async def clean(self) -> bool:
+        """
+        End all that runs, and remove what it left outside of the workspace; false when something stays.
+
+        Raises:
+            CapacityExceeded, DependencyUnavailable
+        """
+        if self.image.has_volumes or not await self.container.clean():
+            return False
+        with disk_errors(f"the channel directory {self.channel}"):
+            await in_thread(empty_directory, self.channel)
+        return True
+
+    async def renew(self, workspace_digest: str) -> None:
+        """
+        Make the workspace of a clean cell the same as that of a new one.
+
+        Raises:
+            NotFound, CapacityExceeded, DependencyUnavailable
+        """
+        await self.workspace.renew(workspace_digest)
+        self.workspace_digest = workspace_digest
 
     async def close(self) -> None:
         """Remove it, with all that runs in it."""
@@ -207,22 +234,34 @@ class Cells:
         if self._overlays:
             await self._make_channel(name)
             try:
-                return await self._open(name, plan, image, await self._overlay(name, workspace_digest))
+                return await self._open(
+                    name, plan, image, await self._overlay(name, workspace_digest), workspace_digest
+                )
             except MountFailed as error:
                 self._overlays = False
                 self._live.add(name)
                 _log.warning("overlays_not_possible", reason=error.message)
         await self._make_channel(name)
-        return await self._open(name, plan, image, await self._copy(name, workspace_digest), notes=(COPY_NOTE,))
+        return await self._open(
+            name, plan, image, await self._copy(name, workspace_digest), workspace_digest, notes=(COPY_NOTE,)
+        )
 
     async def _open(
-        self, name: str, plan: CellPlan, image: Image, workspace: ContainerWorkspace, *, notes: tuple[str, ...] = ()
+        self,
+        name: str,
+        plan: CellPlan,
+        image: Image,
+        workspace: ContainerWorkspace,
+        workspace_digest: str,
+        *,
+        notes: tuple[str, ...] = (),
     ) -> Cell:
         cell = Cell(
             plan=plan,
             image=image,
             container=self._container(name, plan, workspace.mount),
             workspace=workspace,
+            workspace_digest=workspace_digest,
             channel=self._channel(name),
             notes=notes,
             on_close=lambda: self._live.discard(name),

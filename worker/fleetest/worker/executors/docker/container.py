@@ -10,11 +10,13 @@ from pathlib import PurePath
 from typing import Final
 
 from fleetest.common.errors import CapacityExceeded, DependencyUnavailable, FleetestError, NotFound, WrongState
+from fleetest.common.threads import in_thread
 from fleetest.worker.container_cgroup import ContainerCgroup, find_cgroup
 from fleetest.worker.executors.docker.container_process import ContainerProcess
 from fleetest.worker.executors.docker.engine import ContainerSpec, Engine, ExecSpec
 from fleetest.worker.executors.docker.exec_watch import ExecWatch
 from fleetest.worker.executors.docker.lifeline import LIFELINE, Lifeline
+from fleetest.worker.executors.docker.memory_files import wipe_memory
 
 __all__ = ["KEEPER", "Container", "keeper_user"]
 
@@ -26,7 +28,24 @@ _CLEAR_SECONDS: Final = 5.0
 _NOBODY: Final = 65534
 _ROOT: Final = "0:0"
 _KILL_ALL: Final = ("/bin/sh", "-c", "kill -s KILL -- -1")
-_WIPE: Final = ("/bin/sh", "-c", "cd /tmp && rm -rf -- * .[!.]* ..?*; cd /dev/shm && rm -rf -- * .[!.]* ..?*; true")
+# Ends with another code than 0 when something is left that it cannot remove.
+_WIPE: Final = (
+    "/bin/sh",
+    "-c",
+    """\
+for place in /tmp /dev/shm /dev/mqueue; do
+    cd "$place" 2>/dev/null || continue
+    chmod -R u+rwx . 2>/dev/null
+    rm -rf -- * .[!.]* ..?*
+    [ -z "$(ls -A)" ] || exit 1
+done
+for objects in /proc/sysvipc/*; do
+    [ "$(wc -l < "$objects")" -le 1 ] || exit 1
+done
+""",
+)
+_ENDING_SECONDS: Final = 1.0
+_LOOK_AGAIN_SECONDS: Final = 0.01
 
 
 def keeper_user(user: str) -> str:
@@ -63,6 +82,7 @@ class Container:
         self._user = user
         self._lifeline = lifeline
         self._id = ""
+        self._pid = 0
         self._cgroup: ContainerCgroup | None = None
         self._suspect = False
         self._process: ContainerProcess | None = None
@@ -119,14 +139,42 @@ class Container:
         """End all that still runs in it, except for its keeper."""
         if self._cgroup is not None and 0 < self._cgroup.read().pids <= _KEEPER_PIDS:
             return
-        if not await self._do(_KILL_ALL):
+        if await self._do(_KILL_ALL) is None:
             await self.revive()
 
     async def wipe(self) -> None:
-        """End all that still runs, and empty its file systems in memory."""
-        await self.clear()
-        if not await self._do(_WIPE):
+        """End all that still runs, and remove what it left in memory."""
+        if not await self.clean():
             await self.revive()
+
+    async def clean(self) -> bool:
+        """
+        The same, but false when that cannot be done in a container that runs on.
+
+        Raises:
+            DependencyUnavailable: the Engine does not answer.
+        """
+        if self._suspect:
+            return False
+        await self.clear()
+        if self._cgroup is None:
+            return await self._do(_WIPE) == 0
+        if not await self._has_ended(self._cgroup):
+            return False
+        try:
+            return await in_thread(wipe_memory, self._pid)
+        except OSError:  # not from here: this agent is not root
+            return await self._do(_WIPE) == 0
+
+    async def _has_ended(self, cgroup: ContainerCgroup) -> bool:
+        """Whether only the keeper is left. What was killed may take a moment to be gone."""
+        try:
+            async with asyncio.timeout(_ENDING_SECONDS):
+                while cgroup.read().pids > _KEEPER_PIDS:  # noqa: ASYNC110 - control groups ring no bell
+                    await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+        except TimeoutError:
+            return False
+        return cgroup.read().pids > 0
 
     async def revive(self) -> None:
         """
@@ -150,14 +198,14 @@ class Container:
 
     async def signal(self, signal_number: int, pid: int) -> bool:
         """Send a signal to a process as the container counts it, or minus a group; false when that could not be."""
-        return await self._do(("/bin/sh", "-c", f"kill -s {_signal_name(signal_number)} -- {pid}"))
+        return await self._do(("/bin/sh", "-c", f"kill -s {_signal_name(signal_number)} -- {pid}")) is not None
 
     async def do_as_root(self, argv: Sequence[str]) -> bool:
         """
-        Run something of our own as the user who owns the image's files, with no capabilities either; false when there
-        is no room for it.
+        Run something of our own as the user who owns the image's files, with no capabilities either; answers whether it
+        succeeded.
         """
-        return await self._do(argv, user=_ROOT)
+        return await self._do(argv, user=_ROOT) == 0
 
     async def create_exec(
         self,
@@ -179,25 +227,25 @@ class Container:
     def watch(self) -> ExecWatch:
         return self._watch
 
-    async def _do(self, argv: Sequence[str], *, user: str = "") -> bool:
-        """Run something of our own to its end; false when there is no room for it."""
+    async def _do(self, argv: Sequence[str], *, user: str = "") -> int | None:
+        """Run something of our own to its end, and answer its exit code; nothing when there is no room for it."""
         with contextlib.suppress(NotFound, WrongState, DependencyUnavailable, CapacityExceeded, TimeoutError):
             exec_id = await self.create_exec(argv, {}, user=user)
             ended = self._watch.expect(exec_id)
             try:
                 await self._engine.start_exec_detached(exec_id)
                 async with asyncio.timeout(_CLEAR_SECONDS):
-                    await ended
+                    return await ended
             finally:
                 ended.cancel()
-            return True
-        return False
+        return None
 
     async def _find_cgroup(self) -> None:
         with contextlib.suppress(FleetestError):
             if self._cgroup is not None:
                 self._cgroup.close()
             state = await self._engine.state(self._id)
+            self._pid = state.pid
             self._cgroup = find_cgroup(self._id, state.pid) if state.pid else None
 
 

@@ -15,9 +15,11 @@ from typing import Final, Protocol
 
 from fleetest.common.disk import disk_errors
 from fleetest.common.threads import in_thread
+from fleetest.worker.directories import empty_directory
 from fleetest.worker.executors.docker.engine import Engine, Mount, MountKind, VolumeSpec
 from fleetest.worker.executors.docker.engine_errors import MountFailed
 from fleetest.worker.executors.docker.layers import Layers
+from fleetest.worker.executors.docker.overlay import is_untouched, undo
 from fleetest.worker.ownership import Owner
 from fleetest.worker.ports import Workspaces
 
@@ -55,6 +57,12 @@ class ContainerWorkspace(Protocol):
             NotFound, CapacityExceeded, DependencyUnavailable
         """
 
+    async def renew(self, workspace_digest: str) -> None:
+        """
+        Make it the same as a new one of that workspace: nothing stays of what was done to it. Nothing may run in the
+        container. Raises what `restore` does.
+        """
+
     async def close(self) -> None:
         """Remove it, after its container."""
 
@@ -75,6 +83,7 @@ class OverlayWorkspace:
         *,
         name: str,
         layer: Path,
+        layer_digest: str,
         directory: Path,
         owner: Owner,
     ) -> None:
@@ -85,6 +94,7 @@ class OverlayWorkspace:
         self._workspaces = workspaces
         self._name = name
         self._layer = layer
+        self._layer_digest = layer_digest
         self._directory = directory
         self._owner = owner
 
@@ -107,7 +117,16 @@ class OverlayWorkspace:
         labels: Mapping[str, str],
     ) -> OverlayWorkspace:
         layer = await layers.acquire(workspace_digest)
-        made = cls(engine, layers, workspaces, name=name, layer=layer, directory=directory, owner=owner)
+        made = cls(
+            engine,
+            layers,
+            workspaces,
+            name=name,
+            layer=layer,
+            layer_digest=workspace_digest,
+            directory=directory,
+            owner=owner,
+        )
         try:
             with disk_errors(f"the workspace directory {directory}"):
                 await in_thread(made._make_directories)
@@ -131,6 +150,18 @@ class OverlayWorkspace:
     async def restore(self, workspace_digest: str) -> None:
         await self._workspaces.synchronise(workspace_digest, self.host_path, owner=self._owner, shown_by=self._layer)
 
+    async def renew(self, workspace_digest: str) -> None:
+        await self.check()
+        with disk_errors(f"the workspace {self.host_path}"):
+            await in_thread(self._undo)
+        if workspace_digest != self._layer_digest:
+            await self.restore(workspace_digest)
+
+    def _undo(self) -> None:
+        upper = self._directory / "upper"
+        if not is_untouched(upper):
+            undo(upper, self._layer, self.host_path)
+
     async def close(self) -> None:
         try:
             await self._engine.remove_volume(self._name)
@@ -145,6 +176,7 @@ class OverlayWorkspace:
         upper = os.open(self._directory / "upper", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             self._owner.own(upper)
+            os.fchmod(upper, 0o755)
         finally:
             os.close(upper)
 
@@ -178,6 +210,11 @@ class CopiedWorkspace:
         with disk_errors(f"the workspace directory {self.host_path}"):
             await in_thread(self.host_path.mkdir, parents=True, exist_ok=True)
         await self._workspaces.synchronise(workspace_digest, self.host_path, owner=self._owner)
+
+    async def renew(self, workspace_digest: str) -> None:
+        with disk_errors(f"the workspace directory {self.host_path}"):
+            await in_thread(empty_directory, self.host_path)
+        await self.restore(workspace_digest)
 
     async def close(self) -> None:
         await self._workspaces.forget(self.host_path)

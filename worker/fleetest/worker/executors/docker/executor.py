@@ -27,6 +27,7 @@ from fleetest.worker.executors.docker.setup_images import (
     has_products,
     has_venv,
 )
+from fleetest.worker.executors.docker.warm_cells import WarmBounds, WarmCells
 from fleetest.worker.ports import Environment, Workspaces
 
 __all__ = ["DockerExecutor"]
@@ -62,10 +63,12 @@ class DockerExecutor:
         as_engine_sees: Callable[[Path], Path] = lambda path: path,
         setups: SetupBounds | None = None,
         locks: Path | None = None,
+        warm: WarmBounds | None = None,
         python: str = "python3",
     ) -> None:
         self._python = python
         self._images = Images(engine)
+        self._warm = WarmCells(warm or WarmBounds())
         labels = {WORKER_LABEL: worker_id, DIRECTORY_LABEL: directory_id or worker_id}
         self._watch = ExecWatch(engine, f"{DIRECTORY_LABEL}={labels[DIRECTORY_LABEL]}", on_return=self.remove_orphans)
         self._cells = Cells(
@@ -108,18 +111,44 @@ class DockerExecutor:
         image = await self._images.ensure(spec.image, spec.pull, output=output)
         self._check_free_space(spec)
         python = spec.python or self._python
-        notes: tuple[str, ...] = ()
-        if spec.setup:
-            image, reused = await self._setups.ensure(spec, image, python=python, secrets=secrets, output=output)
-            notes = ("setup reused",) if reused else ()
         plan = CellPlan(
             project=spec.project,
-            image=image.id,
+            image=self._setups.name(spec, image, python=python) if spec.setup else image.id,
             network=spec.network,
             cpu_millis=spec.limits.cpu_millis,
             memory_bytes=spec.limits.memory_bytes,
         )
-        cell = await self._cells.open(plan, image, spec.workspace_digest)
+        cell = await self._warm.take(plan, spec.workspace_digest)
+        notes: tuple[str, ...] = ()
+        setup_reused = bool(spec.setup)
+        if cell is not None:
+            notes = ("container reused",)
+        else:
+            if spec.setup:
+                image, setup_reused = await self._setups.ensure(
+                    spec, image, python=python, secrets=secrets, output=output
+                )
+            cell = await self._cells.open(plan, image, spec.workspace_digest)
+        if setup_reused:
+            notes += ("setup reused",)
+        return await self._environment(cell, spec, python=python, secrets=secrets, notes=notes)
+
+    def release_idle(self) -> None:
+        self._warm.release()
+
+    async def close(self) -> None:
+        await self._warm.close()
+        await self._watch.close()
+
+    async def remove_orphans(self) -> None:
+        """Remove what is of this worker on the Engine, and on its disk, and that nobody here uses."""
+        await self._warm.empty()  # the Engine may have been away: then none of them runs any more
+        await self._cells.remove_orphans()
+
+    async def _environment(
+        self, cell: Cell, spec: TaskSpec, *, python: str, secrets: Mapping[str, str], notes: tuple[str, ...]
+    ) -> DockerEnvironment:
+        image = cell.image
         environment = DockerEnvironment(
             cell,
             variables={**BASE_VARIABLES, **(activated(image) if has_venv(image) else {}), **spec.env, **secrets},
@@ -127,7 +156,7 @@ class DockerExecutor:
             notes=notes,
             where=f"in a container of {spec.image} with network {spec.network.value}",
             has_products=has_products(image),
-            give_back=_close,
+            give_back=self._warm.park,
         )
         try:
             await environment.put_products_back()
@@ -136,13 +165,6 @@ class DockerExecutor:
             raise
         return environment
 
-    async def close(self) -> None:
-        await self._watch.close()
-
-    async def remove_orphans(self) -> None:
-        """Remove what is of this worker on the Engine, and on its disk, and that nobody here uses."""
-        await self._cells.remove_orphans()
-
     def _check_free_space(self, spec: TaskSpec) -> None:
         free = shutil.disk_usage(self._cells.directory).free
         needed = max(spec.limits.disk_bytes, _LEAST_FREE_BYTES)
@@ -150,7 +172,3 @@ class DockerExecutor:
             raise CapacityExceeded(
                 f"the disk of {self._cells.directory} has {free >> 20} MiB free, the task needs {needed >> 20} MiB"
             )
-
-
-async def _close(cell: Cell) -> None:
-    await cell.close()
