@@ -75,14 +75,26 @@ async def test_reports_wait_a_moment_for_others(outbox, spool):
         lambda mine: [mine.result(passed(str(number))) for number in range(100)],
         lambda mine: mine.output(b"x" * (256 << 10)),
         lambda mine: mine.planned([PlannedCase(case_id="a")] * 3000, deselected=0, collection_errors=[]),
-        lambda mine: mine.ended(Ended(verdict=Verdict.COMPLETED)),
     ],
-    ids=["results", "output", "plan", "end"],
+    ids=["results", "output", "plan"],
 )
-async def test_full_batch_and_end_of_an_attempt_wait_for_nothing(outbox, spool, say):
+async def test_full_batch_waits_for_nothing(outbox, spool, say):
     say(reporter(outbox))
 
     assert len(batches(spool)) == 1
+
+
+async def test_end_of_an_attempt_waits_only_for_what_else_happens_at_that_moment(outbox, spool):
+    mine, other = reporter(outbox), reporter(outbox, OTHER)
+    for each in (mine, other):
+        each.result(passed("a"))
+        each.ended(Ended(verdict=Verdict.COMPLETED))
+
+    await asyncio.sleep(0)
+
+    assert len(batches(spool)) == 1
+    for ref in (REF, OTHER):
+        assert bodies(spool, ref) == [Results(results=(passed("a"),)), Ended(verdict=Verdict.COMPLETED)]
 
 
 async def test_end_is_the_last_word(outbox, spool):
@@ -106,6 +118,7 @@ async def test_every_text_is_masked(outbox, spool):
     mine.output(secret[3:].encode())
     mine.artifacts([Artifact(path=f"{secret}.txt", digest="d", size_bytes=1)], [f"{secret}: too large"])
     mine.ended(Ended(verdict=Verdict.FAILED, reason=secret, missing=(secret,), extra=(secret,)))
+    outbox.flush()
 
     said = b"".join(payload for _, payload in spool.after(0))
     assert secret.encode() not in said
@@ -118,6 +131,7 @@ async def test_output_without_end_is_bounded_and_said_to_be(outbox, spool):
     for piece in (b"123456", b"7890abc", b"more"):
         mine.output(piece)
     mine.ended(Ended(verdict=Verdict.COMPLETED))
+    outbox.flush()
 
     assert bodies(spool)[0] == Output(offset_bytes=0, content=b"1234567890", truncated=True)
 
@@ -168,6 +182,7 @@ async def test_acknowledgement_empties_the_outbox(outbox, spool):
 
 async def test_next_agent_knows_whose_reports_are_left(outbox, spool):
     reporter(outbox).ended(Ended(verdict=Verdict.COMPLETED))
+    outbox.flush()
     spool.append(b"\xff not a batch")
 
     assert Outbox(spool).attempts == {REF}
@@ -187,6 +202,7 @@ async def test_attempt_whose_reports_were_lost_ends_as_errored(outbox, spool, mo
 
     mine.ended(Ended(verdict=Verdict.COMPLETED))
     other.ended(Ended(verdict=Verdict.COMPLETED))
+    outbox.flush()
 
     assert bodies(spool)[-1].verdict is Verdict.COMPLETED
     (ended,) = bodies(spool, OTHER)
@@ -201,6 +217,7 @@ async def test_report_that_no_message_can_hold_is_lost_alone(outbox, spool, monk
     other.result(passed("a"))
     outbox.flush()
     mine.ended(Ended(verdict=Verdict.COMPLETED))
+    outbox.flush()
 
     assert bodies(spool, OTHER) == [Results(results=(passed("a"),))]
     (ended,) = bodies(spool)

@@ -35,7 +35,7 @@ _log = structlog.stdlib.get_logger()
 class Outbox:
     """
     Reports wait a moment for others: until there are a hundred results or 256 KiB, 25 ms have passed, or an attempt
-    has ended. The reports of one attempt keep their order.
+    has ended and whatever else happened at that moment has been reported. The reports of one attempt keep their order.
 
     When neither disk nor memory has room, reports are dropped and their attempt ends as errored, whatever it says
     itself, so that it runs again: a missing result must not look like a finished attempt.
@@ -46,7 +46,8 @@ class Outbox:
         self._waiting: list[Report] = []
         self._waiting_results = 0
         self._waiting_bytes = 0
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._ending = False  # whether the timer is that of an attempt's end
         self._grown = asyncio.Event()
         self._emptied = asyncio.Event()
         self._lossy: dict[AttemptRef, str] = {}
@@ -71,25 +72,21 @@ class Outbox:
 
     def add(self, report: Report) -> None:
         """Keep a report; returns at once."""
-        if isinstance(report.body, Ended):
-            report = self._honest(report, report.body)
         self._waiting.append(report)
         self._waiting_results += len(report.body.results) if isinstance(report.body, Results) else 0
         self._waiting_bytes += _weight(report)
-        if (
-            self._waiting_results >= _BATCH_RESULTS
-            or self._waiting_bytes >= _BATCH_BYTES
-            or isinstance(report.body, Ended)
-        ):
+        if self._waiting_results >= _BATCH_RESULTS or self._waiting_bytes >= _BATCH_BYTES:
             self.flush()
+        elif isinstance(report.body, Ended) and not self._ending:
+            # Many short attempts end in one turn of the loop: each batch costs the master as much as a large one.
+            self._flush_by(asyncio.get_running_loop().call_soon(self.flush))
+            self._ending = True
         elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_BATCH_DELAY.total_seconds(), self.flush)
+            self._flush_by(asyncio.get_running_loop().call_later(_BATCH_DELAY.total_seconds(), self.flush))
 
     def flush(self) -> None:
         """Put what waits into the spool."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._flush_by(None)
         reports = _coalesced(self._waiting)
         self._waiting, self._waiting_results, self._waiting_bytes = [], 0, 0
         if reports:
@@ -119,11 +116,17 @@ class Outbox:
             self._emptied.clear()
             await self._emptied.wait()
 
+    def _flush_by(self, timer: asyncio.Handle | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._ending = timer, False
+
     def _keep(self, reports: Sequence[Report]) -> None:
         if self._spool.overflowing:
             reports = [report for report in reports if not self._lose(report, "neither disk nor memory has room")]
             if not reports:
                 return
+        reports = [self._honest(report) for report in reports]
         payload = reports_to_bytes(reports)
         if len(payload) <= _MESSAGE_BYTES:
             refs = frozenset(report.ref for report in reports)
@@ -143,12 +146,12 @@ class Outbox:
         self._lossy[report.ref] = why
         return True
 
-    def _honest(self, report: Report, ended: Ended) -> Report:
-        self.flush()  # only now is it known whether all that came before could be kept
-        why = self._lossy.pop(report.ref, None)
-        if why is None:
+    def _honest(self, report: Report) -> Report:
+        """The end of an attempt of which something was lost says so; by then it is known what could be kept."""
+        if not isinstance(report.body, Ended) or report.ref not in self._lossy:
             return report
-        return replace(report, body=replace(ended, verdict=Verdict.ERRORED, reason=f"reports were lost: {why}"))
+        why = self._lossy.pop(report.ref)
+        return replace(report, body=replace(report.body, verdict=Verdict.ERRORED, reason=f"reports were lost: {why}"))
 
 
 def _coalesced(reports: Iterable[Report]) -> list[Report]:
