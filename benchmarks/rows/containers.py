@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import subprocess
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -62,11 +63,14 @@ async def measure(bench: Bench) -> Sequence[Figure]:
     with bench.directory() as directory:
         tree = await asyncio.to_thread(_made, bench, directory / "tree", cases)
         async with serving(directory / "cluster", workers=1) as cluster, cluster.client() as client:
+            number = itertools.count()
             workspace = scan_workspace(tree, cache_directory=directory / "digests")
             await client.upload(workspace, tree)
 
             def run_of(suite: str, shards: int) -> Callable[[], Awaitable[tuple[float, float]]]:
-                return lambda: _timed(client, suite.format(image=_IMAGE, shards=shards), workspace.digest, shards)
+                text = suite.format(image=_IMAGE, shards=shards)
+                # A project of its own each time, since containers are never shared between projects.
+                return lambda: _timed(client, text, workspace.digest, shards, project=f"project-{next(number)}")
 
             measured = await in_turns(
                 {
@@ -151,10 +155,12 @@ def _each(timed: Callable[[], Awaitable[tuple[float, float]]], shards: int) -> M
     return measure
 
 
-async def _timed(client: AsyncClient, suite: str, workspace_digest: str, shards: int) -> tuple[float, float]:
+async def _timed(
+    client: AsyncClient, suite: str, workspace_digest: str, shards: int, *, project: str
+) -> tuple[float, float]:
     """Seconds of the whole run, and those from the end of its first shard to the end of its last."""
     start = time.perf_counter()
-    submission = await client.submit(suite, workspace_digest=workspace_digest, project="containers")
+    submission = await client.submit(suite, workspace_digest=workspace_digest, project=project)
     ends: list[float] = []
     async for commit in client.watch(submission.run_id):
         for event in commit.events:

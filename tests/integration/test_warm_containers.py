@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from datetime import timedelta
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from fleetest.common.tasks import Network, Resources
 from fleetest.worker.executors.docker.warm_cells import WarmBounds
 from tests.support.docker_executors import executor_on, run_command
-from tests.tools.local_worker import make_spec, suite
+from tests.tools.local_worker import RecordingReporter, make_spec, suite
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -211,3 +212,24 @@ async def test_release_gives_back_what_nobody_uses(executor, make, docker_engine
     executor.release_idle()
 
     await until_gone(docker_engine)
+
+
+# The SDK does not close a socket that could not be connected; the collection of garbage finds it while this holds.
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
+async def test_task_that_starts_while_the_engine_restarts_waits_for_it(own_docker_engine, root_tar, make, tmp_path):
+    engine = own_docker_engine
+    engine.docker("import", str(root_tar), "base")
+    spec = make("pass", image="base")
+    async with executor_on(engine, tmp_path / "worker") as executor:
+        await run_command(executor, spec)
+        engine.kill()
+        reporter = RecordingReporter()
+        running = asyncio.create_task(run_command(executor, spec, reporter=reporter))
+        await reporter.until("waiting for the Docker Engine")
+
+        await asyncio.to_thread(engine.start)
+        _, after = await running
+
+    gc.collect()
+    assert after.outcomes() == {"unit": "passed"}
+    assert engine.containers() == []

@@ -15,7 +15,7 @@ from fleetest.common.errors import (
     WrongState,
 )
 
-__all__ = ["MountFailed", "engine_error", "engine_gone", "image_error"]
+__all__ = ["EngineGone", "MountFailed", "engine_error", "engine_gone", "image_error"]
 
 _NOT_FOUND: Final = 404
 _CONFLICT: Final = 409
@@ -32,6 +32,10 @@ _ABSENT_OR_REFUSED: Final = re.compile(r"pull access denied|does not exist or no
 _FULL: Final = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
 _MOUNT: Final = re.compile(r"error while mounting volume|failed to mount local volume", re.IGNORECASE)
 _NO_SHELL: Final = re.compile(r'exec: "?/bin/sh"?: (stat|no such file)|"/bin/sh": .*no such file', re.IGNORECASE)
+
+
+class EngineGone(DependencyUnavailable):
+    """The Engine does not answer; it may be starting again."""
 
 
 class MountFailed(DependencyUnavailable):
@@ -86,9 +90,9 @@ def image_error(image: str, status: int | None, said: str) -> FleetestError:
     )
 
 
-def engine_gone(address: str, error: BaseException) -> DependencyUnavailable:
+def engine_gone(address: str, error: BaseException) -> EngineGone:
     """The Engine does not answer."""
-    return DependencyUnavailable(
+    return EngineGone(
         f"the Docker Engine at {address} does not answer: {error}",
         hint="Start it, or name another with DOCKER_HOST.",
     )

@@ -7,15 +7,19 @@ memory and processes are bounded. It may write to its workspace and to its /tmp.
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
+from fleetest.common.backoff import Backoff
 from fleetest.common.errors import CapacityExceeded, InvalidRequest
 from fleetest.worker.assignments import TaskSpec
 from fleetest.worker.executors.docker.cells import DIRECTORY_LABEL, WORKER_LABEL, Cell, CellPlan, Cells, ContainerRules
 from fleetest.worker.executors.docker.engine import Engine
+from fleetest.worker.executors.docker.engine_errors import EngineGone
 from fleetest.worker.executors.docker.environment import BASE_VARIABLES, DockerEnvironment
 from fleetest.worker.executors.docker.exec_watch import ExecWatch
 from fleetest.worker.executors.docker.images import Images
@@ -32,6 +36,8 @@ from fleetest.worker.ports import Environment, Workspaces
 
 __all__ = ["DockerExecutor"]
 
+_ENGINE_PATIENCE: Final = timedelta(seconds=60)
+_BACKOFF: Final = Backoff(first=timedelta(milliseconds=250), longest=timedelta(seconds=5))
 _LEAST_FREE_BYTES: Final = 64 << 20
 
 
@@ -45,6 +51,7 @@ class DockerExecutor:
         locks: a directory, best shared by the workers of one machine; absent means below `root`.
         engine_url: where the Engine answers.
         as_engine_sees: a path below `root` as the Engine's machine knows it, which it must be for a bind mount.
+        engine_patience: how long an Engine that does not answer is waited for when a task starts.
         python: the interpreter for tasks that name none.
     """
 
@@ -64,8 +71,10 @@ class DockerExecutor:
         setups: SetupBounds | None = None,
         locks: Path | None = None,
         warm: WarmBounds | None = None,
+        engine_patience: timedelta = _ENGINE_PATIENCE,
         python: str = "python3",
     ) -> None:
+        self._engine_patience = engine_patience
         self._python = python
         self._images = Images(engine)
         self._warm = WarmCells(warm or WarmBounds())
@@ -102,6 +111,28 @@ class DockerExecutor:
         slot: int,  # noqa: ARG002 - containers have no places that belong to slots
         secrets: Mapping[str, str],
         output: Callable[[bytes], None],
+    ) -> Environment:
+        """
+        See `Executor.prepare`. An Engine that does not answer may be starting again: it is waited for, since failing at
+        once would use up the task's tries on every worker of the machine.
+        """
+        loop = asyncio.get_running_loop()
+        patience_ends = loop.time() + self._engine_patience.total_seconds()
+        failures = 0
+        while True:
+            try:
+                return await self._prepare(spec, secrets=secrets, output=output)
+            except EngineGone:
+                failures += 1
+                delay_seconds = _BACKOFF.delay(failures).total_seconds()
+                if loop.time() + delay_seconds >= patience_ends:
+                    raise
+                if failures == 1:
+                    output(b"waiting for the Docker Engine, which does not answer\n")
+                await asyncio.sleep(delay_seconds)
+
+    async def _prepare(
+        self, spec: TaskSpec, *, secrets: Mapping[str, str], output: Callable[[bytes], None]
     ) -> Environment:
         if not spec.image:
             raise InvalidRequest(
