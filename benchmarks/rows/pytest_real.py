@@ -29,7 +29,10 @@ class _Real:
 
 _LONG: Final = tuple(
     f"networkx/{part}"
-    for part in ("algorithms/approximation", "algorithms/bipartite", "algorithms/centrality", "classes", "generators")
+    for part in (
+        *("algorithms/approximation", "algorithms/bipartite", "algorithms/centrality", "algorithms/connectivity"),
+        *("algorithms/flow", "classes", "generators"),
+    )
 )
 """A part of a suite of many minutes that takes plain pytest a little more than one."""
 
