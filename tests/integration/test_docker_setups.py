@@ -12,6 +12,7 @@ from fleetest.common.results import VersionControl
 from fleetest.common.tasks import Network
 from fleetest.worker.errors import SetupFailed
 from fleetest.worker.executors.docker.setup_images import SetupBounds
+from fleetest.worker.executors.docker.warm_cells import WarmBounds
 from tests.support.docker_executors import executor_on, prepared, run_command
 from tests.support.package_index import package_index
 from tests.support.wheels import write_wheel
@@ -77,6 +78,7 @@ async def test_setup_runs_once_and_what_it_made_is_there_for_all(executor, engin
     first, second = RecordingReporter(), RecordingReporter()
 
     _, one = await run_command(executor, spec, reporter=first)
+    await executor.remove_orphans()  # so that the container is a new one
     _, two = await run_command(executor, spec, reporter=second)
 
     assert one.outcomes() == two.outcomes() == {"unit": "passed"}, one.text
@@ -158,7 +160,7 @@ async def test_credentials_stay_in_no_layer_and_in_no_cache(executor, engine, ma
     (image,) = setup_images(engine)
     saved = tmp_path / "saved.tar"
     engine.docker("save", "--output", str(saved), image)
-    (volume,) = engine.volumes()
+    volume = engine.docker("volume", "ls", "--quiet", "--filter=label=fleetest.cache")
     cache = Path(engine.docker("volume", "inspect", "--format={{.Mountpoint}}", volume))
     assert [path for path in cache.rglob("*") if path.is_file()]
     assert PASSWORD not in engine.docker("inspect", image) + engine.docker("history", "--no-trunc", image)
@@ -174,7 +176,9 @@ def files_with(text, *places):
 async def test_longest_unused_setups_go_but_none_in_use(engine, make, tmp_path):
     specs = [make("true", f"echo {number}") for number in range(3)]
 
-    async with executor_on(engine, tmp_path / "worker", setups=SetupBounds(images=2)) as executor:
+    async with executor_on(
+        engine, tmp_path / "worker", setups=SetupBounds(images=2), warm=WarmBounds(cells=0)
+    ) as executor:
         async with prepared(executor, specs[0]):
             await run_command(executor, specs[1])
             await run_command(executor, specs[2])

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import subprocess
 from datetime import timedelta
 
 import pytest
 
 from fleetest.common.tasks import Network, Resources
+from fleetest.worker.directories import empty_directory
+from fleetest.worker.executors.docker.overlay import undo
 from fleetest.worker.executors.docker.warm_cells import WarmBounds
 from tests.support.docker_executors import executor_on, run_command
 from tests.tools.local_worker import RecordingReporter, make_spec, suite
@@ -154,6 +157,25 @@ async def test_changed_workspace_is_brought_into_a_warm_container(executor, make
     assert (warm.notes, back.notes, cold.notes) == (["container reused"], ["container reused"], [])
     assert warm.text.splitlines() == cold.text.splitlines()
     assert "replaced" in back.text
+
+
+def test_directories_of_a_lower_layer_can_be_removed(docker_engine, tmp_path):
+    """An overlay moves none of them, as is done with others so that no depth is too deep."""
+    for name in ("lower", "upper", "work", "merged"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "lower" / "a" / "b" / "c").mkdir(parents=True)
+    (tmp_path / "lower" / "a" / "b" / "file").touch()
+    options = f"lowerdir={tmp_path}/lower,upperdir={tmp_path}/upper,workdir={tmp_path}/work"
+    merged = tmp_path / "merged"
+    subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, str(merged)], check=True)
+    try:
+        empty_directory(merged)
+
+        assert list(merged.iterdir()) == []
+        undo(tmp_path / "upper", tmp_path / "lower", merged)
+        assert sorted(path.name for path in merged.rglob("*")) == ["a", "b", "c", "file"]
+    finally:
+        subprocess.run(["umount", str(merged)], check=True)
 
 
 async def test_only_the_like_is_taken(executor, make):
