@@ -12,7 +12,7 @@ import structlog
 
 from fleetest.common.errors import DependencyUnavailable
 from fleetest.common.tasks import Resources
-from fleetest.worker.executors.docker.cells import DIRECTORY_LABEL, ContainerRules
+from fleetest.worker.executors.docker.cells import WORKER_LABEL, ContainerRules
 from fleetest.worker.executors.docker.executor import DockerExecutor
 from fleetest.worker.executors.docker.sdk_engine import EngineAddress, SdkEngine
 from fleetest.worker.executors.docker.setup_images import SetupBounds
@@ -80,9 +80,7 @@ async def _docker(
     engine = await SdkEngine.connect(address)
     stack.callback(engine.close)
     directory_id = persistent_worker_id(settings.directory)
-    surroundings = await find_surroundings(
-        engine, settings.directory, engine_url=address.url, own_label=f"{DIRECTORY_LABEL}={directory_id}"
-    )
+    surroundings = await find_surroundings(engine, settings.directory, engine_url=address.url, tasks_label=WORKER_LABEL)
     executor = DockerExecutor(
         engine,
         settings.directory / "docker",

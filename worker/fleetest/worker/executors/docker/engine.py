@@ -226,7 +226,7 @@ class Engine(Protocol):
         """The Engine's machine: all cpu and memory that there is; disk is not told."""
 
     async def limits(self, *, without: str) -> Resources:
-        """The cpu and memory that running containers may use together, but for those that carry the `key=value`."""
+        """The cpu and memory that running containers may use together, but for those that carry the label."""
 
     async def mounts(self, container_id: str) -> Mapping[Path, Path]:
         """

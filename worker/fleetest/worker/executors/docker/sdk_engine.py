@@ -122,10 +122,9 @@ class SdkEngine:
     async def limits(self, *, without: str) -> Resources:
         with self._errors("list containers"):
             running = await in_thread(self._client.containers)
-        key, _, value = without.partition("=")
         held = Resources()
         for container in running:
-            if (container["Labels"] or {}).get(key) == value:
+            if without in (container["Labels"] or {}):
                 continue
             with contextlib.suppress(NotFound), self._errors("look at a container"):
                 held += _limits(await in_thread(self._client.inspect_container, container["Id"]))

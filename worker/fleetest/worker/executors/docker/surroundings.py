@@ -55,14 +55,14 @@ class Surroundings:
 
 
 async def find_surroundings(
-    engine: Engine, directory: Path, *, engine_url: str, own_label: str, root: Path = Path("/")
+    engine: Engine, directory: Path, *, engine_url: str, tasks_label: str, root: Path = Path("/")
 ) -> Surroundings:
     """
     Look around, once.
 
     Args:
         directory: of the worker; the Engine has to see it.
-        own_label: `key=value` that the worker's containers carry: what they hold is the worker's to hand out.
+        tasks_label: what containers of tasks carry, of any worker: they come and go, and are not counted.
 
     Raises:
         DependencyUnavailable: the Engine cannot see the directory.
@@ -74,7 +74,7 @@ async def find_surroundings(
     if container:
         with suppress(NotFound):  # another Engine's
             mounts = await engine.mounts(container)
-    room = (await engine.machine()) - (await engine.limits(without=own_label))
+    room = (await engine.machine()) - (await engine.limits(without=tasks_label))
     room = Resources(cpu_millis=max(0, room.cpu_millis), memory_bytes=max(0, room.memory_bytes))
     found = Surroundings(mounts=mounts, room=room)
     found.engine_path(directory)
