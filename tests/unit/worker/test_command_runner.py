@@ -144,6 +144,17 @@ async def test_artifacts_are_stored(tmp_path: Path, workspace: Path) -> None:
     assert reporter.problems == ["out/b.txt: is a link that leaves the workspace"]
 
 
+async def test_defect_of_ours_ends_its_attempt_and_no_other(workspace: Path) -> None:
+    spec = command_spec(workspace, shell="touch out", artifacts=("out",))
+
+    async with opened(spec, blobs=None) as session:  # nothing can be stored, and nobody thought of that
+        broken, _ = await run_cases(session, spec, (), token=1)
+        again, _ = await run_cases(session, spec, (), token=2)
+
+    assert (broken.verdict, again.verdict) == (Verdict.ERRORED, Verdict.ERRORED)
+    assert "internal error: AttributeError" in broken.reason
+
+
 @pytest.mark.parametrize(
     ("limit", "verdict", "message"),
     [

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Final
 
+import structlog
+
 from fleetest.common.errors import FleetestError, InvalidRequest
 from fleetest.common.results import ResourceSample
 from fleetest.common.states import Verdict
@@ -19,6 +21,8 @@ __all__ = ["CommandRunner", "CommandSession"]
 
 _CLOSED: Final = "the session is closed"
 _CLOSE_GRACE: Final = timedelta(seconds=10)
+
+_log = structlog.stdlib.get_logger()
 
 
 class CommandRunner:
@@ -101,6 +105,9 @@ class CommandSession:
                 ended = Ended(verdict=Verdict.FAILED, reason=str(error))
             except (FleetestError, OSError) as error:
                 ended = Ended(verdict=Verdict.ERRORED, reason=str(error))
+            except Exception as error:  # noqa: BLE001 - a defect of ours must not leave attempts without an end
+                _log.exception("command_session_broke")
+                ended = Ended(verdict=Verdict.ERRORED, reason=f"internal error: {error!r}")
             self._current = None
             self._end(attempt, ended)
 
