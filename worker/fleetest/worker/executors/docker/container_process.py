@@ -106,7 +106,7 @@ class ContainerProcess:
 
     async def stop(self, grace: timedelta) -> None:
         if grace > timedelta() and not self._exit_code.done():
-            self._spawn(self._container.signal(signal.SIGTERM, -self.pid))
+            await self._container.signal(signal.SIGTERM, -self.pid)  # the grace begins when it has been sent
             with contextlib.suppress(TimeoutError, DependencyUnavailable):
                 await asyncio.wait_for(self.wait(), grace.total_seconds())
         if not self._exit_code.done():
