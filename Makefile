@@ -33,13 +33,13 @@ test: $(VENV)/.installed  ## Install what the tests need, and pass them
 	@tests/tools/make_venvs.sh
 	@tests/tools/make_suites.sh
 	@$(BIN)/coverage erase
-	@PATH="$(CURDIR)/$(BIN):$$PATH" FLEETEST_TEST_ALL=1 $(BIN)/coverage run -m pytest tests/unit tests/contract
+	@PATH="$(CURDIR)/$(BIN):$$PATH" FLEETEST_TEST_ALL=1 $(BIN)/coverage run -m pytest tests/unit tests/contract tests/integration
 	@$(BIN)/coverage combine --quiet
 	@for component in common client master worker; do \
 		echo "coverage of $$component:"; \
 		$(BIN)/coverage report --include="$$component/*" --fail-under=$(COVERAGE_FLOOR) || exit 1; \
 	done
-	@PATH="$(CURDIR)/$(BIN):$$PATH" FLEETEST_TEST_ALL=1 $(BIN)/pytest tests/integration tests/acceptance tests/chaos
+	@PATH="$(CURDIR)/$(BIN):$$PATH" FLEETEST_TEST_ALL=1 $(BIN)/pytest tests/acceptance tests/chaos
 
 check: $(VENV)/.installed  ## Lint, types, layers, and whether the stubs are current
 	@$(BIN)/ruff format --check --quiet . || { echo "run: make format"; exit 1; }
