@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from fleetest.client import Client
+from fleetest.common.results import CaseResult
 from tests.acceptance.conftest import Cluster, start_cluster
 from tests.tools.parity import Recorded, differences, plain
 
@@ -59,10 +60,10 @@ def test_real_suite_gives_what_plain_pytest_gives(sized_cluster, tmp_path, name)
 def outcomes(cluster: Cluster) -> dict[str, Recorded]:
     known = json.loads((cluster.directory / "cluster.json").read_text())
     with Client(known["address"], token=known["token"]) as client:
-        return {
-            case.result.case_id: Recorded(
-                outcome=str(case.result.outcome),
-                reason=case.result.message if case.result.outcome in {"skipped", "xfailed"} else "",
-            )
-            for case in client.cases("latest")
-        }
+        return {case.result.case_id: recorded(case.result) for case in client.cases("latest")}
+
+
+def recorded(result: CaseResult) -> Recorded:
+    return Recorded(
+        outcome=str(result.outcome), reason=result.message if result.outcome in {"skipped", "xfailed"} else ""
+    )

@@ -5,17 +5,19 @@ new and in those that another run has used before.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from functools import cache
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.acceptance.conftest import Cluster, start_cluster
-from tests.acceptance.test_parity import NAMES, SHAPES, SUITES, outcomes
+from tests.acceptance.test_parity import NAMES, SHAPES, SUITES, recorded
 from tests.support.docker_engine import DockerEngine
 from tests.tools.parity import Recorded, differences, plain_in_container
 
@@ -41,40 +43,60 @@ def docker_cluster(request: pytest.FixtureRequest, docker_engine: DockerEngine) 
     assert docker_engine.containers("label=fleetest.worker") == []
 
 
-@pytest.fixture
-def suite_image(docker_engine: DockerEngine, base_image: str, name: str, tmp_path: Path) -> str:
-    """An image with what the suite `name` needs."""
-    image = f"fleetest-test-{name}"
-    if docker_engine.docker("images", "--quiet", image):
-        return image
-    if not (SUITES / name / "packages").exists():
+@pytest.fixture(scope="module")
+def images(docker_engine: DockerEngine, base_image: str, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
+    """For each suite an image with what it needs."""
+    if not (SUITES / NAMES[-1] / "packages").exists():
         assert "FLEETEST_TEST_ALL" not in os.environ, "run tests/tools/make_suites.sh"
         pytest.skip("run tests/tools/make_suites.sh first")
-    context = tmp_path / "image"
-    shutil.copytree(SUITES / name / "packages", context / "packages", symlinks=True)
-    (context / "Dockerfile").write_text(f"FROM {base_image}\nCOPY packages /usr/local/lib/python3.13/dist-packages\n")
-    docker_engine.docker("build", "--quiet", "--tag", image, str(context))
-    return image
+    made = {}
+    for name in NAMES:
+        context, made[name] = tmp_path_factory.mktemp(name), f"fleetest-test-{name}"
+        shutil.copytree(SUITES / name / "packages", context / "packages", symlinks=True)
+        (context / "Dockerfile").write_text(
+            f"FROM {base_image}\nCOPY packages /usr/local/lib/python3.13/dist-packages\n"
+        )
+        docker_engine.docker("build", "--quiet", "--tag", made[name], str(context))
+    return made
 
 
-@cache
-def expected(engine: DockerEngine, image: str, name: str) -> Mapping[str, Recorded]:
-    return plain_in_container(["docker", f"--host={engine.url}"], image, SUITES / name / "src")
+@pytest.fixture(scope="module")
+def sources(images: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All suites side by side, a task each."""
+    directory = tmp_path_factory.mktemp("suites")
+    for name in NAMES:
+        shutil.copytree(SUITES / name / "src", directory / name, symlinks=True)
+    tasks = {
+        name: {"args": [], "working_directory": name, "image": image, "pull": "never"} for name, image in images.items()
+    }
+    (directory / "fleetest.yaml").write_text(json.dumps({"version": 1, "name": "real", "tasks": tasks}))
+    return directory
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_real_suite_gives_in_containers_what_plain_pytest_gives_there(
-    docker_cluster, docker_engine, suite_image, tmp_path, name
-):
-    source = tmp_path / name
-    shutil.copytree(SUITES / name / "src", source, symlinks=True)
-    (source / "fleetest.yaml").write_text(
-        f"{{version: 1, name: {name}, tasks: {{suite: {{args: [], image: {suite_image}, pull: never}}}}}}"
-    )
-    plainly = expected(docker_engine, suite_image, name)
+@pytest.fixture(scope="module")
+def expected(
+    docker_engine: DockerEngine, images: Mapping[str, str], sources: Path
+) -> Mapping[str, Mapping[str, Recorded]]:
+    docker = ["docker", f"--host={docker_engine.url}"]
+    with ThreadPoolExecutor(2) as pool:
+        plain = pool.map(lambda name: plain_in_container(docker, images[name], sources, working_directory=name), NAMES)
+        return dict(zip(NAMES, plain, strict=True))
 
+
+def test_real_suites_give_in_containers_what_plain_pytest_gives_there(docker_cluster, sources, expected):
     for temperature in ("cold", "warm"):
-        ran = docker_cluster.fleetest("run", cwd=source, timeout=280)
+        ran = docker_cluster.fleetest("run", cwd=sources, timeout=280)
 
         assert ran.returncode in {0, 1}, temperature + ran.stdout + ran.stderr
-        assert differences(plainly, outcomes(docker_cluster)) == [], temperature
+        found = outcomes(docker_cluster)
+        wrong = [line for name in NAMES for line in differences(expected[name], found[name])]
+        assert wrong == [], temperature
+
+
+def outcomes(cluster: Cluster) -> Mapping[str, Mapping[str, Recorded]]:
+    """By task and case."""
+    found: defaultdict[str, dict[str, Recorded]] = defaultdict(dict)
+    with cluster.client() as client:
+        for case in client.cases("latest"):
+            found[case.task_id][case.result.case_id] = recorded(case.result)
+    return found

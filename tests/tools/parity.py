@@ -60,12 +60,15 @@ def plain(python: Path, directory: Path, arguments: Sequence[str]) -> Mapping[st
         return _recorded(file, done, workspace=copy.resolve())
 
 
-def plain_in_container(docker: Sequence[str], image: str, directory: Path) -> Mapping[str, Recorded]:
+def plain_in_container(
+    docker: Sequence[str], image: str, directory: Path, *, working_directory: str = ""
+) -> Mapping[str, Recorded]:
     """
-    What `pytest` says in a container of `image` that is as tight as a task's.
+    What `pytest` says of a copy of `directory` in a container of `image` that is as tight as a task's.
 
     Args:
         docker: the command `docker`, with what leads it to an Engine.
+        working_directory: where it starts, below the directory.
     """
     with tempfile.TemporaryDirectory(prefix="fp") as name:
         copy, file = Path(name) / "src", Path(name) / "out" / "cases.json"
@@ -77,7 +80,7 @@ def plain_in_container(docker: Sequence[str], image: str, directory: Path) -> Ma
         done = subprocess.run(
             [
                 *docker, "run", "--rm", "--read-only", "--init", "--cap-drop=ALL", "--security-opt=no-new-privileges",
-                f"--user={CONTAINER_USER}:{CONTAINER_USER}", "--tmpfs=/tmp:exec", "--workdir=/workspace",
+                f"--user={CONTAINER_USER}:{CONTAINER_USER}", "--tmpfs=/tmp:exec", f"--workdir=/workspace/{working_directory}",
                 "--env=HOME=/tmp", "--env=PARITY_FILE=/out/cases.json",
                 *(f"--volume={host}:{there}" for host, there in mounts.items()),
                 image, "python3", "-c", _recording(Path("/recorder"), Path("/usr/bin")),

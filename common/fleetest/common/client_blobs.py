@@ -170,8 +170,8 @@ class _Transfer:
                         self._progress(self.found_bytes + self._written_bytes, self._total_bytes)
                 await call.done_writing()
             await call
-        except grpc.RpcError as error:
-            raise error_from(error) from error
+        except grpc.aio.AioRpcError as error:
+            raise _broken() if _is_failed_write(error) else error_from(error) from error
         finally:
             call.cancel()
 
@@ -206,8 +206,17 @@ async def _write(
         await call.write(message)
     except grpc.aio.AioRpcError as error:
         if error.code() is grpc.StatusCode.INTERNAL:  # what gRPC makes of a write that fails, whatever the cause
-            raise DependencyUnavailable("the connection to the master broke") from error
+            raise _broken() from error
         raise
+
+
+def _is_failed_write(error: grpc.aio.AioRpcError) -> bool:
+    """The call may end as a failed write does, before we hear of that. A master's own failure says something else."""
+    return error.code() is grpc.StatusCode.INTERNAL and error.details() == "Internal error from Core"
+
+
+def _broken() -> DependencyUnavailable:
+    return DependencyUnavailable("the connection to the master broke")
 
 
 def _pieces(source: BlobSource, offset_bytes: int) -> Iterator[BlobPiece]:

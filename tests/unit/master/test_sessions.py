@@ -46,6 +46,7 @@ def assigned() -> Assigned:
         shard_count=1,
         environment_key="k",
         secrets={"TOKEN": "s3cret"},
+        reserve=task.resources,
     )
 
 
