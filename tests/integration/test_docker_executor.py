@@ -355,7 +355,7 @@ async def test_command_that_ignores_sigterm_is_killed_after_its_grace(executor, 
         await reporter.until("up")
 
         ref = assignment(spec).ref
-        await session.stop(ref, reason="enough", grace=timedelta(seconds=1), finish_running_case=False)
+        await session.stop(ref, reason="enough", grace=timedelta(seconds=4), finish_running_case=False)
         ended = await future
 
     assert (ended.verdict, ended.reason) == (Verdict.CANCELLED, "enough")
