@@ -27,6 +27,8 @@ from fleetest.common.grpc_status import error_from
 from fleetest.common.settings import Secret
 from fleetest.common.states import Outcome, RunState, TaskState
 from fleetest.common.suite import SuiteInvalid
+from fleetest.master.queue.connection import connect
+from fleetest.master.queue.redis_registry import RedisWorkerRegistry
 from fleetest.master.server import Master
 from fleetest.master.settings import MasterSettings
 from fleetest.v1 import run_pb2, run_pb2_grpc, types_pb2, worker_pb2, worker_pb2_grpc
@@ -387,6 +389,20 @@ async def test_heartbeat_goes_on_through_an_outage_of_redis(client, worker, embe
     async with asyncio.timeout(20):
         while not await client.workers():
             await asyncio.sleep(0.05)
+
+
+async def test_stream_outlives_a_redis_that_forgot_its_beginning(client, worker, embedded_redis, tmp_path):
+    await worker.open()
+    async with connect(embedded_redis.url) as redis:
+        registry = RedisWorkerRegistry(redis)
+        forgetful = replace(await registry.get("w"), stream="")
+        await registry.register(forgetful, lease_ttl=timedelta(minutes=1))
+
+    await worker.say(heartbeat=worker_pb2.Heartbeat(ready=True))
+    await worker.hear("heard")
+    await submitted(client, tmp_path / "w")
+
+    assert (await worker.want()).task_id == "unit"
 
 
 async def test_message_of_no_kind_ends_the_session(worker):

@@ -284,6 +284,9 @@ class _Stream:
             if known is None or known.offline:
                 # The registry forgot the worker, though its stream is right here: Redis was emptied.
                 await self._registry.register(presence, lease_ttl=self._lease_ttl)
+            elif known.session_id == presence.session_id and not known.stream:
+                # It forgot its last second, in which the worker's stream began.
+                await self._registry.attach(presence, lease_ttl=self._lease_ttl)
         known = await self._registry.get(presence.worker_id)
         if known is not None:
             self._session.hear_from_registry(known)
