@@ -50,7 +50,8 @@ from fleetest.worker.wants import Wants
 
 __all__ = ["Agent", "Host"]
 
-_BACKOFF: Final = Backoff(first=timedelta(milliseconds=500), longest=timedelta(seconds=15))
+# Never so long that a master which is back would miss a worker until its lease has run out.
+_BACKOFF: Final = Backoff(first=timedelta(milliseconds=250), longest=timedelta(seconds=2))
 _ID_PATIENCE: Final = timedelta(seconds=45)
 _ANSWER_PATIENCE: Final = timedelta(seconds=1)
 _STOP_PATIENCE: Final = timedelta(seconds=15)
