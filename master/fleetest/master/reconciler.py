@@ -120,9 +120,11 @@ class Reconciler:
 
     async def _call_roll(self) -> _Roll:
         now = self._clock.now()
+        before = set(self._sessions)  # of a stream that begins while we read, the registry's answer knows nothing
         workers = {worker.worker_id: worker for worker in await self._registry.list()}
         for session in self._sessions:
-            if (known := workers.get(session.presence.worker_id)) is not None:
+            known = workers.get(session.presence.worker_id)
+            if known is not None and session in before:
                 session.hear_from_registry(known)
             # What we hear ourselves counts, also when Redis was just emptied.
             if not session.over and now - session.presence.last_seen_at < self._lease_ttl:

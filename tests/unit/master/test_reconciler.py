@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -14,7 +15,9 @@ from fleetest.common.ids import new_run_id
 from fleetest.common.states import RunState, TaskState
 from fleetest.common.tasks import Timeouts
 from fleetest.master.queue.embedded_redis import EmbeddedRedis
-from fleetest.master.reconciler import STOP_MARGIN
+from fleetest.master.queue.ports import Presence, WorkerRegistry
+from fleetest.master.queue.redis_registry import RedisWorkerRegistry
+from fleetest.master.reconciler import STOP_MARGIN, Reconciler
 from fleetest.master.runs.book import RunBook
 from fleetest.master.runs.events import encode
 from fleetest.master.runs.hub import Hub
@@ -64,6 +67,22 @@ def another_master(core: Core) -> RunBook:
         sessions=Sessions(),
         clock=core.clock,
         backoff=BACKOFF,
+    )
+
+
+def another_reconciler(core: Core, registry: WorkerRegistry) -> Reconciler:
+    return Reconciler(
+        store=core.store,
+        queue=core.queue,
+        registry=registry,
+        secrets=core.secrets,
+        book=core.book,
+        projector=core.projector,
+        dispatcher=core.dispatcher,
+        sessions=core.sessions,
+        clock=core.clock,
+        interval=INTERVAL,
+        lease_ttl=LEASE_TTL,
     )
 
 
@@ -178,6 +197,22 @@ async def test_a_worker_that_the_registry_does_not_know_has_a_lease_to_come_back
     core.clock.advance(LEASE_TTL)
     await core.reconciler.look()
     assert await attempt_of(core, run_id) is None
+
+
+async def test_stream_that_begins_during_a_look_is_not_ended_by_it(core: Core) -> None:
+    presence = await core.register()
+    session = Session(replace(presence, stream="new"))
+
+    class SlowRegistry(RedisWorkerRegistry):
+        async def list(self) -> Sequence[Presence]:
+            seen = await super().list()
+            await self.attach(session.presence, lease_ttl=LEASE_TTL)
+            core.sessions.add(session)
+            return seen
+
+    await another_reconciler(core, SlowRegistry(core.redis)).look()
+
+    assert not session.over
 
 
 async def test_after_redis_was_away_workers_have_a_lease_to_come_back(
