@@ -9,7 +9,7 @@ The state diagram is in `docs/lifecycle.md`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -17,8 +17,9 @@ from typing import Final
 from fleetest.common.backoff import Backoff
 from fleetest.common.errors import LeaseLost, NotFound, WrongState
 from fleetest.common.results import Artifact, CaseResult, ResourceUsage
-from fleetest.common.states import Outcome, RunState, ShardKind, TaskState, Verdict
+from fleetest.common.states import ShardKind, TaskState, Verdict
 from fleetest.common.tasks import RetryOn
+from fleetest.master.runs.endings import count, end_of_run, end_of_task, gone, not_collected, past, settle
 from fleetest.master.runs.events import (
     ArtifactsSaved,
     AttemptEnded,
@@ -27,7 +28,6 @@ from fleetest.master.runs.events import (
     CancelRequested,
     CasesFinished,
     Event,
-    RunEnded,
     RunSubmitted,
     TaskEnded,
     TaskPlanned,
@@ -36,13 +36,10 @@ from fleetest.master.runs.events import (
 from fleetest.master.runs.planner import Plan
 from fleetest.master.runs.state import Attempt, RunStatus, ShardStatus, TaskStatus
 
-__all__ = ["MAX_MISHAPS", "STOPPED_BY_FAILURE", "Decider"]
+__all__ = ["MAX_MISHAPS", "Decider"]
 
 MAX_MISHAPS: Final = 3
 """How often a shard is repeated that the infrastructure failed; once more, and its task is *errored*."""
-
-STOPPED_BY_FAILURE: Final = frozenset({"fail_fast", "maxfail", "failed"})
-"""Values of `CancelRequested.by` after which a task that failed itself is not *cancelled*."""
 
 
 class Decider:
@@ -134,7 +131,7 @@ class Decider:
                 deselected=deselected + plan.left_out,
             )
         )
-        self._finish_cases(shard, [_gone(case_id) for case_id in plan.missing])
+        self._finish_cases(shard, [gone(case_id) for case_id in plan.missing])
         self.enqueue += [each for each in status.shards.values() if each.kind is ShardKind.EXECUTE]
         self._advance()
 
@@ -185,10 +182,10 @@ class Decider:
         shard, attempt = self._attempt(shard_id, token)
         status = self.status.tasks[shard.task_id]
         absent = [case_id for case_id in dict.fromkeys(missing) if case_id in attempt.awaited]
-        self._finish_cases(shard, [_not_collected(case_id, attempt.worker_id) for case_id in absent])
+        self._finish_cases(shard, [not_collected(case_id, attempt.worker_id) for case_id in absent])
         if absent and not attempt.awaited and verdict is Verdict.FAILED:
             verdict = Verdict.COMPLETED  # those cases say it; the others of the task are not to blame
-        verdict, reason = _settle(verdict, reason, shard, attempt, status)
+        verdict, reason = settle(verdict, reason, shard, attempt, status)
         again = self._cases_to_retry(shard, attempt, status, verdict)
         self._emit(
             AttemptEnded(
@@ -309,7 +306,7 @@ class Decider:
         if self.status.request.fail_fast and status.final_failures:
             self._stop_run(status)
         elif limit and status.final_failures >= limit:
-            self._stop_task(status, by="maxfail", reason=f"stopped after {_count(limit, 'failure')}")
+            self._stop_task(status, by="maxfail", reason=f"stopped after {count(limit, 'failure')}")
 
     def _stop_run(self, failed: TaskStatus) -> None:
         """What the others run is of no use any more; what the failed task runs may tell more of the failure."""
@@ -366,14 +363,14 @@ class Decider:
                 elif not status.state.ended:
                     self._close(status)
         if self.status.submitted is not None and not self.status.live_tasks and not self.status.state.ended:
-            self._emit(_run_ended(self.status, self.now))
+            self._emit(end_of_run(self.status, self.now))
 
     def _unblock(self, status: TaskStatus) -> None:
         if status.stop is not None:
             self._end_task(status, TaskState.CANCELLED, status.stop.reason)
         elif status.unmet is not None:
             need, end = status.unmet, self.status.tasks[status.unmet.task].state
-            self._end_task(status, TaskState.SKIPPED, f"needs {need.task} {need.when.value}, which {_past(end)}")
+            self._end_task(status, TaskState.SKIPPED, f"needs {need.task} {need.when.value}, which {past(end)}")
         elif not status.open_needs:
             self._emit(TaskQueued(at=self.now, task_id=status.task.name))
             self.enqueue += status.shards.values()
@@ -381,109 +378,10 @@ class Decider:
     def _close(self, status: TaskStatus) -> None:
         """End the task when nothing of it is left to do."""
         if not status.live and (status.stop is not None or not status.open_shards):
-            self._end_task(status, *_end_of(status))
+            self._end_task(status, *end_of_task(status))
 
     def _end_task(self, status: TaskStatus, state: TaskState, reason: str) -> None:
         self._emit(TaskEnded(at=self.now, task_id=status.task.name, state=state, reason=reason))
         failed = state in {TaskState.FAILED, TaskState.ERRORED, TaskState.TIMED_OUT}
         if failed and self.status.request.fail_fast and self.status.stop is None:
             self._stop_run(status)
-
-
-def _past(state: TaskState) -> str:
-    return {TaskState.SKIPPED: "was skipped", TaskState.CANCELLED: "was cancelled"}.get(
-        state, state.value.replace("_", " ")
-    )
-
-
-def _gone(case_id: str) -> CaseResult:
-    return CaseResult(
-        case_id=case_id, outcome=Outcome.ERROR, message="was asked for, but is not in the suite (any more)"
-    )
-
-
-def _not_collected(case_id: str, worker_id: str) -> CaseResult:
-    return CaseResult(
-        case_id=case_id,
-        outcome=Outcome.ERROR,
-        message=f"was planned, but not collected by the session on {worker_id}",
-        details="The ids of cases must be the same in every session. Typical causes: parameters that come from a "
-        "set, from the clock, or from object addresses.",
-    )
-
-
-def _settle(
-    verdict: Verdict, reason: str, shard: ShardStatus, attempt: Attempt, status: TaskStatus
-) -> tuple[Verdict, str]:
-    """What an end really means: a worker's word is checked against what it delivered."""
-    if verdict is Verdict.CANCELLED and status.stop is None:
-        return Verdict.ERRORED, reason or "the worker stopped it unasked"
-    delivered = status.planned if shard.kind is ShardKind.PLAN else bool(shard.case_ids) and not attempt.awaited
-    if delivered and verdict in {Verdict.ERRORED, Verdict.LOST, Verdict.TIMED_OUT}:
-        return Verdict.COMPLETED, ""  # it has done what it was for; a case that timed out says so itself
-    if verdict is Verdict.COMPLETED and shard.kind is ShardKind.PLAN and not delivered:
-        return Verdict.ERRORED, "the worker ended the plan without any"
-    if verdict is Verdict.COMPLETED and attempt.awaited:
-        return Verdict.ERRORED, f"the worker left out {_count(len(attempt.awaited), 'case')} that it was given"
-    return verdict, reason
-
-
-def _end_of(status: TaskStatus) -> tuple[TaskState, str]:  # noqa: PLR0911 - the rules, in order of precedence
-    stop, shards, counts = status.stop, list(status.shards.values()), status.counts
-    if stop is not None and (counts.bad or any(shard.verdict is not Verdict.COMPLETED for shard in shards)):
-        failed = status.final_failures or any(shard.verdict is Verdict.FAILED for shard in shards)
-        if not failed or stop.by not in STOPPED_BY_FAILURE:
-            return TaskState.CANCELLED, stop.reason
-        if stop.by != "fail_fast":  # which says nothing of this task's own failures
-            return TaskState.FAILED, stop.reason
-    if status.collection_errors:
-        return TaskState.FAILED, f"{_count(status.collection_errors, 'error')} during collection"
-    if counts.failed or counts.error:
-        return TaskState.FAILED, f"{counts.bad} of {_count(counts.done, 'case')} failed"
-    for verdict, state in _SHARD_ENDS:
-        reason = next((shard.reason for shard in shards if shard.verdict is verdict), None)
-        if reason is not None:
-            return state, reason
-    if counts.timed_out:
-        return TaskState.TIMED_OUT, f"{_count(counts.timed_out, 'case')} timed out"
-    if not status.cases and status.task.type.planned:
-        left_out = f" ({status.deselected} deselected)" if status.deselected else ""
-        return TaskState.FAILED, f"no tests ran{left_out}"
-    return TaskState.PASSED, ""
-
-
-_SHARD_ENDS: Final = (
-    (Verdict.FAILED, TaskState.FAILED),
-    (Verdict.TIMED_OUT, TaskState.TIMED_OUT),
-    (Verdict.ERRORED, TaskState.ERRORED),
-    (Verdict.LOST, TaskState.ERRORED),
-)
-
-
-def _run_ended(status: RunStatus, now: datetime) -> RunEnded:
-    ended: dict[TaskState, list[str]] = {}
-    for task_id, task in status.tasks.items():
-        ended.setdefault(task.state, []).append(task_id)
-    if status.stop is not None and status.stop.by not in STOPPED_BY_FAILURE:
-        return RunEnded(at=now, state=RunState.CANCELLED, reason=status.stop.reason)
-    for states, result in _RUN_ENDS:
-        tasks = [task_id for state in states for task_id in ended.get(state, ())]
-        if tasks:
-            return RunEnded(at=now, state=result, reason=f"{_listed(tasks)} {result.value}")
-    return RunEnded(at=now, state=RunState.PASSED)
-
-
-_RUN_ENDS: Final = (
-    ((TaskState.FAILED, TaskState.TIMED_OUT), RunState.FAILED),
-    ((TaskState.ERRORED,), RunState.ERRORED),
-    ((TaskState.CANCELLED,), RunState.CANCELLED),
-)
-
-
-def _listed(names: Iterable[str]) -> str:
-    first, *rest = names
-    return f"{first} and {len(rest)} more" if len(rest) > 1 else " and ".join([first, *rest])
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

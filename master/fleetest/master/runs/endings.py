@@ -1,0 +1,122 @@
+"""What an end comes to: an attempt's, a task's, the run's. Pure functions of what is known; `decisions` asks them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Final
+
+from fleetest.common.results import CaseResult
+from fleetest.common.states import Outcome, RunState, ShardKind, TaskState, Verdict
+from fleetest.master.runs.events import RunEnded
+from fleetest.master.runs.state import Attempt, RunStatus, ShardStatus, TaskStatus
+
+__all__ = ["STOPPED_BY_FAILURE", "count", "end_of_run", "end_of_task", "gone", "not_collected", "past", "settle"]
+
+STOPPED_BY_FAILURE: Final = frozenset({"fail_fast", "maxfail", "failed"})
+"""Values of `CancelRequested.by` after which a task that failed itself is not *cancelled*."""
+
+
+def past(state: TaskState) -> str:
+    """How a task ended, as part of a sentence."""
+    return {TaskState.SKIPPED: "was skipped", TaskState.CANCELLED: "was cancelled"}.get(
+        state, state.value.replace("_", " ")
+    )
+
+
+def gone(case_id: str) -> CaseResult:
+    """The result of a case that was asked for, but not collected."""
+    return CaseResult(
+        case_id=case_id, outcome=Outcome.ERROR, message="was asked for, but is not in the suite (any more)"
+    )
+
+
+def not_collected(case_id: str, worker_id: str) -> CaseResult:
+    """The result of a case that was planned, but not collected by a later session."""
+    return CaseResult(
+        case_id=case_id,
+        outcome=Outcome.ERROR,
+        message=f"was planned, but not collected by the session on {worker_id}",
+        details="The ids of cases must be the same in every session. Typical causes: parameters that come from a "
+        "set, from the clock, or from object addresses.",
+    )
+
+
+def settle(
+    verdict: Verdict, reason: str, shard: ShardStatus, attempt: Attempt, status: TaskStatus
+) -> tuple[Verdict, str]:
+    """What an end really means: a worker's word is checked against what it delivered."""
+    if verdict is Verdict.CANCELLED and status.stop is None:
+        return Verdict.ERRORED, reason or "the worker stopped it unasked"
+    delivered = status.planned if shard.kind is ShardKind.PLAN else bool(shard.case_ids) and not attempt.awaited
+    if delivered and verdict in {Verdict.ERRORED, Verdict.LOST, Verdict.TIMED_OUT}:
+        return Verdict.COMPLETED, ""  # it has done what it was for; a case that timed out says so itself
+    if verdict is Verdict.COMPLETED and shard.kind is ShardKind.PLAN and not delivered:
+        return Verdict.ERRORED, "the worker ended the plan without any"
+    if verdict is Verdict.COMPLETED and attempt.awaited:
+        return Verdict.ERRORED, f"the worker left out {count(len(attempt.awaited), 'case')} that it was given"
+    return verdict, reason
+
+
+def end_of_task(status: TaskStatus) -> tuple[TaskState, str]:  # noqa: PLR0911 - the rules, in order of precedence
+    """How a task ends of which nothing is left to do, and why."""
+    stop, shards, counts = status.stop, list(status.shards.values()), status.counts
+    if stop is not None and (counts.bad or any(shard.verdict is not Verdict.COMPLETED for shard in shards)):
+        failed = status.final_failures or any(shard.verdict is Verdict.FAILED for shard in shards)
+        if not failed or stop.by not in STOPPED_BY_FAILURE:
+            return TaskState.CANCELLED, stop.reason
+        if stop.by != "fail_fast":  # which says nothing of this task's own failures
+            return TaskState.FAILED, stop.reason
+    if status.collection_errors:
+        return TaskState.FAILED, f"{count(status.collection_errors, 'error')} during collection"
+    if counts.failed or counts.error:
+        return TaskState.FAILED, f"{counts.bad} of {count(counts.done, 'case')} failed"
+    for verdict, state in _SHARD_ENDS:
+        reason = next((shard.reason for shard in shards if shard.verdict is verdict), None)
+        if reason is not None:
+            return state, reason
+    if counts.timed_out:
+        return TaskState.TIMED_OUT, f"{count(counts.timed_out, 'case')} timed out"
+    if not status.cases and status.task.type.planned:
+        left_out = f" ({status.deselected} deselected)" if status.deselected else ""
+        return TaskState.FAILED, f"no tests ran{left_out}"
+    return TaskState.PASSED, ""
+
+
+_SHARD_ENDS: Final = (
+    (Verdict.FAILED, TaskState.FAILED),
+    (Verdict.TIMED_OUT, TaskState.TIMED_OUT),
+    (Verdict.ERRORED, TaskState.ERRORED),
+    (Verdict.LOST, TaskState.ERRORED),
+)
+
+
+def end_of_run(status: RunStatus, now: datetime) -> RunEnded:
+    """How a run ends, all of whose tasks have ended."""
+    ended: dict[TaskState, list[str]] = {}
+    for task_id, task in status.tasks.items():
+        ended.setdefault(task.state, []).append(task_id)
+    if status.stop is not None and status.stop.by not in STOPPED_BY_FAILURE:
+        return RunEnded(at=now, state=RunState.CANCELLED, reason=status.stop.reason)
+    for states, result in _RUN_ENDS:
+        tasks = [task_id for state in states for task_id in ended.get(state, ())]
+        if tasks:
+            return RunEnded(at=now, state=result, reason=f"{_listed(tasks)} {result.value}")
+    return RunEnded(at=now, state=RunState.PASSED)
+
+
+_RUN_ENDS: Final = (
+    ((TaskState.FAILED, TaskState.TIMED_OUT), RunState.FAILED),
+    ((TaskState.ERRORED,), RunState.ERRORED),
+    ((TaskState.CANCELLED,), RunState.CANCELLED),
+)
+
+
+def _listed(names: Iterable[str]) -> str:
+    first, *rest = names
+    return f"{first} and {len(rest)} more" if len(rest) > 1 else " and ".join([first, *rest])
+
+
+def count(number: int, noun: str) -> str:
+    """A number with its noun."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
