@@ -20,7 +20,7 @@ from fleetest.worker.assignments import TaskSpec
 from fleetest.worker.errors import SetupFailed
 from fleetest.worker.executors.child import ChildProcess
 from fleetest.worker.executors.places import Places
-from fleetest.worker.executors.process import ProcessExecutor
+from fleetest.worker.executors.process import COPIED_NOTE, ProcessExecutor
 from fleetest.worker.executors.scratch import Scratch, remove_abandoned
 from tests.tools.local_worker import CopiedWorkspaces, make_spec, suite
 
@@ -208,7 +208,7 @@ async def test_closing_the_environment_ends_what_still_runs(executor: ProcessExe
 AGENT = """
 import asyncio, sys
 from pathlib import Path
-from fleetest.worker.executors.process import ProcessExecutor
+from fleetest.worker.executors.process import COPIED_NOTE, ProcessExecutor
 from tests.tools.local_worker import CopiedWorkspaces, make_spec
 
 async def main():
@@ -297,6 +297,72 @@ async def test_setup_runs_once_in_a_venv_and_its_products_outlive_a_refresh(
     assert files == ["built.txt", "module.py"]
     assert content == "built 1.2.dev3\n"
     assert exit_code == 0
+
+
+def counting_setup(counter: Path) -> Any:
+    """A setup that says each time that it ran, and leaves paths in the environment, in the tree, and in a link."""
+    return (
+        f"echo ran >> {counter}",
+        """python -c "import pathlib, sys; [pathlib.Path(place, 'place.pth').write_text(str(pathlib.Path.cwd())) for place in sys.path if place.endswith('site-packages')]" """,
+        "pwd > built.txt; ln -s $PWD/built.txt link; head -c 20 /dev/zero | cat - built.txt > binary",
+    )
+
+
+@pytest.mark.parametrize("slot", [1, 11])
+async def test_second_slot_copies_the_setup_of_the_first(
+    executor_without_pip: ProcessExecutor, workspace: Path, tmp_path: Path, slot: int
+) -> None:
+    counter = tmp_path / "counter"
+    spec = make_spec(workspace, setup=counting_setup(counter)[: 3 if slot < 10 else 2], setup_digest="d")
+    output = Output()
+
+    first, second = await asyncio.gather(
+        executor_without_pip.prepare(spec, slot=0, secrets={}, output=Output()),
+        executor_without_pip.prepare(spec, slot=slot, secrets={}, output=Output()),
+    )
+    for environment in (first, second):
+        process = await environment.start(
+            [environment.python, "-c", "import sys; print(sys.prefix, sys.path[-1])"],
+            env={},
+            cwd=environment.source,
+            output=output,
+        )
+        await process.wait()
+        await environment.close()
+
+    assert counter.read_text() == "ran\n"
+    assert {COPIED_NOTE in first.notes, COPIED_NOTE in second.notes} == {True, False}
+    assert output.content.decode().split() == [
+        word for each in (first, second) for word in (str(each.source.parent / "venv"), str(each.source))
+    ]
+    if slot < 10:
+        for environment in (first, second):
+            place = str(environment.source)
+            assert (environment.source / "built.txt").read_text() == place + "\n"
+            assert (environment.source / "binary").read_bytes().endswith(b"\0" + place.encode() + b"\n")
+            assert (environment.source / "link").readlink() == environment.source / "built.txt"
+
+
+@pytest.mark.parametrize("change", ["changed", "removed", "binary path"])
+async def test_setup_that_cannot_be_copied_exactly_runs_again(
+    executor_without_pip: ProcessExecutor, workspace: Path, tmp_path: Path, change: str
+) -> None:
+    counter = tmp_path / "counter"
+    spec = make_spec(workspace, setup=counting_setup(counter), setup_digest="d")
+    first = await executor_without_pip.prepare(spec, slot=0, secrets={}, output=Output())
+    venv = Path(first.python).parent.parent
+    if change == "changed":
+        (venv / "pyvenv.cfg").write_text((venv / "pyvenv.cfg").read_text() + "\n")
+    elif change == "removed":
+        (venv / "pyvenv.cfg").unlink()
+    await first.close()
+
+    slot = 11 if change == "binary path" else 1  # its place's path has another length
+    second = await executor_without_pip.prepare(spec, slot=slot, secrets={}, output=Output())
+    await second.close()
+
+    assert counter.read_text() == "ran\n" * 2
+    assert COPIED_NOTE not in second.notes
 
 
 async def test_failed_setup_names_its_line_and_starts_afresh_the_next_time(

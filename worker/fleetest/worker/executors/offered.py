@@ -55,7 +55,12 @@ async def open_executors(settings: WorkerSettings, workspaces: Workspaces, worke
     version, room = "", None
     async with AsyncExitStack() as stack:
         if not names or ProcessExecutor.name in names:
-            process = ProcessExecutor(settings.directory / "slots", workspaces, python=sys.executable)
+            process = ProcessExecutor(
+                settings.directory / "slots",
+                workspaces,
+                python=sys.executable,
+                setups=(settings.cache_directory or settings.directory) / "setups",
+            )
             stack.push_async_callback(process.close)
             offered.append(process)
         if not names or DockerExecutor.name in names:

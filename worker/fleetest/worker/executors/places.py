@@ -27,6 +27,11 @@ class Place:
     root: Path
 
     @property
+    def key(self) -> str:
+        """Equal for the places, of other slots too, in which the same setup is done with the same interpreter."""
+        return self.root.name
+
+    @property
     def source(self) -> Path:
         return self.root / "src"
 

@@ -26,13 +26,15 @@ from fleetest.worker.executors.places import Place, Places
 from fleetest.worker.executors.scratch import Scratch, remove_abandoned
 from fleetest.worker.executors.setup import run_line, run_setup
 from fleetest.worker.executors.setup_products import SetupProducts
+from fleetest.worker.executors.shared_setups import SharedSetups
 from fleetest.worker.ports import Environment, Workspaces
 
-__all__ = ["REUSED_NOTE", "ProcessEnvironment", "ProcessExecutor"]
+__all__ = ["COPIED_NOTE", "REUSED_NOTE", "ProcessEnvironment", "ProcessExecutor"]
 
 ISOLATION_NOTE: Final = "isolation is weak: tests run as processes of this worker's user, with its files and network"
 _PLAIN_SHELL: Final = "/bin/sh"
 REUSED_NOTE: Final = "setup reused"
+COPIED_NOTE: Final = "setup copied from another slot"
 _LEAST_FREE_BYTES: Final = 64 << 20
 
 
@@ -87,7 +89,11 @@ class ProcessEnvironment:
             else:
                 await asyncio.to_thread(_empty, self.source)
             if self._place.is_set_up:
-                await asyncio.to_thread(SetupProducts(self._place.setup_products).restore, self.source)
+                await self.restore_setup_products()
+
+    async def restore_setup_products(self) -> None:
+        """Put what setup leaves in the source tree there. Raises OSError."""
+        await asyncio.to_thread(SetupProducts(self._place.setup_products).restore, self.source)
 
     async def close(self) -> None:
         for process in self._processes:
@@ -117,6 +123,8 @@ class ProcessExecutor:
     Args:
         root: a directory of this worker alone; sources and virtual environments live below it.
         python: the interpreter for tasks that name none.
+        setups: a directory for what slots say of their setups, best shared by the workers of one machine; absent
+            means in `root`.
         pass_environment: the variables that tests inherit, filtered; absent means this process's own.
     """
 
@@ -128,6 +136,7 @@ class ProcessExecutor:
         workspaces: Workspaces,
         *,
         python: str,
+        setups: Path | None = None,
         pass_environment: Mapping[str, str] | None = None,
     ) -> None:
         self._root = root
@@ -135,6 +144,7 @@ class ProcessExecutor:
         self._python = python
         self._inherited = dict(os.environ if pass_environment is None else pass_environment)
         self._places = Places(root)
+        self._setups = SharedSetups(setups or root / "setups")
         remove_abandoned()
 
     async def prepare(
@@ -181,11 +191,27 @@ class ProcessExecutor:
         if place.is_set_up:
             environment.notes += (REUSED_NOTE,)
         elif spec.setup:
-            place.forget_setup()
-            make_venv = [interpreter, "-m", "venv", str(place.venv)]
-            await run_line(environment, make_venv, " ".join(make_venv), cwd=place.source, output=output)
-            await run_setup(environment, spec, products=SetupProducts(place.setup_products), output=output)
-            place.mark_set_up()  # only now that all of it has succeeded
+            async with self._setups.hold(place):
+                if await self._setups.copy(place):
+                    environment.notes += (COPIED_NOTE,)
+                    await environment.restore_setup_products()
+                else:
+                    await self._set_up(environment, spec, place, interpreter, output)
+                    await self._setups.offer(place)
+                place.mark_set_up()  # only now that all of it has succeeded
+
+    async def _set_up(
+        self,
+        environment: ProcessEnvironment,
+        spec: TaskSpec,
+        place: Place,
+        interpreter: str,
+        output: Callable[[bytes], None],
+    ) -> None:
+        place.forget_setup()
+        make_venv = [interpreter, "-m", "venv", str(place.venv)]
+        await run_line(environment, make_venv, " ".join(make_venv), cwd=place.source, output=output)
+        await run_setup(environment, spec, products=SetupProducts(place.setup_products), output=output)
 
     def _find_python(self, python: str) -> str:
         found = shutil.which(python, path=self._inherited.get("PATH", os.defpath))
