@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fleetest.client.cli.finding import default_project, find_suite
+from fleetest.client.cli.known_suites import KnownSuites, installed_rules
 from fleetest.client.cli.selecting import select_tasks
 from fleetest.client.cli.upload_progress import UploadProgress, sent_text
 from fleetest.common.errors import InvalidRequest
@@ -246,3 +247,35 @@ def test_upload_progress_is_silent_elsewhere():
 
     assert stream.getvalue() == ""
     assert sent_text(2, 2048) == "2 of them new (2.0 KiB sent)"
+
+
+def test_known_suites_are_not_read_again_unless_something_changed(tmp_path):
+    known = KnownSuites(tmp_path, rules=installed_rules())
+    known.add(SUITE, project="shop")
+
+    again = KnownSuites(tmp_path, rules=installed_rules())
+
+    assert again.project(SUITE) == "shop"
+    assert again.project(SUITE + "\n") is None
+    assert KnownSuites(tmp_path, rules="others").project(SUITE) is None
+
+
+@pytest.mark.parametrize("damage", [b"", b"[]", b'{"key": 1}', b"[" * 100_000])
+def test_damaged_memory_of_suites_is_an_empty_one(tmp_path, damage):
+    (tmp_path / "suites.json").write_bytes(damage)
+
+    known = KnownSuites(tmp_path, rules="r")
+    before = known.project(SUITE)
+    known.add(SUITE, project="")
+
+    assert (before, KnownSuites(tmp_path, rules="r").project(SUITE)) == (None, "")
+
+
+def test_memory_of_suites_is_bounded_and_may_be_lost(tmp_path):
+    known = KnownSuites(tmp_path, rules="r")
+    for number in range(60):
+        known.add(str(number), project="p")
+    (tmp_path / "file").touch()
+    KnownSuites(tmp_path / "file", rules="r").add(SUITE, project="p")
+
+    assert [KnownSuites(tmp_path, rules="r").project(text) for text in ("0", "59")] == [None, "p"]

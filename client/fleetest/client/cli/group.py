@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
 
 from fleetest.common.errors import DependencyUnavailable
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = ["Elsewhere", "LazyGroup"]
 
@@ -67,7 +69,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in self.list_commands(ctx):
+        if args and args[0] not in self._table and args[0] not in self.list_commands(ctx):
             raise click.UsageError(f"There is no command {args[0]!r}.{self._guess(ctx, args[0])}", ctx)
         return super().resolve_command(ctx, args)
 
@@ -85,6 +87,8 @@ class LazyGroup(click.Group):
         return items + click.Command.shell_complete(self, ctx, incomplete)
 
     def _extensions(self) -> dict[str, EntryPoint]:
+        from importlib.metadata import entry_points  # looks at every installed package: not for commands of our own
+
         return {point.name: point for point in entry_points(group=self._extension_group)}
 
     def _summary(self, name: str) -> str:

@@ -89,9 +89,8 @@ def run(
     Ctrl-C asks whether to cancel the run or to leave it.
     """
     from fleetest.client.cli.finding import default_project, find_suite
-    from fleetest.client.cli.selecting import select_tasks
+    from fleetest.client.cli.known_suites import KnownSuites, installed_rules
     from fleetest.common.secrets import read_secrets
-    from fleetest.common.suite import load_suite
 
     environment = invocation().environment
     if suite_file is not None and named_file is not None:
@@ -100,22 +99,35 @@ def run(
     found = find_suite(suite_file or named_file, command, directory=Path.cwd(), environment=environment)
     if found.inferred:
         say(f"no suite file; running this:\n{_indented(found.text)}")
-    suite = load_suite(found.text, source=found.source)
-    text = found.text
-    if tasks:
-        text = select_tasks(text, suite, tasks)
-        suite = load_suite(text, source=found.source)
     values = read_secrets(secrets, environment)
-    if dry_run:
-        _print_tasks(suite, following.output)
-        return 0
+    known = KnownSuites(invocation().settings.cache, rules=installed_rules())
+    text, suite_project = found.text, known.project(found.text)
+    if suite_project is None or tasks or dry_run:
+        text, suite = _read(found, tasks)
+        if dry_run:
+            _print_tasks(suite, following.output)
+            return 0
+        suite_project = suite.project
+        known.add(found.text, project=suite_project)
     following.check()
     wanted = {
         "secrets": values,
-        "project": project or invocation().settings.project or suite.project or default_project(found.root),
+        "project": project or invocation().settings.project or suite_project or default_project(found.root),
         **options,
     }
     return running(_run(found, text, wanted, master, following))
+
+
+def _read(found: SuiteText, tasks: Sequence[str]) -> tuple[str, Suite]:
+    """The suite, or the chosen part of it."""
+    from fleetest.client.cli.selecting import select_tasks
+    from fleetest.common.suite import load_suite
+
+    suite = load_suite(found.text, source=found.source)
+    if not tasks:
+        return found.text, suite
+    text = select_tasks(found.text, suite, tasks)
+    return text, load_suite(text, source=found.source)
 
 
 async def _run(found: SuiteText, text: str, wanted: dict[str, Any], master: str, following: FollowingOptions) -> int:
