@@ -104,6 +104,7 @@ def _case(run_id: str, index: int, **changes: Any) -> CaseRow:
         flaky=False,
         position=1,
         body={"message": "", "duration_us": index},
+        result=b"\xff\x00\x80",
     )
     return replace(row, **changes)
 

@@ -10,12 +10,13 @@ from typing import Any, TypeVar
 
 from fleetest.common.backoff import Backoff
 from fleetest.common.clock import ManualClock
-from fleetest.common.results import CaseResult, Counts, PlannedCase
+from fleetest.common.results import Counts, PlannedCase
 from fleetest.common.states import Outcome, RunState, TaskState, Verdict
 from fleetest.common.tasks import Need, Task, TaskType, When
 from fleetest.master.runs.decisions import Decider
 from fleetest.master.runs.events import Event, RunSubmitted, decode, encode
 from fleetest.master.runs.planner import plan
+from fleetest.master.runs.results import KeptResult
 from fleetest.master.runs.state import RunStatus, TaskStatus
 
 T = TypeVar("T")
@@ -41,8 +42,8 @@ def submitted(*tasks: Task, **settings: Any) -> RunSubmitted:
     return RunSubmitted(at=START, project="p", suite_name="s", tasks=tasks, **settings)
 
 
-def result(case_id: str, outcome: str = "passed", **settings: Any) -> CaseResult:
-    return CaseResult(case_id=case_id, outcome=Outcome(outcome), duration=timedelta(milliseconds=5), **settings)
+def result(case_id: str, outcome: str = "passed", **settings: Any) -> KeptResult:
+    return KeptResult(case_id=case_id, outcome=Outcome(outcome), duration=timedelta(milliseconds=5), **settings)
 
 
 def cases(*case_ids: str) -> tuple[PlannedCase, ...]:
@@ -91,7 +92,7 @@ class Story:
         assert shard.attempt is not None, f"{shard_id} has no attempt"
         return shard.attempt.token
 
-    def report(self, shard_id: str, *results: CaseResult, **outcomes: str) -> None:
+    def report(self, shard_id: str, *results: KeptResult, **outcomes: str) -> None:
         """Results of the live attempt, such as `a="passed"`."""
         some = [*results, *(result(case_id, outcome) for case_id, outcome in outcomes.items())]
         token = self.token(shard_id)
@@ -102,14 +103,14 @@ class Story:
         token = self.token(shard_id)
         self.ask(lambda decider: decider.attempt_ended(shard_id, token, Verdict(verdict), reason, missing=missing))
 
-    def runs(self, shard_id: str, *results: CaseResult, **outcomes: str) -> None:
+    def runs(self, shard_id: str, *results: KeptResult, **outcomes: str) -> None:
         """A whole attempt that ends in order."""
         self.start(shard_id)
         self.report(shard_id, *results, **outcomes)
         self.end(shard_id)
 
     def collects(
-        self, task_id: str, *case_ids: str, errors: Sequence[CaseResult] = (), deselected: int = 0, slots: int = 1
+        self, task_id: str, *case_ids: str, errors: Sequence[KeptResult] = (), deselected: int = 0, slots: int = 1
     ) -> None:
         """The live plan attempt says what there is."""
         shard_id = f"{task_id}#plan"

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -56,6 +56,10 @@ __all__ = [
     "worker_state_to_proto",
 ]
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_DAY_SECONDS: Final = 86_400
+_SECOND_NANOS: Final = 1_000_000_000
+
 _Word = TypeVar("_Word", bound=StrEnum)
 _Number = TypeVar("_Number", bound=int)
 
@@ -94,29 +98,37 @@ def text_to_proto(value: str) -> str:
 
 
 def duration_to_proto(value: timedelta) -> Duration:
+    """As `Duration.FromTimedelta`, which takes four times as long; there are several in each result."""
+    if value.days >= 0:
+        return Duration(seconds=value.days * _DAY_SECONDS + value.seconds, nanos=value.microseconds * 1000)
     message = Duration()
-    message.FromTimedelta(value)
+    message.FromTimedelta(value)  # whose parts share a sign
     return message
 
 
 def duration_from_proto(message: Duration) -> timedelta:
+    """As `Duration.ToTimedelta`."""
+    seconds, nanos = message.seconds, message.nanos
     try:
-        return message.ToTimedelta()
+        return timedelta(seconds=seconds, microseconds=nanos // 1000) if nanos >= 0 else message.ToTimedelta()
     except (ValueError, OverflowError) as error:
         raise InvalidRequest(f"not a duration: {error}") from error
 
 
 def time_to_proto(value: datetime) -> Timestamp:
-    assert value.tzinfo is not None, "a time without its zone means a different moment on each machine"
-    message = Timestamp()
-    message.FromDatetime(value)
-    return message
+    """As `Timestamp.FromDatetime`, in a fraction of its time; refuses a time without its zone."""
+    since = value - _EPOCH
+    return Timestamp(seconds=since.days * _DAY_SECONDS + since.seconds, nanos=since.microseconds * 1000)
 
 
 def time_from_proto(message: Timestamp) -> datetime:
+    """As `Timestamp.ToDatetime`."""
+    seconds, nanos = message.seconds, message.nanos
+    if not 0 <= nanos < _SECOND_NANOS:
+        raise InvalidRequest(f"not a time: {nanos} nanoseconds")
     try:
-        return message.ToDatetime(tzinfo=UTC)
-    except (ValueError, OverflowError) as error:
+        return _EPOCH + timedelta(seconds=seconds, microseconds=nanos // 1000)
+    except OverflowError as error:
         raise InvalidRequest(f"not a time: {error}") from error
 
 

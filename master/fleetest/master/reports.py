@@ -10,12 +10,13 @@ from dataclasses import dataclass
 
 from fleetest.common.errors import LeaseLost, NotFound, WrongState
 from fleetest.common.limits import MAX_CASES_PER_TASK
-from fleetest.common.results import Artifact, CaseResult, PlannedCase, ResourceUsage
+from fleetest.common.results import Artifact, PlannedCase, ResourceUsage
 from fleetest.common.states import Outcome, Verdict
 from fleetest.master.queue.ports import WorkerRegistry
 from fleetest.master.runs.book import RunBook
 from fleetest.master.runs.decisions import Decider
 from fleetest.master.runs.planner import Plan, plan
+from fleetest.master.runs.results import KeptResult
 from fleetest.master.sessions import AttemptRef
 from fleetest.master.store.ports import LogPiece, Store
 
@@ -33,14 +34,14 @@ class Planned:
 
     cases: tuple[PlannedCase, ...]
     deselected: int = 0
-    collection_errors: tuple[CaseResult, ...] = ()
+    collection_errors: tuple[KeptResult, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
     """Cases that are final."""
 
-    results: tuple[CaseResult, ...]
+    results: tuple[KeptResult, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,8 +206,8 @@ def _take(decider: Decider, report: Report, plans: Mapping[AttemptRef, Plan]) ->
             raise AssertionError("output goes to the store")
 
 
-def _too_many(cases: Sequence[PlannedCase]) -> Sequence[CaseResult]:
+def _too_many(cases: Sequence[PlannedCase]) -> Sequence[KeptResult]:
     if len(cases) <= MAX_CASES_PER_TASK:
         return ()
     message = f"{len(cases)} cases were collected; a task may have {MAX_CASES_PER_TASK}: split it into several"
-    return (CaseResult(case_id="collection", outcome=Outcome.ERROR, message=message),)
+    return (KeptResult(case_id="collection", outcome=Outcome.ERROR, message=message),)

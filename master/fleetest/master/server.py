@@ -39,7 +39,9 @@ from fleetest.master.roster import Roster
 from fleetest.master.runs.book import RunBook
 from fleetest.master.runs.hub import Hub
 from fleetest.master.runs.projector import Projector
+from fleetest.master.runs.recent import Recent
 from fleetest.master.servicers.blobs import BlobServicer
+from fleetest.master.servicers.convert_events import commit_to_proto
 from fleetest.master.servicers.fleet import FleetServicer
 from fleetest.master.servicers.interceptors import ServerInterceptor
 from fleetest.master.servicers.runs import RunServicer
@@ -118,7 +120,7 @@ class Master:
         blobs = DirectoryBlobStore(settings.blobs_directory or _below(directory, "blobs"))
         queue = RedisShardQueue(redis, claim_ttl=settings.claim_ttl, reserve_after=settings.reserve_after, clock=clock)
         registry, feed, secrets = RedisWorkerRegistry(redis), RedisCommitFeed(redis), RedisSecretStore(redis)
-        hub, sessions, activity = Hub(), Sessions(), Activity(clock)
+        hub, sessions, activity, recent = Hub(), Sessions(), Activity(clock), Recent(commit_to_proto)
         self._activity = activity
         roster = Roster(registry, sessions)
         projector = await self._stack.enter_async_context(Projector(store))
@@ -133,6 +135,7 @@ class Master:
             clock=clock,
             backoff=Backoff(),
             turns=RedisTurns(redis),
+            on_commit=recent.add,
         )
         dispatcher = Dispatcher(sessions, queue, book, secrets)
         peers = Peers(RedisPeerChannel(redis), registry, hub, sessions, dispatcher.wake)
@@ -169,6 +172,7 @@ class Master:
                 book=book,
                 projector=projector,
                 hub=hub,
+                recent=recent,
                 roster=roster,
                 queue=queue,
             ),

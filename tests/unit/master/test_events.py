@@ -7,7 +7,10 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
+from fleetest.common.convert import case_result_from_proto, case_result_to_proto
+from fleetest.common.errors import InvalidRequest
 from fleetest.common.results import Artifact, CaseResult, PlannedCase, ResourceUsage, VersionControl
 from fleetest.common.states import Outcome, RunState, ShardKind, TaskState, Verdict
 from fleetest.common.tasks import Need, Resources, RetryOn, Split, Task, TaskType, Timeouts, When
@@ -28,6 +31,9 @@ from fleetest.master.runs.events import (
     decode,
     encode,
 )
+from fleetest.master.runs.results import KeptResult, decode_result, encode_result
+from fleetest.master.servicers.convert_results import kept_result, put_result
+from fleetest.v1 import types_pb2
 
 AT = datetime(2026, 11, 3, 12, 30, 15, 123456, tzinfo=UTC)
 
@@ -73,7 +79,7 @@ EVENTS: tuple[Event, ...] = (
         task_id="unit",
         token=3,
         worker_id="w",
-        results=(CaseResult(case_id="a", outcome=Outcome.XFAILED, started_at=AT, properties={"k": "v"}),),
+        results=(KeptResult(case_id="a", outcome=Outcome.XFAILED, started_at=AT, properties={"k": "v"}),),
     ),
     ArtifactsSaved(
         at=AT, shard_id="unit#0", task_id="unit", artifacts=(Artifact(path="x", digest="d", size_bytes=1 << 33),)
@@ -100,6 +106,51 @@ EVENTS: tuple[Event, ...] = (
 def test_every_event_comes_back_as_it_was() -> None:
     assert decode(encode(EVENTS)) == EVENTS
     assert {type(event) for event in EVENTS} == set(Event.__args__)
+
+
+def test_results_of_a_log_from_before_they_were_kept_whole_are_read() -> None:
+    before = CaseResult(case_id="a", outcome=Outcome.FAILED, duration=timedelta(seconds=2), message="no", line=3)
+    older = msgspec.msgpack.encode(
+        [
+            {
+                "type": "CasesFinished",
+                "at": AT,
+                "shard_id": "unit#0",
+                "task_id": "unit",
+                "token": 3,
+                "worker_id": "w",
+                "results": [before],
+            }
+        ]
+    )
+
+    [event] = decode(older)
+
+    assert isinstance(event, CasesFinished)
+    [result] = event.results
+    message = types_pb2.CaseResult()
+    put_result(result, message)
+    assert case_result_from_proto(message) == before
+
+
+def test_a_result_is_kept_whole_under_the_name_that_it_was_accepted_by() -> None:
+    sent = CaseResult(case_id="lint", outcome=Outcome.FAILED, started_at=AT, message="no", details="at 3", stdout="out")
+
+    kept = kept_result(case_result_to_proto(sent), clock_ahead=timedelta(seconds=2))
+    stored = decode_result(encode_result(msgspec.structs.replace(kept, case_id="lint [1/2]")))
+    message = types_pb2.CaseResult()
+    put_result(stored, message)
+
+    assert (kept.case_id, kept.outcome) == ("lint", Outcome.FAILED)
+    expected = replace(sent, case_id="lint [1/2]", started_at=AT - timedelta(seconds=2))
+    assert case_result_from_proto(message) == expected
+
+
+def test_a_result_with_a_time_that_nobody_can_read_is_refused() -> None:
+    message = types_pb2.CaseResult(case_id="lint", outcome=types_pb2.OUTCOME_PASSED, started_at=Timestamp(nanos=-1))
+
+    with pytest.raises(InvalidRequest, match="not a time"):
+        kept_result(message)
 
 
 def test_a_field_that_a_newer_version_added_is_passed_over() -> None:

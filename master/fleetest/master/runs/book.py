@@ -7,7 +7,7 @@ does not answer, the reconciler does it later.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 
@@ -16,13 +16,13 @@ from fleetest.common.clock import Clock
 from fleetest.common.errors import FleetestError
 from fleetest.master.queue.ports import CommitFeed, CommitNotice, QueueEntry, SecretStore, ShardQueue
 from fleetest.master.runs.environment import environment_key, requirements_of
-from fleetest.master.runs.events import CancelRequested, RunEnded, TaskEnded
+from fleetest.master.runs.events import CancelRequested, Event, RunEnded, TaskEnded
 from fleetest.master.runs.hub import Hub
 from fleetest.master.runs.keeper import Committed, RunKeeper, Turns
 from fleetest.master.runs.projector import Projector
 from fleetest.master.runs.state import RunStatus, ShardStatus, TaskStatus
 from fleetest.master.sessions import AttemptRef, Sessions, Stop
-from fleetest.master.store.ports import Store
+from fleetest.master.store.ports import Commit, Store
 
 __all__ = ["RunBook", "queue_entry"]
 
@@ -50,7 +50,12 @@ def queue_entry(status: RunStatus, shard: ShardStatus) -> QueueEntry:
 
 
 class RunBook:
-    """Hands out the keeper of each run; there is one for each run in this process."""
+    """
+    Hands out the keeper of each run; there is one for each run in this process.
+
+    Args:
+        on_commit: told of every commit of this master once it is durable, before its followers are woken.
+    """
 
     def __init__(
         self,
@@ -65,6 +70,7 @@ class RunBook:
         clock: Clock,
         backoff: Backoff,
         turns: Turns | None = None,
+        on_commit: Callable[[Commit, tuple[Event, ...]], None] = lambda _commit, _events: None,
     ) -> None:
         self._store = store
         self._queue = queue
@@ -76,6 +82,7 @@ class RunBook:
         self._clock = clock
         self._backoff = backoff
         self._turns = turns
+        self._on_commit = on_commit
         self._keepers: dict[str, RunKeeper] = {}
 
     def keeper(self, run_id: str) -> RunKeeper:
@@ -155,6 +162,7 @@ class RunBook:
     async def _after_commit(self, status: RunStatus, committed: Committed) -> None:
         commit, decider = committed.commit, committed.decider
         self._projector.take(self.keeper(status.run_id), status, commit.position, committed.events)
+        self._on_commit(commit, committed.events)
         self._hub.ring(status.run_id)
         self.tell_to_stop(status, decider.stop)
         try:

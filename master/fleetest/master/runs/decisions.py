@@ -10,13 +10,14 @@ The state diagram is in `docs/lifecycle.md`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
+import msgspec
+
 from fleetest.common.backoff import Backoff
 from fleetest.common.errors import LeaseLost, NotFound, WrongState
-from fleetest.common.results import Artifact, CaseResult, ResourceUsage
+from fleetest.common.results import Artifact, ResourceUsage
 from fleetest.common.states import ShardKind, TaskState, Verdict
 from fleetest.common.tasks import RetryOn
 from fleetest.master.runs.endings import count, end_of_run, end_of_task, gone, not_collected, past, settle
@@ -34,6 +35,7 @@ from fleetest.master.runs.events import (
     TaskQueued,
 )
 from fleetest.master.runs.planner import Plan
+from fleetest.master.runs.results import KeptResult
 from fleetest.master.runs.state import Attempt, RunStatus, ShardStatus, TaskStatus
 
 __all__ = ["MAX_MISHAPS", "Decider"]
@@ -106,7 +108,7 @@ class Decider:
         plan: Plan,
         *,
         deselected: int,
-        collection_errors: Sequence[CaseResult],
+        collection_errors: Sequence[KeptResult],
     ) -> None:
         """
         The task's cases are known.
@@ -135,7 +137,7 @@ class Decider:
         self.enqueue += [each for each in status.shards.values() if each.kind is ShardKind.EXECUTE]
         self._advance()
 
-    def cases_finished(self, shard_id: str, token: int, results: Sequence[CaseResult]) -> None:
+    def cases_finished(self, shard_id: str, token: int, results: Sequence[KeptResult]) -> None:
         """Take each case's result, at most once in an attempt. One that the attempt was not given is left out."""
         shard, attempt = self._attempt(shard_id, token)
         if shard.kind is ShardKind.PLAN:
@@ -268,7 +270,7 @@ class Decider:
             raise LeaseLost(f"attempt {token} at {shard_id} of run {self.status.run_id} is over")
         return shard, shard.attempt
 
-    def _own_name(self, shard: ShardStatus, result: CaseResult) -> CaseResult:
+    def _own_name(self, shard: ShardStatus, result: KeptResult) -> KeptResult:
         """
         A command in several shards has a case of its own in each, and so has whatever two shards call alike: the one
         must not hide the other.
@@ -279,10 +281,10 @@ class Decider:
         namesake = status.cases.get(result.case_id)
         shards = status.task.shards or 1
         if (shards > 1 and result.case_id == shard.task_id) or (namesake and namesake.shard_id != shard.shard_id):
-            return replace(result, case_id=f"{result.case_id} [{shard.index + 1}/{shards}]")
+            return msgspec.structs.replace(result, case_id=f"{result.case_id} [{shard.index + 1}/{shards}]")
         return result
 
-    def _finish_cases(self, shard: ShardStatus, results: Sequence[CaseResult]) -> None:
+    def _finish_cases(self, shard: ShardStatus, results: Sequence[KeptResult]) -> None:
         if not results:
             return
         assert shard.attempt is not None

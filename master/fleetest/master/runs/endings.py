@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Final
 
-from fleetest.common.results import CaseResult
 from fleetest.common.states import Outcome, RunState, ShardKind, TaskState, Verdict
 from fleetest.master.runs.events import RunEnded
+from fleetest.master.runs.results import KeptResult
 from fleetest.master.runs.state import Attempt, RunStatus, ShardStatus, TaskStatus
 
 __all__ = ["STOPPED_BY_FAILURE", "count", "end_of_run", "end_of_task", "gone", "not_collected", "past", "settle"]
@@ -24,16 +24,16 @@ def past(state: TaskState) -> str:
     )
 
 
-def gone(case_id: str) -> CaseResult:
+def gone(case_id: str) -> KeptResult:
     """The result of a case that was asked for, but not collected."""
-    return CaseResult(
+    return KeptResult(
         case_id=case_id, outcome=Outcome.ERROR, message="was asked for, but is not in the suite (any more)"
     )
 
 
-def not_collected(case_id: str, worker_id: str) -> CaseResult:
+def not_collected(case_id: str, worker_id: str) -> KeptResult:
     """The result of a case that was planned, but not collected by a later session."""
-    return CaseResult(
+    return KeptResult(
         case_id=case_id,
         outcome=Outcome.ERROR,
         message=f"was planned, but not collected by the session on {worker_id}",

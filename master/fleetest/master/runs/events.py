@@ -13,9 +13,10 @@ from typing import Final
 
 import msgspec
 
-from fleetest.common.results import Artifact, CaseResult, PlannedCase, ResourceUsage, VersionControl
+from fleetest.common.results import Artifact, PlannedCase, ResourceUsage, VersionControl
 from fleetest.common.states import RunState, ShardKind, TaskState, Verdict
 from fleetest.common.tasks import Resources, Task
+from fleetest.master.runs.results import KeptResult
 
 __all__ = [
     "ArtifactsSaved",
@@ -114,7 +115,7 @@ class CasesFinished(_Event, frozen=True, kw_only=True):
     task_id: str
     token: int
     worker_id: str
-    results: tuple[CaseResult, ...]
+    results: tuple[KeptResult, ...]
 
 
 class ArtifactsSaved(_Event, frozen=True, kw_only=True):

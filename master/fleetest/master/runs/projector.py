@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
+from operator import itemgetter
 from typing import Final, Protocol
 
-import msgspec
 import structlog
 
 from fleetest.common.errors import FleetestError, NotFound
 from fleetest.master.runs.events import CasesFinished, Event, decode
+from fleetest.master.runs.results import KeptResult, encode_result
 from fleetest.master.runs.sizing import telling_usage
 from fleetest.master.runs.state import RunStatus
 from fleetest.master.runs.summary import row_of, summary_of
@@ -31,6 +33,9 @@ __all__ = ["Projector", "Source"]
 _log = structlog.get_logger()
 
 INTERVAL: Final = timedelta(milliseconds=100)
+
+_SHARE: Final = 5
+"""How many times as long as the projecting itself the pause after it is, at least."""
 
 
 class Source(Protocol):
@@ -57,7 +62,7 @@ class Projector:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._dirty: dict[str, Source] = {}
-        self._cases: dict[str, dict[tuple[str, str], CaseRow]] = {}
+        self._cases: dict[str, list[tuple[int, CasesFinished]]] = {}
         self._taken: dict[str, set[int]] = {}
         self._whole: dict[str, int] = {}
         self._wake = asyncio.Event()
@@ -77,9 +82,9 @@ class Projector:
 
     def take(self, source: Source, status: RunStatus, position: int, events: Iterable[Event]) -> None:
         """Remember what a commit of this master changed. `status` has the commit applied."""
-        for event in events:
-            if isinstance(event, CasesFinished):
-                self._take_cases(status, position, event)
+        finished = [(position, event) for event in events if isinstance(event, CasesFinished)]
+        if finished:
+            self._cases.setdefault(status.run_id, []).extend(finished)
         self._taken.setdefault(status.run_id, set()).add(position)
         self._dirty[status.run_id] = source
         self._wake.set()
@@ -124,33 +129,14 @@ class Projector:
         self._dirty[source.run_id] = source
         await self.flush(source.run_id)
 
-    def _take_cases(self, status: RunStatus, position: int, event: CasesFinished) -> None:
-        task = status.tasks[event.task_id]
-        rows = self._cases.setdefault(status.run_id, {})
-        for result in event.results:
-            case = task.cases[result.case_id]
-            rows[event.task_id, result.case_id] = CaseRow(
-                run_id=status.run_id,
-                task_id=event.task_id,
-                case_id=result.case_id,
-                index=case.index,
-                outcome=result.outcome,
-                flaky=case.flaky,
-                position=position,
-                body={
-                    "result": msgspec.to_builtins(result),
-                    "attempts": case.tries,
-                    "worker_id": event.worker_id,
-                    "shard_id": event.shard_id,
-                },
-            )
-
     async def _run(self) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
+            began = time.monotonic()
             await self._flush_all()
-            await asyncio.sleep(INTERVAL.total_seconds())  # lets commits gather; not a wait for anything
+            # Lets commits gather; not a wait for anything. What takes long is not done often: a run has many tasks.
+            await asyncio.sleep(max(INTERVAL.total_seconds(), _SHARE * (time.monotonic() - began)))
 
     async def _flush_all(self) -> None:
         for run_id in list(self._dirty):
@@ -165,16 +151,17 @@ class Projector:
         status = await self._gather(source)
         row, ended, position = row_of(summary_of(status)), status.state.ended, status.position
         del self._dirty[run_id]
-        cases = self._cases.pop(run_id, {})
+        cases = self._cases.pop(run_id, [])
+        rows = _case_rows(status, cases)
         try:
-            if cases:
-                await self._store.save_cases(list(cases.values()))
+            if rows:
+                await self._store.save_cases(rows)
             if ended:
                 await self._save_history(status)
             await self._store.save_run(row)  # last: its position says that all before it is there
         except BaseException:
             self._dirty.setdefault(run_id, source)
-            self._cases[run_id] = cases | self._cases.get(run_id, {})
+            self._cases[run_id] = cases + self._cases.get(run_id, [])
             raise
         self._whole[run_id] = position
         taken = self._taken[run_id] = {each for each in self._taken.get(run_id, ()) if each > position}
@@ -199,8 +186,8 @@ class Projector:
                     taken.add(commit.position)
                     events = decode(commit.events)
                     others += [(commit.position, event) for event in events if isinstance(event, CasesFinished)]
-        for position, event in others:
-            self._take_cases(status, position, event)
+        if others:
+            self._cases.setdefault(run_id, []).extend(others)
         return status
 
     async def _save_history(self, status: RunStatus) -> None:
@@ -222,6 +209,31 @@ class Projector:
         usages = {task_id: usage for task_id, task in status.tasks.items() if (usage := telling_usage(task))}
         if usages:
             await self._store.save_usage(status.request.project, status.run_id, usages)
+
+
+def _case_rows(status: RunStatus, finished: Sequence[tuple[int, CasesFinished]]) -> list[CaseRow]:
+    """One for each case, with its last result."""
+    last: dict[tuple[str, str], tuple[int, CasesFinished, KeptResult]] = {}
+    for position, event in sorted(finished, key=itemgetter(0)):
+        for result in event.results:
+            last[event.task_id, result.case_id] = (position, event, result)
+    rows = []
+    for (task_id, case_id), (position, event, result) in last.items():
+        case = status.tasks[task_id].cases[case_id]
+        rows.append(
+            CaseRow(
+                run_id=status.run_id,
+                task_id=task_id,
+                case_id=case_id,
+                index=case.index,
+                outcome=result.outcome,
+                flaky=case.flaky,
+                position=position,
+                body={"attempts": case.tries, "worker_id": event.worker_id, "shard_id": event.shard_id},
+                result=encode_result(result),
+            )
+        )
+    return rows
 
 
 def _unexpected(error: Exception) -> Exception | None:

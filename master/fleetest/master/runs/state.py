@@ -8,12 +8,11 @@ commit is counted here as it changes, since a run may have half a million cases 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from fleetest.common.results import Artifact, CaseResult, Counts, PlannedCase, ResourceUsage
+from fleetest.common.results import Artifact, Counts, PlannedCase, ResourceUsage
 from fleetest.common.states import Outcome, RunState, ShardKind, TaskState, Verdict
 from fleetest.common.tasks import Need, Resources, RetryOn, Task, When
 from fleetest.master.runs.events import (
@@ -30,6 +29,7 @@ from fleetest.master.runs.events import (
     TaskPlanned,
     TaskQueued,
 )
+from fleetest.master.runs.results import KeptResult
 
 __all__ = ["Attempt", "CaseStatus", "RunStatus", "ShardStatus", "TaskStatus", "plan_shard_id", "shard_id"]
 
@@ -43,6 +43,8 @@ def shard_id(task_id: str, index: int) -> str:
     """The id of a shard that runs a part of a task."""
     return f"{task_id}#{index}"
 
+
+_UNMEASURED = ResourceUsage()
 
 _RETRY_WORD = {
     Outcome.FAILED: RetryOn.FAILED,
@@ -141,6 +143,8 @@ class TaskStatus:
     Args:
         packed: what a shard takes of a worker's free room.
         final_failures: cases that ended badly and will not be tried again.
+        tally: of cases, by the names of `Counts`.
+        attempts: that have begun, of all shards.
         live: shards with an attempt.
         open_shards: those without a verdict: waiting, or with an attempt.
         open_needs: needed tasks that have not ended.
@@ -154,10 +158,11 @@ class TaskStatus:
     planned: bool = False
     cases: dict[str, CaseStatus] = field(default_factory=dict)
     shards: dict[str, ShardStatus] = field(default_factory=dict)
-    counts: Counts = Counts()
+    tally: dict[str, int] = field(default_factory=dict)
     deselected: int = 0
     collection_errors: int = 0
     final_failures: int = 0
+    attempts: int = 0
     live: int = 0
     open_shards: int = 0
     open_needs: int = 0
@@ -172,8 +177,8 @@ class TaskStatus:
     dependents: list[tuple[str, Need]] = field(default_factory=list)
 
     @property
-    def attempts(self) -> int:
-        return sum(shard.attempts for shard in self.shards.values())
+    def counts(self) -> Counts:
+        return Counts(**self.tally)
 
     @property
     def live_attempts(self) -> Iterator[ShardStatus]:
@@ -205,6 +210,7 @@ class RunStatus:
         self.stop: CancelRequested | None = None
         self.tasks: dict[str, TaskStatus] = {}
         self.touched: dict[str, None] = {}
+        self.tally: dict[str, int] = {}
         self.live_tasks = 0
 
     @property
@@ -215,7 +221,7 @@ class RunStatus:
 
     @property
     def counts(self) -> Counts:
-        return sum((task.counts for task in self.tasks.values()), Counts())
+        return Counts(**self.tally)
 
     def shard(self, wanted: str) -> ShardStatus | None:
         task = self.tasks.get(wanted.rpartition("#")[0])
@@ -285,10 +291,11 @@ class RunStatus:
                 plan.shard_id, event.task_id, ShardKind.EXECUTE, index, case_ids, plan.predicted, event.at
             )
             status.open(shard)
-        status.counts += Counts(planned=len(status.cases) - known)
+        self._count(status, "planned", len(status.cases) - known)
 
     def _start(self, status: TaskStatus, event: AttemptStarted, token: int) -> None:
         shard = status.shards[event.shard_id]
+        status.attempts += event.number - shard.attempts
         shard.attempts, shard.retry_at = event.number, None
         shard.attempt = Attempt(
             token, event.number, event.worker_id, event.instance, event.at, awaited=set(shard.case_ids)
@@ -307,30 +314,33 @@ class RunStatus:
 
     def _finish_cases(self, status: TaskStatus, event: CasesFinished) -> None:
         shard = status.shards[event.shard_id]
-        changes: Counter[str] = Counter()
+        attempt = shard.attempt
         for result in event.results:
             case = status.cases.get(result.case_id)
             if case is None:
                 case = _add_case(status, shard, result)
-                changes["planned"] += 1
-            if shard.attempt is not None:
-                shard.attempt.awaited.discard(result.case_id)
-                shard.attempt.seen.add(result.case_id)
-            self._finish_case(status, case, result, changes)
+                self._count(status, "planned", 1)
+            if attempt is not None:
+                attempt.awaited.discard(result.case_id)
+                attempt.seen.add(result.case_id)
+            self._finish_case(status, case, result)
             case.shard_id, case.worker_id = shard.shard_id, event.worker_id
-        status.counts += Counts(**changes)
 
-    def _finish_case(self, status: TaskStatus, case: CaseStatus, result: CaseResult, changes: Counter[str]) -> None:
+    def _finish_case(self, status: TaskStatus, case: CaseStatus, result: KeptResult) -> None:
         before, failed_before = case.outcome, case.failed_for_good(status.task)
         if before is not None:
-            changes[before.value] -= 1
+            self._count(status, before.value, -1)
             if before.bad != result.outcome.bad and not case.flaky:
                 case.flaky = True
-                changes["flaky"] += 1
-        changes[result.outcome.value] += 1
+                self._count(status, "flaky", 1)
+        self._count(status, result.outcome.value, 1)
         case.outcome, case.duration = result.outcome, result.duration
         case.tries += 1
         status.final_failures += case.failed_for_good(status.task) - failed_before
+
+    def _count(self, status: TaskStatus, name: str, change: int) -> None:
+        for tally in (status.tally, self.tally):
+            tally[name] = tally.get(name, 0) + change
 
     def _end_attempt(self, status: TaskStatus, event: AttemptEnded) -> None:
         self._touch(event.task_id)
@@ -339,7 +349,8 @@ class RunStatus:
         status.live -= 1
         shard.mishaps += event.verdict in {Verdict.ERRORED, Verdict.LOST}
         shard.timeouts += event.verdict is Verdict.TIMED_OUT
-        status.usage += event.usage
+        if event.usage != _UNMEASURED:
+            status.usage += event.usage
         if event.will_retry:
             shard.retry_at = event.retry_at
             shard.case_ids = event.case_ids or shard.case_ids
@@ -368,7 +379,7 @@ class RunStatus:
             self._touch(name)
 
 
-def _add_case(status: TaskStatus, shard: ShardStatus, result: CaseResult) -> CaseStatus:
+def _add_case(status: TaskStatus, shard: ShardStatus, result: KeptResult) -> CaseStatus:
     """A case that no plan has: a part of a command, or a file that could not be collected."""
     planned = PlannedCase(case_id=result.case_id, file=result.file, line=result.line)
     case = status.cases[result.case_id] = CaseStatus(planned, len(status.cases))

@@ -117,7 +117,6 @@ def summary_of_row(row: RunRow) -> RunSummary:
 
 
 def _task_summary(status: TaskStatus) -> TaskSummary:
-    shards = status.shards.values()
     return TaskSummary(
         task_id=status.task.name,
         type=status.task.type.value,
@@ -126,8 +125,8 @@ def _task_summary(status: TaskStatus) -> TaskSummary:
         needs=tuple(need.task for need in status.task.needs),
         priority=status.task.priority,
         counts=status.counts,
-        shards=len(shards),
-        shards_done=sum(shard.verdict is not None for shard in shards),
+        shards=len(status.shards),
+        shards_done=len(status.shards) - status.open_shards,
         attempts=status.attempts,
         queued_at=status.queued_at,
         started_at=status.started_at,

@@ -14,7 +14,6 @@ import msgspec
 
 from fleetest.common.convert import (
     artifact_to_proto,
-    case_result_to_proto,
     duration_from_proto,
     outcome_from_proto,
     run_state_from_proto,
@@ -22,7 +21,6 @@ from fleetest.common.convert import (
     version_control_from_proto,
 )
 from fleetest.common.errors import InvalidRequest, NotFound
-from fleetest.common.results import CaseResult
 from fleetest.master.access.principals import caller
 from fleetest.master.explain import explain
 from fleetest.master.queue.ports import ShardQueue
@@ -31,9 +29,12 @@ from fleetest.master.runs.book import RunBook
 from fleetest.master.runs.environment import environment_key
 from fleetest.master.runs.hub import Hub
 from fleetest.master.runs.projector import Projector
+from fleetest.master.runs.recent import Recent
+from fleetest.master.runs.results import KeptResult, decode_result
 from fleetest.master.runs.summary import RunSummary, summary_of_row
 from fleetest.master.servicers.convert import explanation_to_proto, run_to_proto, task_spec_to_proto
 from fleetest.master.servicers.convert_events import commit_to_proto
+from fleetest.master.servicers.convert_results import put_result
 from fleetest.master.store.ports import CaseRow, LogPiece, RunQuery, Store
 from fleetest.master.submission import Desk, Submission, Submitted
 from fleetest.v1 import run_pb2, run_pb2_grpc
@@ -61,6 +62,7 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
         book: RunBook,
         projector: Projector,
         hub: Hub,
+        recent: Recent[run_pb2.WatchRunResponse],
         roster: Roster,
         queue: ShardQueue,
     ) -> None:
@@ -69,6 +71,7 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
         self._book = book
         self._projector = projector
         self._hub = hub
+        self._recent = recent
         self._roster = roster
         self._queue = queue
 
@@ -151,18 +154,19 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
     ) -> AsyncIterator[run_pb2.WatchRunResponse]:
         run_id = await self._resolve(request.run_id)
         position = request.after_position
-        with self._hub.follow(run_id) as bell:
+        with self._hub.follow(run_id) as bell, self._recent.follow(run_id):
             while True:
                 bell.clear()
-                for commit in await self._store.read(run_id, after=position):
-                    position = commit.position
-                    response = commit_to_proto(commit)
+                before = position
+                async for response in self._commits(run_id, position):
+                    position = response.position
                     yield response
                     if response.events and response.events[-1].HasField("run_ended"):
                         return
-                if not await self._goes_on(run_id, position):
-                    return
-                await _rung(bell)
+                if position == before:
+                    if not await self._goes_on(run_id, position):
+                        return
+                    await _rung(bell)
 
     async def ReadLogs(
         self, request: run_pb2.ReadLogsRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -276,6 +280,15 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
             raise NotFound(f"there is no run {run_id}", hint="list runs: fleetest ls")
         return summary_of_row(row)
 
+    async def _commits(self, run_id: str, after: int) -> AsyncIterator[run_pb2.WatchRunResponse]:
+        """Those that are there now; of them, whatever this master has just made itself needs no reading."""
+        if known := self._recent.after(run_id, after):
+            for each in known:
+                yield each
+            return
+        for commit in await self._store.read(run_id, after=after):
+            yield commit_to_proto(commit)
+
     async def _goes_on(self, run_id: str, position: int) -> bool:
         """Whether more commits can follow `position`."""
         status = await self._book.keeper(run_id).status()
@@ -312,14 +325,17 @@ def _submitted_to_proto(submitted: Submitted) -> run_pb2.SubmitRunResponse:
 
 
 def _case_to_proto(row: CaseRow) -> run_pb2.CaseRecord:
-    return run_pb2.CaseRecord(
+    record = run_pb2.CaseRecord(
         task_id=row.task_id,
-        result=case_result_to_proto(msgspec.convert(row.body["result"], CaseResult)),
         flaky=row.flaky,
         attempts=msgspec.convert(row.body["attempts"], int),
         worker_id=str(row.body["worker_id"]),
         shard_id=str(row.body["shard_id"]),
     )
+    # Rows from before results were kept whole have it in their body.
+    result = decode_result(row.result) if row.result else msgspec.convert(row.body["result"], KeptResult)
+    put_result(result, record.result)
+    return record
 
 
 def _piece_to_proto(piece: LogPiece) -> run_pb2.LogChunk:

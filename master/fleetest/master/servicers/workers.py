@@ -15,7 +15,6 @@ import structlog
 from fleetest.common.clock import Clock
 from fleetest.common.convert import (
     artifact_from_proto,
-    case_result_from_proto,
     duration_to_proto,
     planned_case_from_proto,
     resource_sample_from_proto,
@@ -24,7 +23,7 @@ from fleetest.common.convert import (
     verdict_from_proto,
 )
 from fleetest.common.errors import DependencyUnavailable, InvalidRequest, LeaseLost
-from fleetest.common.results import CaseResult, ResourceSample
+from fleetest.common.results import ResourceSample
 from fleetest.master.access.principals import caller
 from fleetest.master.access.token_book import TokenBook
 from fleetest.master.leases import Leases
@@ -46,6 +45,7 @@ from fleetest.master.servicers.convert import (
     instruction_to_proto,
     want_from_proto,
 )
+from fleetest.master.servicers.convert_results import kept_result
 from fleetest.master.sessions import Acknowledge, Heard, Session, Sessions, Stop
 from fleetest.v1 import worker_pb2, worker_pb2_grpc
 
@@ -317,17 +317,10 @@ class _Stream:
 
 
 def _report_from_proto(message: worker_pb2.Report, clock_ahead: timedelta) -> Report:
-    content = _content(message)
-    if isinstance(content, Results) and clock_ahead:
-        content = Results(results=tuple(_at_our_time(result, clock_ahead) for result in content.results))
-    return Report(ref=attempt_ref_from_proto(message.attempt), content=content)
+    return Report(ref=attempt_ref_from_proto(message.attempt), content=_content(message, clock_ahead))
 
 
-def _at_our_time(result: CaseResult, clock_ahead: timedelta) -> CaseResult:
-    return replace(result, started_at=result.started_at - clock_ahead) if result.started_at is not None else result
-
-
-def _content(message: worker_pb2.Report) -> Content:
+def _content(message: worker_pb2.Report, clock_ahead: timedelta) -> Content:
     match message.WhichOneof("report"):
         case "running":
             return Running()
@@ -335,10 +328,10 @@ def _content(message: worker_pb2.Report) -> Content:
             return Planned(
                 cases=tuple(planned_case_from_proto(case) for case in message.planned.cases),
                 deselected=message.planned.deselected,
-                collection_errors=tuple(case_result_from_proto(error) for error in message.planned.collection_errors),
+                collection_errors=tuple(kept_result(error) for error in message.planned.collection_errors),
             )
         case "results":
-            return Results(results=tuple(case_result_from_proto(result) for result in message.results.results))
+            return Results(results=tuple(kept_result(result, clock_ahead) for result in message.results.results))
         case "output":
             return Output(
                 offset_bytes=message.output.offset_bytes,

@@ -147,6 +147,7 @@ def _to_case(case: CaseRow) -> Document:
         "flaky": case.flaky,
         "position": case.position,
         "body": to_json(case.body),
+        "result": case.result,
     }
 
 
@@ -160,4 +161,5 @@ def _from_case(document: Document) -> CaseRow:
         flaky=document["flaky"],
         position=document["position"],
         body=from_json(document["body"]),
+        result=document.get("result", b""),
     )

@@ -115,7 +115,8 @@ class CaseRow:
     Args:
         index: its place in the task's plan.
         position: of the commit that brought this result.
-        body: the rest of the result, JSON-compatible.
+        body: what else is known of it, JSON-compatible.
+        result: all of the result, encoded and opaque to the store.
     """
 
     run_id: str
@@ -126,6 +127,7 @@ class CaseRow:
     flaky: bool
     position: int
     body: Mapping[str, object]
+    result: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,15 +36,15 @@ _FOUND_RUNS: Final = 10
 _LAST_CODE_POINT: Final = "\U0010ffff"
 
 _SAVE_CASE: Final = """
-    INSERT INTO cases (run_id, task_id, case_id, place, outcome, flaky, position, body)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+    INSERT INTO cases (run_id, task_id, case_id, place, outcome, flaky, position, body, result)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (run_id, task_id, case_id) DO UPDATE SET
         place = excluded.place, outcome = excluded.outcome, flaky = excluded.flaky,
-        position = excluded.position, body = excluded.body
+        position = excluded.position, body = excluded.body, result = excluded.result
     WHERE excluded.position >= cases.position
 """
 _CASES: Final = """
-    SELECT run_id, task_id, case_id, place, outcome, flaky, position, body FROM cases
+    SELECT run_id, task_id, case_id, place, outcome, flaky, position, body, result FROM cases
 """
 
 _SAVE_HISTORY: Final = """
@@ -84,7 +84,8 @@ class SqliteProjections:
 
     async def save_cases(self, cases: Sequence[CaseRow]) -> None:
         rows = [
-            (c.run_id, c.task_id, c.case_id, c.index, c.outcome, c.flaky, c.position, to_json(c.body)) for c in cases
+            (c.run_id, c.task_id, c.case_id, c.index, c.outcome, c.flaky, c.position, to_json(c.body), c.result)
+            for c in cases
         ]
         await self._database.write(lambda connection: _write(connection, _SAVE_CASE, rows))
 
@@ -236,7 +237,7 @@ def _from_usage_columns(
 
 
 def _from_case_row(row: tuple[Any, ...]) -> CaseRow:
-    run_id, task_id, case_id, place, outcome, flaky, position, body = row
+    run_id, task_id, case_id, place, outcome, flaky, position, body, result = row
     return CaseRow(
         run_id=run_id,
         task_id=task_id,
@@ -246,4 +247,5 @@ def _from_case_row(row: tuple[Any, ...]) -> CaseRow:
         flaky=bool(flaky),
         position=position,
         body=from_json(body),
+        result=result,
     )

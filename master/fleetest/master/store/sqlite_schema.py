@@ -103,6 +103,8 @@ _STEPS: Final[tuple[tuple[str, ...], ...]] = (
         ) WITHOUT ROWID
         """,
     ),
+    # Results whole, as their workers sent them; in rows from before they are part of the body.
+    ("ALTER TABLE cases ADD COLUMN result BLOB NOT NULL DEFAULT x''",),
 )
 
 
