@@ -15,7 +15,7 @@ from benchmarks.core.cluster import Cluster, serving
 from benchmarks.core.commands import run
 from benchmarks.core.figures import OURS, Aim, Better, Figure
 from benchmarks.core.rounds import in_turns, side
-from fleetest.client.scan import scan_workspace
+from fleetest.client.scan import scan_tree
 
 __all__ = ["measure"]
 
@@ -47,10 +47,10 @@ async def measure(bench: Bench) -> Sequence[Figure]:
 
             async def search() -> Mapping[str, float]:
                 start = time.perf_counter()
-                workspace = scan_workspace(tree, cache_directory=cache)
+                scan = scan_tree(tree, cache_directory=cache)
                 seconds = time.perf_counter() - start
-                if len(workspace.files) != files + 1:
-                    raise RuntimeError(f"{len(workspace.files)} files were found, not {files + 1}")
+                if scan.count != files + 1:
+                    raise RuntimeError(f"{scan.count} files were found, not {files + 1}")
                 return {"search": seconds}
 
             async def status() -> Mapping[str, float]:
@@ -100,7 +100,7 @@ def _made(tree: Path, files: int, mark: Path) -> Path:
 
 def _first_case(cluster: Cluster, tree: Path, mark: Path, python: Path) -> float:
     mark.unlink(missing_ok=True)
-    environment = {**cluster.environment, "VIRTUAL_ENV": str(python.parents[1]), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**cluster.environment, "VIRTUAL_ENV": str(python.parents[1])}
     began = time.time()
     run(
         _FLEETEST,

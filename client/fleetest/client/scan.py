@@ -5,42 +5,63 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from fleetest.client.digest_cache import DigestCache
-from fleetest.client.tree import FoundFile, walk
-from fleetest.common.convert_workspace import workspace_of
+from fleetest.client.tree import Tree, walk
+from fleetest.client.tree_memory import Identity, Known, Listing, TreeMemory, identity_of
+from fleetest.common.convert_workspace import manifest_entry, parse_manifest
+from fleetest.common.digest import digest_of
 from fleetest.common.errors import InvalidRequest
 from fleetest.common.git import tracked_although_ignored
-from fleetest.common.ignore import IGNORE_FILE, IgnoreRules
+from fleetest.common.ignore import IGNORE_FILE, IgnoreRules, index_file, rules_around
 from fleetest.common.regular_files import FileIdentity, hash_file, open_regular
 from fleetest.common.workspace import Problem, Workspace, WorkspaceFile, refuse
 
-__all__ = ["scan_workspace"]
+__all__ = ["Scan", "scan_tree", "scan_workspace"]
 
 _TRIES: Final = 3
 _THREADS: Final = min(8, os.cpu_count() or 1)  # hashing lets go of the interpreter's lock
 
 
-@dataclass(frozen=True, slots=True)
-class _Hashed:
-    file: WorkspaceFile
-    identity: FileIdentity
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scan:
+    """
+    What a scan found.
+
+    Args:
+        digest: names the workspace.
+        count: of its files and links.
+        as_remembered: the last scan found the same.
+    """
+
+    digest: str
+    count: int
+    as_remembered: bool
+    _listings: Mapping[str, Listing] = field(repr=False)
+
+    def workspace(self) -> Workspace:
+        """The workspace in full, which takes longer than to find that nothing has changed."""
+        return parse_manifest(b"".join(_entries(self._listings)))
 
 
 def scan_workspace(root: Path, *, cache_directory: Path, clock_ns: Callable[[], int] = time.time_ns) -> Workspace:
+    """The workspace at `root`; see `scan_tree`."""
+    return scan_tree(root, cache_directory=cache_directory, clock_ns=clock_ns).workspace()
+
+
+def scan_tree(root: Path, *, cache_directory: Path, clock_ns: Callable[[], int] = time.time_ns) -> Scan:
     """
-    The workspace at `root`: every file that no ignore rule leaves out, by digest. Blocks; reads only what changed.
+    Find every file at `root` that no ignore rule leaves out, with its digest. Blocks; reads only what changed.
 
     Equal trees give equal workspaces. Files that Git tracks belong to it, whatever an ignore file says of them.
 
     Args:
         root: its own `.gitignore` applies, and those of the Git repository around it.
-        cache_directory: where the digests of the last scan are kept; may be lost at any time.
+        cache_directory: where the last scan is remembered; may be lost at any time.
         clock_ns: nanoseconds since the epoch.
 
     Raises:
@@ -49,35 +70,80 @@ def scan_workspace(root: Path, *, cache_directory: Path, clock_ns: Callable[[], 
     if not root.is_dir():
         raise InvalidRequest(f"no such directory: {root}", hint="Name the directory that holds the tests.")
     started_ns = clock_ns()
-    cache = DigestCache(cache_directory, root)
-    tree = walk(root, IgnoreRules.for_root(root, tracked=tracked_although_ignored(root)))
-    known = [_known(found, cache) for found in tree.files]
-    changed = [found for found, hashed in zip(tree.files, known, strict=True) if hashed is None]
-    with ThreadPoolExecutor(_THREADS) as pool:  # asking a thread costs more than finding that a file is still the same
-        outcomes = [*known, *pool.map(lambda found: _hash(root, found), changed)]
-    problems = tree.problems + [each for each in outcomes if isinstance(each, Problem)]
+    before = TreeMemory.load(cache_directory, root)
+    now = TreeMemory(rules=rules_around(root), index=_index(root))
+    now.tracked = before.tracked if _same_tracked(before, now) else tracked_although_ignored(root)
+    same_rules = now.tracked == before.tracked and before.rules_hold(now.rules)
+    tree = walk(root, lambda: IgnoreRules.for_root(root, tracked=now.tracked), before, same_rules=same_rules)
+    problems = tree.problems + _read_all(root, tree)
     if problems:
         raise refuse(
             sorted(problems, key=lambda problem: problem.path),
             hint=f"Add what the tests do not need to {root / IGNORE_FILE}, which has the syntax of .gitignore.",
         )
-    hashed = [each for each in outcomes if isinstance(each, _Hashed)]
-    cache.replace({each.file.path: (each.identity, each.file.digest) for each in hashed}, scan_started_ns=started_ns)
-    links = [WorkspaceFile(path=path, symlink_target=target) for path, target in tree.links.items()]
-    return workspace_of([each.file for each in hashed] + links)
+    now.listings, now.rule_files, now.digest = tree.listings, tree.rule_files, before.digest
+    if not _are(now.listings, before.listings) or not now.digest:
+        now.digest = digest_of(b"".join(_entries(now.listings)))
+    if now != before:
+        now.save(cache_directory, root, scan_started_ns=started_ns)
+    return Scan(digest=now.digest, count=tree.count, as_remembered=now.digest == before.digest, _listings=now.listings)
 
 
-def _known(found: FoundFile, cache: DigestCache) -> _Hashed | None:
-    """The file with the digest that it had the last time, if it is still the same."""
-    digest = cache.get(found.path, FileIdentity.of(found.status))
-    return _hashed(found.path, digest, found.status) if digest else None
+def _are(listings: Mapping[str, Listing], others: Mapping[str, Listing]) -> bool:
+    """Whether they are the very same."""
+    return len(listings) == len(others) and all(others.get(path) is each for path, each in listings.items())
 
 
-def _hash(root: Path, found: FoundFile) -> _Hashed | Problem | None:
-    """The file with its digest, or what is wrong with it; nothing when it has gone since the walk."""
+def _entries(listings: Mapping[str, Listing]) -> Iterator[bytes]:
+    """Those of the manifest, in its order."""
+    entries = {}
+    for directory, listing in listings.items():
+        for name, (_, entry) in listing.files.items():
+            entries[directory + name] = entry
+        for name, target in listing.links.items():
+            path = directory + name
+            entries[path] = manifest_entry(WorkspaceFile(path=path, symlink_target=target))
+    return (entries[path] for path in sorted(entries))
+
+
+def _read_all(root: Path, tree: Tree) -> list[Problem]:
+    """Fill in what has not been read; answers what cannot be."""
+    problems = []
+    with ThreadPoolExecutor(_THREADS) as pool:
+        outcomes = pool.map(lambda place: _read(root, "".join(place)), tree.unread)
+        for (directory, name), outcome in zip(tree.unread, outcomes, strict=True):
+            if isinstance(outcome, Problem):
+                problems.append(outcome)
+            elif outcome is None:
+                del tree.listings[directory].files[name]
+                tree.count -= 1
+            else:
+                tree.listings[directory].files[name] = outcome
+    return problems
+
+
+def _index(root: Path) -> dict[str, Identity]:
+    """Git's index, with its identity; nothing without a repository."""
+    index = index_file(root)
+    if index is None:
+        return {}
+    try:
+        return {str(index): identity_of(index.lstat())}
+    except OSError:
+        return {str(index): ()}
+
+
+def _same_tracked(before: TreeMemory, now: TreeMemory) -> bool:
+    """Whether Git would name the same tracked files that are ignored; without a repository, it names none."""
+    known = before.rules == now.rules and before.index == now.index
+    return known and all(now.index.values())
+
+
+def _read(root: Path, path: str) -> Known | Problem | None:
+    """The file, read; or what is wrong with it; nothing when it has gone since the walk."""
     try:
         for _ in range(_TRIES):
-            descriptor = open_regular(root / found.path)
+            descriptor = open_regular(root / path)
             try:
                 before = os.fstat(descriptor)
                 digest, size_bytes = hash_file(descriptor)
@@ -85,19 +151,11 @@ def _hash(root: Path, found: FoundFile) -> _Hashed | Problem | None:
             finally:
                 os.close(descriptor)
             if FileIdentity.of(before) == FileIdentity.of(after) and size_bytes == after.st_size:
-                return _hashed(found.path, digest, after)
+                executable = bool(after.st_mode & stat.S_IXUSR)
+                file = WorkspaceFile(path=path, digest=digest, size_bytes=size_bytes, executable=executable)
+                return identity_of(after), manifest_entry(file)
     except FileNotFoundError:
         return None
     except OSError as error:
-        return Problem(found.path, f"cannot be read: {error.strerror}")
-    return Problem(found.path, "changes while it is read")
-
-
-def _hashed(path: str, digest: str, status: os.stat_result) -> _Hashed:
-    file = WorkspaceFile(
-        path=path,
-        digest=digest,
-        size_bytes=status.st_size,
-        executable=bool(status.st_mode & stat.S_IXUSR),
-    )
-    return _Hashed(file, FileIdentity.of(status))
+        return Problem(path, f"cannot be read: {error.strerror}")
+    return Problem(path, "changes while it is read")

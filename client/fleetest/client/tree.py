@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import stat
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from fleetest.common.ignore import IgnoreRules
+from fleetest.client.tree_memory import UNREAD, Identity, Listing, TreeMemory, identity_of
+from fleetest.common.ignore import RULE_FILES, IgnoreRules
 from fleetest.common.limits import MAX_FILE_BYTES, MAX_WORKSPACE_FILES
 from fleetest.common.workspace import Problem, link_problem, path_problem
 
-__all__ = ["FoundFile", "Tree", "walk"]
+__all__ = ["Tree", "walk"]
 
 _NEVER: Final = frozenset({".git", "__pycache__"})
+_VENV_MARK: Final = "pyvenv.cfg"
 
 _KINDS: Final = {
     stat.S_IFBLK: "a block device",
@@ -25,81 +28,171 @@ _KINDS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class FoundFile:
-    """A regular file, and what the system said of it when it was found."""
-
-    path: str
-    status: os.stat_result
-
-
 @dataclass(slots=True)
 class Tree:
-    """What a walk found: regular files, symbolic links with their targets, and what cannot come along."""
+    """
+    What a walk found.
 
-    files: list[FoundFile] = field(default_factory=list)
-    links: dict[str, str] = field(default_factory=dict)
+    Args:
+        listings: by directory; one in which nothing has changed is the remembered one.
+        unread: regular files that are not as they are remembered: directory and name.
+        count: how many files and links there are.
+        problems: what cannot come along.
+        rule_files: as `TreeMemory` has them.
+    """
+
+    listings: dict[str, Listing] = field(default_factory=dict)
+    unread: list[tuple[str, str]] = field(default_factory=list)
+    count: int = 0
     problems: list[Problem] = field(default_factory=list)
+    rule_files: dict[str, Identity] = field(default_factory=dict)
 
 
-def walk(root: Path, rules: IgnoreRules) -> Tree:
+def walk(root: Path, rules: Callable[[], IgnoreRules], memory: TreeMemory, *, same_rules: bool) -> Tree:
     """
     Every file below `root` that no rule ignores, in no particular order.
 
     Left out always: `.git`, `__pycache__`, and virtual environments (a directory that holds `pyvenv.cfg`).
+
+    Args:
+        rules: those at the root; asked for when a directory is not as it is remembered.
+        same_rules: whether they are those by which the memory's listings were made.
     """
-    tree = Tree()
-    pending = [("", rules)]
+    walker = _Walker(root, rules, memory, same_rules=same_rules)
+    tree, pending = walker.tree, [""]
     while pending:
-        directory, inside = pending.pop()
-        try:
-            with os.scandir(root / directory) as entries:
-                for entry in entries:
-                    if entry.name not in _NEVER:
-                        pending += _visit(tree, root, directory, entry, inside)
-        except OSError as error:
-            tree.problems.append(Problem(directory.removesuffix("/") or ".", f"cannot be read: {error.strerror}"))
-        if len(tree.files) + len(tree.links) > MAX_WORKSPACE_FILES:
+        directory = pending.pop()
+        listing = walker.visit(directory)
+        if listing is not None:
+            tree.listings[directory] = listing
+            tree.count += len(listing.files) + len(listing.links)
+            pending += [f"{directory}{name}/" for name in listing.directories]
+        if tree.count > MAX_WORKSPACE_FILES:
             tree.problems.append(_too_many(tree))
             break
-    tree.problems += [Problem(path, reason) for path in tree.links if (reason := link_problem(path, tree.links))]
+    links = {
+        directory + name: target for directory, each in tree.listings.items() for name, target in each.links.items()
+    }
+    tree.problems += [Problem(path, reason) for path in links if (reason := link_problem(path, links))]
     return tree
 
 
-def _visit(
-    tree: Tree, root: Path, directory: str, entry: os.DirEntry[str], rules: IgnoreRules
-) -> list[tuple[str, IgnoreRules]]:
-    """Put one entry where it belongs; answers the directory to go on with, if it is one."""
-    path = directory + entry.name
-    is_directory = entry.is_dir(follow_symlinks=False)
-    if rules.ignores(entry.name, is_directory=is_directory) and not (is_directory and rules.opens(entry.name)):
-        return []
-    try:
-        if is_directory:
-            below = root / path
-            return [] if (below / "pyvenv.cfg").is_file() else [(f"{path}/", rules.enter(entry.name, below))]
-        reason = path_problem(path) or _take(tree, path, entry)
-    except OSError as error:
-        reason = f"cannot be read: {error.strerror}"
-    if reason:
-        tree.problems.append(Problem(path, reason))
-    return []
+class _Walker:
+    """Directories are named by their paths below the root, with a '/' at the end; the root by an empty text."""
 
+    def __init__(self, root: Path, rules: Callable[[], IgnoreRules], memory: TreeMemory, *, same_rules: bool) -> None:
+        self.tree = Tree(rule_files=dict(memory.rule_files) if same_rules else {})
+        self._root = root
+        self._rules_at_root = rules
+        self._rules: dict[str, IgnoreRules] = {}
+        self._remembered = memory.listings
+        self._trusted: Mapping[str, Listing] = memory.listings if same_rules else {}
 
-def _take(tree: Tree, path: str, entry: os.DirEntry[str]) -> str:
-    if entry.is_symlink():
-        tree.links[path] = str(Path(entry).readlink())
+    def visit(self, directory: str) -> Listing | None:
+        """What is in the directory; nothing when it cannot be read."""
+        try:
+            known = self._trusted.get(directory)
+            return (self._recalled(directory, known) if known else None) or self._look(directory, known)
+        except OSError as error:
+            reason = f"cannot be read: {error.strerror}"
+            self.tree.problems.append(Problem(directory.removesuffix("/") or ".", reason))
+            return None
+
+    def _recalled(self, directory: str, known: Listing) -> Listing | None:
+        """The directory as it was, but for the content of files; nothing when that is not what it is."""
+        top = f"{self._root}/{directory}"
+        if os.listdir(top) != known.names:  # noqa: PTH208 - names alone, and quickly
+            return None
+        changed = []
+        lstat = os.lstat
+        try:
+            for name, (identity, _) in known.files.items():
+                status = lstat(top + name)
+                # `identity_of`, written out: it is called once for each file.
+                if identity != (status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns):
+                    if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_FILE_BYTES:
+                        return None
+                    changed.append(name)
+            if not (
+                all(stat.S_ISDIR(lstat(top + name).st_mode) == kind for name, kind in known.ignored.items())
+                and all(stat.S_ISDIR(lstat(top + name).st_mode) for name in known.directories)
+                and not any(os.path.isfile(f"{top}{name}/{_VENV_MARK}") for name in known.directories)  # noqa: PTH113
+                and all(os.readlink(top + name) == target for name, target in known.links.items())  # noqa: PTH115
+            ):
+                return None
+        except OSError:
+            return None
+        if not changed:
+            return known
+        self.tree.unread += [(directory, name) for name in changed]
+        return known._replace(files=dict(known.files))
+
+    def _look(self, directory: str, known: Listing | None) -> Listing:
+        listing = Listing(names=[], files={}, directories=[], links={}, ignored={})
+        rules = self._rules_in(directory)
+        with os.scandir(self._root / directory) as entries:
+            for entry in entries:
+                listing.names.append(entry.name)
+                if entry.name not in _NEVER:
+                    self._sort_in(directory, entry, listing, rules)
+        rule_files = RULE_FILES.intersection(listing.names)
+        for name in rule_files:
+            path = f"{self._root}/{directory}{name}"
+            self.tree.rule_files[path] = identity_of(os.lstat(path))
+        if known is not None and rule_files != RULE_FILES.intersection(known.names):
+            # What is below has been judged by other rules.
+            self._trusted = {path: each for path, each in self._trusted.items() if not path.startswith(directory)}
+        return listing
+
+    def _rules_in(self, directory: str) -> IgnoreRules:
+        if directory not in self._rules:
+            if directory:
+                above, _, name = directory.removesuffix("/").rpartition("/")
+                outer = self._rules_in(f"{above}/" if above else "")
+                self._rules[directory] = outer.enter(name, self._root / directory)
+            else:
+                self._rules[directory] = self._rules_at_root()
+        return self._rules[directory]
+
+    def _sort_in(self, directory: str, entry: os.DirEntry[str], listing: Listing, rules: IgnoreRules) -> None:
+        path, name = directory + entry.name, entry.name
+        is_directory = entry.is_dir(follow_symlinks=False)
+        if rules.ignores(name, is_directory=is_directory) and not (is_directory and rules.opens(name)):
+            listing.ignored[name] = is_directory
+            return
+        try:
+            if is_directory:
+                if (self._root / path / _VENV_MARK).is_file():
+                    listing.ignored[f"{name}/{_VENV_MARK}"] = False
+                else:
+                    listing.directories.append(name)
+                return
+            reason = path_problem(path) or self._take(directory, entry, listing)
+        except OSError as error:
+            reason = f"cannot be read: {error.strerror}"
+        if reason:
+            self.tree.problems.append(Problem(path, reason))
+
+    def _take(self, directory: str, entry: os.DirEntry[str], listing: Listing) -> str:
+        if entry.is_symlink():
+            listing.links[entry.name] = str(Path(entry).readlink())
+            return ""
+        status = entry.stat(follow_symlinks=False)
+        if not stat.S_ISREG(status.st_mode):
+            return f"is {_KINDS.get(stat.S_IFMT(status.st_mode), 'not a regular file')}"
+        if status.st_size > MAX_FILE_BYTES:
+            return f"has {status.st_size} bytes; the limit for one file is {MAX_FILE_BYTES}"
+        known = self._remembered.get(directory)
+        file = known.files.get(entry.name, UNREAD) if known is not None else UNREAD
+        listing.files[entry.name] = file
+        if file[0] != identity_of(status):
+            self.tree.unread.append((directory, entry.name))
         return ""
-    status = entry.stat(follow_symlinks=False)
-    if not stat.S_ISREG(status.st_mode):
-        return f"is {_KINDS.get(stat.S_IFMT(status.st_mode), 'not a regular file')}"
-    if status.st_size > MAX_FILE_BYTES:
-        return f"has {status.st_size} bytes; the limit for one file is {MAX_FILE_BYTES}"
-    tree.files.append(FoundFile(path, status))
-    return ""
 
 
 def _too_many(tree: Tree) -> Problem:
-    tops = Counter(file.path.partition("/")[0] for file in tree.files)
+    tops = Counter(
+        (directory + name).partition("/")[0] for directory, each in tree.listings.items() for name in each.files
+    )
     largest = ", ".join(f"{name} ({count})" for name, count in tops.most_common(3))
     return Problem(".", f"holds more than {MAX_WORKSPACE_FILES} files; most are in {largest}")

@@ -18,7 +18,7 @@ from fleetest.common.errors import InvalidRequest
 from fleetest.common.workspace import Workspace, WorkspaceFile, check_files
 from fleetest.v1.types_pb2 import WorkspaceManifest
 
-__all__ = ["MAX_MANIFEST_BYTES", "parse_manifest", "workspace_of"]
+__all__ = ["MAX_MANIFEST_BYTES", "manifest_entry", "parse_manifest", "workspace_of"]
 
 MAX_MANIFEST_BYTES: Final = 128 << 20
 """Room for `MAX_WORKSPACE_FILES` with paths of 500 bytes."""
@@ -33,18 +33,22 @@ def workspace_of(files: Iterable[WorkspaceFile]) -> Workspace:
     """
     ordered = tuple(sorted(files, key=attrgetter("path")))
     check_files(ordered)
-    message = WorkspaceManifest()
-    for file in ordered:
-        message.files.add(
-            path=file.path,
-            digest=file.digest,
-            size_bytes=file.size_bytes,
-            executable=file.executable,
-            symlink_target=file.symlink_target,
-        )
-    manifest = message.SerializeToString(deterministic=True)
+    manifest = b"".join(map(manifest_entry, ordered))
     _check_size(manifest)
     return Workspace(files=ordered, digest=digest_of(manifest), manifest=manifest)
+
+
+def manifest_entry(file: WorkspaceFile) -> bytes:
+    """The file's part of a manifest, which is nothing but such parts, ordered by path."""
+    message = WorkspaceManifest()
+    message.files.add(
+        path=file.path,
+        digest=file.digest,
+        size_bytes=file.size_bytes,
+        executable=file.executable,
+        symlink_target=file.symlink_target,
+    )
+    return message.SerializeToString(deterministic=True)
 
 
 def parse_manifest(manifest: bytes) -> Workspace:

@@ -15,11 +15,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from fleetest.common.digest import digest_of
 from fleetest.common.ignore_pattern import IgnorePattern, parse_pattern
 
-__all__ = ["IGNORE_FILE", "IgnoreRules"]
+__all__ = ["IGNORE_FILE", "RULE_FILES", "IgnoreRules", "index_file", "rules_around"]
 
 IGNORE_FILE: Final = ".fleetestignore"
+
+RULE_FILES: Final = frozenset({".gitignore", IGNORE_FILE})
+"""The names of files with rules for their directory, and for those below."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +136,32 @@ def _repository_around(root: Path) -> Path | None:
     return next((each for each in (root, *root.parents) if os.path.lexists(each / ".git")), None)
 
 
+def rules_around(root: Path) -> str:
+    """Names the rules that `IgnoreRules.for_root` reads, and where it reads them, tracked paths aside."""
+    root = root.resolve()
+    top = _repository_around(root) or root
+    directories = [each for each in (root, *root.parents) if each.is_relative_to(top)]
+    files = [_exclude_file(top), *(each / name for each in directories for name in sorted(RULE_FILES))]
+    return digest_of("\0".join(part for file in files for part in (str(file), _text(file))).encode(errors="replace"))
+
+
+def index_file(root: Path) -> Path | None:
+    """The index of the Git repository around `root`, if there is one."""
+    top = _repository_around(root.resolve())
+    return _git_directory(top) / "index" if top is not None else None
+
+
 def _exclude_file(top: Path) -> Path:
     """`info/exclude` of the repository; that of a linked worktree is the main one's (gitrepository-layout(5))."""
-    git = top / ".git"
-    if git.is_file():
-        git = top / _text(git).removeprefix("gitdir:").strip()
+    git = _git_directory(top)
+    if (top / ".git").is_file():
         git /= _text(git / "commondir").strip()
     return git / "info" / "exclude"
+
+
+def _git_directory(top: Path) -> Path:
+    git = top / ".git"
+    return top / _text(git).removeprefix("gitdir:").strip() if git.is_file() else git
 
 
 def _text(file: Path) -> str:

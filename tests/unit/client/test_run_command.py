@@ -12,7 +12,7 @@ from fleetest.client.cli.finding import default_project, find_suite
 from fleetest.client.cli.known_suites import KnownSuites, installed_rules
 from fleetest.client.cli.selecting import select_tasks
 from fleetest.client.cli.upload_progress import UploadProgress, sent_text
-from fleetest.common.errors import InvalidRequest
+from fleetest.common.errors import InvalidRequest, WrongState
 from fleetest.common.secrets import read_secrets
 from fleetest.common.suite import load_suite
 from tests.unit.client.scripted_master import RUN_ID, failing_run
@@ -61,6 +61,29 @@ def test_run_uploads_submits_and_follows(fleetest, master, suite_file):
     assert (request.executor, request.fail_fast, request.idempotency_key) == ("process", True, "key")
     assert request.workspace_digest in master.blobs
     assert request.user
+
+
+def test_unchanged_files_are_not_asked_for_again(fleetest, master, suite_file):
+    first = fleetest("run", "--detach")
+    master.calls.clear()
+
+    again = fleetest("run", "--detach")
+
+    assert (first.code, again.code) == (0, 0)
+    assert "1 file, none of them new" in again.err
+    assert not master.requests("FindMissingBlobs")
+
+
+def test_master_that_lost_the_files_is_given_them_again(fleetest, master, suite_file):
+    fleetest("run", "--detach")
+    master.blobs.clear()
+    master.faults.append(WrongState("the workspace has not been uploaded"))
+
+    again = fleetest("run", "--detach")
+
+    assert again.code == 0
+    assert "1 file, 1 of them new" in again.err
+    assert master.requests("SubmitRun")[-1].workspace_digest in master.blobs
 
 
 def test_run_exits_with_1_when_tests_failed_and_still_writes_reports(fleetest, master, suite_file):

@@ -1,23 +1,25 @@
 from __future__ import annotations
 
-import json
 import os
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 
-from fleetest.client.digest_cache import DigestCache
-from fleetest.client.scan import scan_workspace
+from fleetest.client.scan import scan_tree, scan_workspace
+from fleetest.client.tree_memory import TreeMemory
+from fleetest.common.convert_workspace import manifest_entry, workspace_of
 from fleetest.common.digest import digest_of
 from fleetest.common.errors import InvalidRequest
 from fleetest.common.limits import MAX_FILE_BYTES
-from fleetest.common.regular_files import FileIdentity, hash_file
+from fleetest.common.regular_files import hash_file
 from fleetest.common.workspace import Workspace, WorkspaceFile
 from tests.support.full_disk import no_room_beyond
 
@@ -73,13 +75,15 @@ def ordinary_user() -> Iterator[None]:
         os.seteuid(0)
 
 
-def forget_read_digests(cache_directory: Path) -> None:
-    """Put a digest into the cache that no file has: it comes back only from there."""
-    (file,) = cache_directory.iterdir()
-    document = json.loads(file.read_text())
-    for fields in document["files"].values():
-        fields[-1] = digest_of(b"from the cache")
-    file.write_text(json.dumps(document))
+def forget_read_digests(root: Path, cache_directory: Path) -> None:
+    """Put digests into the memory that no file has: they come back only from there."""
+    memory = TreeMemory.load(cache_directory, root)
+    for directory, listing in memory.listings.items():
+        for name, (identity, _) in listing.files.items():
+            file = WorkspaceFile(path=directory + name, digest=digest_of(b"remembered"))
+            listing.files[name] = (identity, manifest_entry(file))
+    memory.digest = ""
+    memory.save(cache_directory, root, scan_started_ns=time.time_ns() + HOUR_NS)
 
 
 def test_files_come_with_digest_size_and_executability(root: Path, cache_directory: Path) -> None:
@@ -244,11 +248,11 @@ def test_absent_root_is_refused(tmp_path: Path) -> None:
 
 def test_unchanged_files_are_not_read_again(root: Path, cache_directory: Path) -> None:
     scan_in_an_hour(root, cache_directory)
-    forget_read_digests(cache_directory)
+    forget_read_digests(root, cache_directory)
 
     workspace = scan_in_an_hour(root, cache_directory)
 
-    assert [file.digest for file in workspace.files] == [digest_of(b"from the cache")]
+    assert [file.digest for file in workspace.files] == [digest_of(b"remembered")]
 
 
 def test_cache_of_an_unchanged_tree_is_not_written_again(root: Path, cache_directory: Path) -> None:
@@ -265,7 +269,7 @@ def test_cache_of_an_unchanged_tree_is_not_written_again(root: Path, cache_direc
 def test_changed_files_are_read_again(root: Path, cache_directory: Path, content: str) -> None:
     file = root / "test_a.py"
     scan_in_an_hour(root, cache_directory)
-    forget_read_digests(cache_directory)
+    forget_read_digests(root, cache_directory)
     before = file.stat()
 
     replacement = create(root, "new", content)
@@ -277,34 +281,28 @@ def test_changed_files_are_read_again(root: Path, cache_directory: Path, content
 
 def test_file_as_young_as_the_scan_is_read_again(root: Path, cache_directory: Path) -> None:
     scan(root, cache_directory)
+    forget_read_digests(root, cache_directory)
 
-    (cached,) = cache_directory.iterdir()
-
-    assert json.loads(cached.read_text())["files"] == {}
+    assert scan(root, cache_directory).files[0].digest == digest_of(b"def test(): pass")
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        b"",
-        b"garbage",
-        b"[]",
-        b"{}",
-        b'{"version": 2, "files": {}}',
-        b'{"version": 1, "files": {"test_a.py": [1, 2, 3]}}',
-        b'{"version": 1, "files": {"test_a.py": [1, 2, 3, 4, "../x"]}}',
-        b'{"version": 1, "files": {"test_a.py": [1, 2, 3, 4, 5]}}',
-        b'{"version": 1, "files": ["test_a.py"]}',
-        b"[" * 100_000,
-    ],
-)
-def test_damaged_cache_is_an_empty_one(root: Path, cache_directory: Path, damage: bytes) -> None:
+@pytest.mark.parametrize("damage", ["empty", "garbage", "cut short", "another version", "a bit"])
+def test_damaged_cache_is_an_empty_one(root: Path, cache_directory: Path, damage: str) -> None:
     right = scan_in_an_hour(root, cache_directory)
     (cached,) = cache_directory.iterdir()
-    cached.write_bytes(damage)
+    content = cached.read_bytes()
+    cached.write_bytes(
+        {
+            "empty": b"",
+            "garbage": b"garbage",
+            "cut short": content[:-1],
+            "another version": content.replace(b"tree 1", b"tree 0"),
+            "a bit": content[:-1] + bytes([content[-1] ^ 1]),
+        }[damage]
+    )
 
     assert scan_in_an_hour(root, cache_directory) == right
-    assert json.loads(cached.read_text())["files"]
+    assert cached.read_bytes() == content
 
 
 def test_cache_that_cannot_be_written_does_no_harm(root: Path, tmp_path: Path) -> None:
@@ -314,14 +312,79 @@ def test_cache_that_cannot_be_written_does_no_harm(root: Path, tmp_path: Path) -
 
 
 def test_cache_that_fails_while_it_is_written_leaves_nothing_behind(root: Path, cache_directory: Path) -> None:
-    cache = DigestCache(cache_directory, root)
-    cache.replace({"x": (FileIdentity(1, 2, 3, 4), digest_of(b""))}, scan_started_ns=HOUR_NS)
+    scan_in_an_hour(root, cache_directory)
+    create(root, "more.py", "x")
 
     with no_room_beyond(10):
-        cache.replace({"y": (FileIdentity(1, 2, 3, 4), digest_of(b""))}, scan_started_ns=HOUR_NS)
+        scan_in_an_hour(root, cache_directory)
 
     assert len(list(cache_directory.iterdir())) == 1
-    assert DigestCache(cache_directory, root).get("x", FileIdentity(1, 2, 3, 4)) == digest_of(b"")
+    assert list(TreeMemory.load(cache_directory, root).listings[""].files) == ["test_a.py"]
+
+
+def test_remembered_scan_knows_that_nothing_has_changed(root: Path, cache_directory: Path) -> None:
+    create(root, "b/module.py", "x")
+    first = scan_tree(root, cache_directory=cache_directory)
+    again = scan_tree(root, cache_directory=cache_directory)
+    create(root, "b/module.py", "y")
+    changed = scan_tree(root, cache_directory=cache_directory)
+
+    assert [each.as_remembered for each in (first, again, changed)] == [False, True, False]
+    assert again.digest == first.digest
+    assert (again.count, changed.count) == (2, 2)
+    assert workspace_of(changed.workspace().files).digest == changed.digest
+
+
+CHANGES = {
+    "a new file": lambda root: create(root, "src/new.py", "new"),
+    "a new directory": lambda root: create(root, "src/deep/er/new.py", "new"),
+    "a file that has gone": lambda root: (root / "src/a.py").unlink(),
+    "a file that became a directory": lambda root: ((root / "src/a.py").unlink(), create(root, "src/a.py/b", "x")),
+    "a directory that became a link": lambda root: (
+        (root / "src").rename(root / "moved"),
+        (root / "src").symlink_to("moved"),
+    ),
+    "a link with another target": lambda root: ((root / "link").unlink(), (root / "link").symlink_to("moved")),
+    "an ignored directory that became a file": lambda root: (
+        (root / "build/x").unlink(),
+        (root / "build").rmdir(),
+        create(root, "build", "x"),
+    ),
+    "a new ignore file": lambda root: create(root, "src/.gitignore", "a.py\n"),
+    "a new ignore file above": lambda root: create(root, "src/.fleetestignore", "deep/\n"),
+    "a new ignore file for what is below": lambda root: create(root, "src/.gitignore", "c.py\n"),
+    "an ignore file that has gone": lambda root: (root / ".gitignore").unlink(),
+    "other rules": lambda root: create(root, ".gitignore", "build/\nsrc/\n"),
+    "a directory that became a virtual environment": lambda root: create(root, "src/deep/pyvenv.cfg"),
+    "a virtual environment that is none any more": lambda root: (root / "env/pyvenv.cfg").unlink(),
+    "another name": lambda root: (root / "src/deep/c.py").rename(root / "src/deep/d.py"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=list(CHANGES))
+def test_what_is_remembered_of_a_tree_hides_no_change(root: Path, cache_directory: Path, change: Any) -> None:
+    create(root, ".gitignore", "build/\n")
+    for path in ("src/a.py", "src/deep/c.py", "build/x", "env/pyvenv.cfg", "env/bin/python"):
+        create(root, path, path)
+    (root / "link").symlink_to("src")
+    scan_in_an_hour(root, cache_directory)
+
+    change(root)
+
+    assert scan_in_an_hour(root, cache_directory) == scan(root, cache_directory.with_name("new"))
+
+
+def test_change_of_what_git_tracks_although_it_is_ignored_is_seen(root: Path, cache_directory: Path) -> None:
+    create(root, ".gitignore", "*.log\n")
+    create(root, "kept.log")
+    git = ["git", "-C", str(root)]
+    subprocess.run([*git, "init", "-q"], check=True)
+    before = paths(scan_in_an_hour(root, cache_directory))
+
+    subprocess.run([*git, "add", "--force", "kept.log"], check=True)
+
+    assert before == [".gitignore", "test_a.py"]
+    assert paths(scan_in_an_hour(root, cache_directory)) == [".gitignore", "kept.log", "test_a.py"]
 
 
 def test_each_root_has_its_own_cache(root: Path, cache_directory: Path, tmp_path: Path) -> None:

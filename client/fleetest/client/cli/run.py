@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,6 +25,8 @@ from fleetest.client.cli.following_options import FollowingOptions, following_op
 if TYPE_CHECKING:
     from fleetest.client.async_client import AsyncClient
     from fleetest.client.cli.finding import SuiteText
+    from fleetest.client.scan import Scan
+    from fleetest.client.values import Submission
     from fleetest.common.suite import Suite
 
 __all__ = ["run"]
@@ -135,15 +139,17 @@ async def _run(found: SuiteText, text: str, wanted: dict[str, Any], master: str,
     wanted["labels"] = dict(wanted["labels"])
     wanted["executor"] = wanted["executor"] or ""
     environment = invocation().environment
+    from fleetest.common.version_control import version_control
+
     async with connected(master, embedded=any_cluster) as client:
-        submission = await client.submit(
-            text,
-            source=found.source,
-            workspace_digest=await _uploaded(client, found.root),
-            version_control=await _version_control(found.root),
-            user=present_user(),
-            **wanted,
-        )
+        # Git looks at the same files, and has a processor of its own to do it on.
+        looking = asyncio.create_task(asyncio.to_thread(version_control, found.root, environment))
+        try:
+            scan = await _scanned(found.root)
+            wanted |= {"source": found.source, "version_control": await looking, "user": present_user()}
+        finally:
+            looking.cancel()
+        submission = await _submitted(client, text, scan, found.root, wanted)
         if submission.already_submitted:
             say("this was submitted before; following that run")
         for run_id in submission.superseded_run_ids:
@@ -154,29 +160,43 @@ async def _run(found: SuiteText, text: str, wanted: dict[str, Any], master: str,
         return await following.follow(client, submission.run_id, environment)
 
 
-async def _uploaded(client: AsyncClient, root: Path) -> str:
-    """Hash the tree, bring what the master lacks; answers the workspace's digest."""
-    import asyncio
-
-    from fleetest.client.cli.upload_progress import UploadProgress, sent_text
-    from fleetest.client.scan import scan_workspace
-    from fleetest.client.view.words import plural
+async def _scanned(root: Path) -> Scan:
+    from fleetest.client.cli.upload_progress import UploadProgress
+    from fleetest.client.scan import scan_tree
 
     cache = invocation().settings.cache
     with UploadProgress(sys.stderr) as progress:
         progress.announce("looking for changed files")
-        workspace = await asyncio.to_thread(lambda: scan_workspace(root, cache_directory=cache))
+        return await asyncio.to_thread(lambda: scan_tree(root, cache_directory=cache))
+
+
+async def _submitted(client: AsyncClient, text: str, scan: Scan, root: Path, wanted: Mapping[str, Any]) -> Submission:
+    """Hand the suite in, after its files: where nothing has changed, the master has been given them before."""
+    from fleetest.common.errors import WrongState
+
+    if scan.as_remembered:
+        with suppress(WrongState):  # it is another master, or has given them up
+            submission = await client.submit(text, workspace_digest=scan.digest, **wanted)
+            _say_sent(scan, 0, 0)
+            return submission
+    await _upload(client, scan, root)
+    return await client.submit(text, workspace_digest=scan.digest, **wanted)
+
+
+async def _upload(client: AsyncClient, scan: Scan, root: Path) -> None:
+    from fleetest.client.cli.upload_progress import UploadProgress
+
+    workspace = await asyncio.to_thread(scan.workspace)
+    with UploadProgress(sys.stderr) as progress:
         report = await client.upload(workspace, root, progress=progress.show)
-    say(f"{plural(len(workspace.files), 'file')}, {sent_text(report.sent_files, report.sent_bytes)}")
-    return workspace.digest
+    _say_sent(scan, report.sent_files, report.sent_bytes)
 
 
-async def _version_control(root: Path) -> Any:
-    import asyncio
+def _say_sent(scan: Scan, files: int, size_bytes: int) -> None:
+    from fleetest.client.cli.upload_progress import sent_text
+    from fleetest.client.view.words import plural
 
-    from fleetest.common.version_control import version_control
-
-    return await asyncio.to_thread(version_control, root, invocation().environment)
+    say(f"{plural(scan.count, 'file')}, {sent_text(files, size_bytes)}")
 
 
 def _indented(text: str) -> str:
