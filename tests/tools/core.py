@@ -193,7 +193,7 @@ async def open_core(path: Path, redis_url: str, *, busy_timeout: timedelta = BUS
                 book=book,
                 projector=projector,
                 secrets=secrets,
-                workspaces=BlobWorkspaces(blobs),
+                workspaces=BlobWorkspaces(blobs, clock),
                 clock=clock,
             ),
             inbox=Inbox(store, book, registry, peers.output_grew),

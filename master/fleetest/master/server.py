@@ -157,7 +157,7 @@ class Master:
             book=book,
             projector=projector,
             secrets=secrets,
-            workspaces=BlobWorkspaces(blobs),
+            workspaces=BlobWorkspaces(blobs, clock),
             clock=clock,
             new_id=lambda: new_run_id(clock.now()),
             default_image=settings.default_image,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -162,7 +163,7 @@ async def test_tasks_without_image_take_the_clusters_unless_they_run_as_processe
         book=core.book,
         projector=core.projector,
         secrets=core.secrets,
-        workspaces=BlobWorkspaces(core.blobs),
+        workspaces=BlobWorkspaces(core.blobs, core.clock),
         clock=core.clock,
         default_image="our/tests:1",
     )
@@ -200,6 +201,22 @@ async def test_a_workspace_must_have_been_uploaded_whole(core: Core) -> None:
 
     assert (await core.desk.submit(handed_in)).run_id
     assert nothing.value.hint
+
+
+async def test_a_workspace_is_believed_to_be_whole_for_some_minutes_and_then_looked_at_again(core: Core) -> None:
+    content = b"import shop"
+    workspace = workspace_of([WorkspaceFile(path="shop.py", digest=digest_of(content), size_bytes=len(content))])
+    await core.blobs.put({digest_of(content): content, workspace.digest: workspace.manifest})
+    await core.desk.submit(submission(workspace_digest=workspace.digest))
+    await core.blobs.delete([digest_of(content)])
+
+    core.clock.advance(timedelta(minutes=4))
+    soon = await core.desk.submit(submission(workspace_digest=workspace.digest))
+    core.clock.advance(timedelta(minutes=4))
+
+    assert soon.run_id
+    with pytest.raises(WrongState, match="1 files of the workspace"):
+        await core.desk.submit(submission(workspace_digest=workspace.digest))
 
 
 async def test_a_blob_that_is_no_manifest_is_refused(core: Core) -> None:

@@ -28,11 +28,15 @@ class PlacedFile:
     identity: FileIdentity
 
     def holds(self, file: WorkspaceFile, status: os.stat_result) -> bool:
-        """Whether what is there now is what the workspace wants there."""
+        """Whether what is there now is what the workspace wants there. Asked for every file before every session."""
+        identity = self.identity
         return (
             self.digest == file.digest
             and self.executable == file.executable
-            and self.identity == FileIdentity.of(status)
+            and identity.mtime_ns == status.st_mtime_ns
+            and identity.ctime_ns == status.st_ctime_ns
+            and identity.inode == status.st_ino
+            and identity.size_bytes == status.st_size
         )
 
 
@@ -50,6 +54,13 @@ class WorkspaceState:
 
     def __init__(self, directory: Path, target: Path) -> None:
         self._file = directory / f"{digest_of(os.fsencode(target.absolute()))}.json"
+
+    def identity(self) -> FileIdentity | None:
+        """Changes with every `save`; nothing when there is no state."""
+        try:
+            return FileIdentity.of(self._file.stat())
+        except OSError:
+            return None
 
     def load(self) -> dict[str, PlacedFile]:
         """The files by path; none when there is no state that can be read."""

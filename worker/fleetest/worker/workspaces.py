@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from fleetest.common.convert_workspace import MAX_MANIFEST_BYTES, parse_manifest
 from fleetest.common.disk import disk_errors
 from fleetest.common.errors import DependencyUnavailable, InvalidRequest
-from fleetest.common.regular_files import read_chunks
+from fleetest.common.regular_files import FileIdentity, read_chunks
 from fleetest.common.threads import in_thread
 from fleetest.common.workspace import WorkspaceFile
 from fleetest.worker.blob_cache import BlobCache
@@ -30,6 +31,7 @@ __all__ = ["WorkspaceCache"]
 
 _BATCH_BYTES: Final = 64 << 20
 _BATCH_FILES: Final = 2000
+_KEPT_FILES: Final = 25_000
 _TRIES: Final = 3
 # Longer than a tick of the clock that Linux stamps files with (10 ms at HZ=100): when it has passed, whatever changes a
 # file changes its time too, and what is remembered of the file can be trusted.
@@ -53,30 +55,50 @@ class WorkspaceCache:
         self._blobs = blobs
         self._cache = cache
         self._state_directory = state_directory
+        self._manifests = _Recent[str, "_Manifest"]()
+        self._states = _Recent[Path, "_Loaded"]()
 
     async def synchronise(
         self, workspace_digest: str, target: Path, *, owner: Owner | None = None, shown_by: Path | None = None
     ) -> None:
         with disk_errors(f"the workspace directory {target}"):
-            files = await self._files(workspace_digest)
+            manifest = await self._manifest(workspace_digest)
             state = WorkspaceState(self._state_directory, target)
-            placed = await in_thread(state.load)
+            placed = await self._placed(target)
             if not placed and shown_by is not None:
-                placed = await in_thread(WorkspaceState(self._state_directory, shown_by).load)
-            wanted = await in_thread(_tidy, target, files, placed, owner)
+                placed = await self._placed(shown_by)
+            wanted = await in_thread(_tidy, target, manifest.folder, placed, owner)
             if not wanted:
                 return
+            placed = dict(placed)
             for batch in _batches(wanted):
                 placed |= await self._place(target, batch, owner)
             await in_thread(time.sleep, _TICK_SECONDS)
-            await in_thread(state.save, {file.path: placed[file.path] for file in files if file.digest})
+            await in_thread(state.save, {file.path: placed[file.path] for file in manifest.files if file.digest})
 
     async def forget(self, target: Path) -> None:
         await in_thread(WorkspaceState(self._state_directory, target).remove)
 
-    async def _files(self, workspace_digest: str) -> Sequence[WorkspaceFile]:
+    async def _placed(self, target: Path) -> Mapping[str, PlacedFile]:
+        """What the target's state says; read again only when it has been written since."""
+        state = WorkspaceState(self._state_directory, target)
+        identity = await in_thread(state.identity)
+        known = self._states.get(target)
+        if known is None or known.identity is None or known.identity != identity:
+            known = _Loaded(identity, await in_thread(state.load))
+            self._states.put(target, known, size=len(known.placed))
+        return known.placed
+
+    async def _manifest(self, workspace_digest: str) -> _Manifest:
         if not workspace_digest:
-            return ()
+            return _Manifest.of(())
+        manifest = self._manifests.get(workspace_digest)
+        if manifest is None:
+            manifest = _Manifest.of(await self._files(workspace_digest))
+            self._manifests.put(workspace_digest, manifest, size=len(manifest.files))
+        return manifest
+
+    async def _files(self, workspace_digest: str) -> Sequence[WorkspaceFile]:
         for _ in range(_TRIES):
             await self._blobs.fetch([workspace_digest])
             manifest = await in_thread(_read, self._cache, workspace_digest)
@@ -95,12 +117,49 @@ class WorkspaceCache:
         raise _evicted_too_soon(len(batch))
 
 
-def _tidy(
-    target: Path, files: Sequence[WorkspaceFile], placed: Mapping[str, PlacedFile], owner: Owner | None
-) -> list[WorkspaceFile]:
+@dataclass(frozen=True, slots=True)
+class _Manifest:
+    files: Sequence[WorkspaceFile]
+    folder: Folder
+
+    @classmethod
+    def of(cls, files: Sequence[WorkspaceFile]) -> _Manifest:
+        return cls(files, Folder.of(files))
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    identity: FileIdentity | None
+    placed: Mapping[str, PlacedFile]
+
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+
+
+class _Recent(Generic[_Key, _Value]):
+    """The values used last, as many as their sizes allow: a project's next run is mostly of the same files."""
+
+    def __init__(self) -> None:
+        self._kept: dict[_Key, tuple[int, _Value]] = {}  # the newest last
+
+    def get(self, key: _Key) -> _Value | None:
+        size, value = self._kept.pop(key, (0, None))
+        if value is not None:
+            self._kept[key] = size, value
+        return value
+
+    def put(self, key: _Key, value: _Value, *, size: int) -> None:
+        self._kept.pop(key, None)
+        self._kept[key] = size, value
+        while self._kept and sum(size for size, _ in self._kept.values()) > _KEPT_FILES:
+            self._kept.pop(next(iter(self._kept)))
+
+
+def _tidy(target: Path, folder: Folder, placed: Mapping[str, PlacedFile], owner: Owner | None) -> list[WorkspaceFile]:
     directory = open_target(target)
     try:
-        return tidy(directory, Folder.of(files), placed, owner)
+        return tidy(directory, folder, placed, owner)
     finally:
         os.close(directory)
 
