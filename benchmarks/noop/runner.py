@@ -7,7 +7,7 @@ The last word of a task's command is how many cases it has.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from fleetest.common.results import CaseResult, ResourceSample
@@ -50,6 +50,8 @@ class _NoopSession:
         future: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
         future.set_result(Ended(verdict=Verdict.COMPLETED))
         return future
+
+    def hand_back(self, ref: AttemptRef, case_ids: Sequence[str]) -> None: ...
 
     def flush(self) -> None:
         """Nothing is held back."""

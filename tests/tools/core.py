@@ -38,6 +38,7 @@ from fleetest.master.runs.state import RunStatus
 from fleetest.master.sessions import Assign, Assigned, AttemptRef, Instruction, Session, Sessions, Want
 from fleetest.master.store.sqlite import SqliteStore
 from fleetest.master.submission import Desk
+from fleetest.master.tail_work import TailWork
 from fleetest.master.workspaces import BlobWorkspaces
 from tests.tools.story import submitted
 
@@ -65,6 +66,7 @@ class Core:
     projector: Projector
     book: RunBook
     dispatcher: Dispatcher
+    tail_work: TailWork
     reconciler: Reconciler
     desk: Desk
     inbox: Inbox
@@ -158,6 +160,7 @@ async def open_core(path: Path, redis_url: str, *, busy_timeout: timedelta = BUS
             clock=clock,
             backoff=backoff,
         )
+        tail_work = TailWork(sessions, book, clock)
         dispatcher = Dispatcher(sessions, queue, book, secrets)
         peers = Peers(RedisPeerChannel(redis), registry, hub, sessions, dispatcher.wake)
         yield Core(
@@ -175,6 +178,7 @@ async def open_core(path: Path, redis_url: str, *, busy_timeout: timedelta = BUS
             projector=projector,
             book=book,
             dispatcher=dispatcher,
+            tail_work=tail_work,
             reconciler=Reconciler(
                 store=store,
                 queue=queue,

@@ -84,6 +84,8 @@ class RecordingReporter:
     deselected: int = 0
     collection_errors: list[CaseResult] = field(default_factory=list)
     notes: list[str] | None = None
+    given: list[str] = field(default_factory=list)
+    answered: asyncio.Event = field(default_factory=asyncio.Event)
     written: bytearray = field(default_factory=bytearray)
     stored: list[Artifact] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -106,6 +108,10 @@ class RecordingReporter:
         self.results.append(result)
         self.changed.set()
 
+    def handed_back(self, case_ids: Sequence[str]) -> None:
+        self.given += case_ids
+        self.answered.set()
+
     def output(self, content: bytes) -> None:
         self.written += content
         del self.written[: -(4 << 20)]
@@ -124,6 +130,10 @@ class RecordingReporter:
 
     def named(self, name: str) -> CaseResult:
         return next(result for result in self.results if result.case_id.rpartition("::")[2] == name)
+
+    async def until_handed_back(self) -> None:
+        async with asyncio.timeout(60):
+            await self.answered.wait()
 
     async def until(self, text: str) -> None:
         """Wait until the output holds `text`."""

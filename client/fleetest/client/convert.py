@@ -294,6 +294,25 @@ def _cases_finished(at: datetime, message: run_pb2.RunEvent) -> events.RunEvent:
     )
 
 
+def _cases_asked_back(at: datetime, message: run_pb2.RunEvent) -> events.RunEvent:
+    asked = message.cases_asked_back
+    return events.CasesAskedBack(
+        at=at, shard_id=asked.shard_id, task_id=asked.task_id, token=asked.token, case_ids=tuple(asked.case_ids)
+    )
+
+
+def _cases_handed_back(at: datetime, message: run_pb2.RunEvent) -> events.RunEvent:
+    back = message.cases_handed_back
+    return events.CasesHandedBack(
+        at=at,
+        shard_id=back.shard_id,
+        task_id=back.task_id,
+        token=back.token,
+        case_ids=tuple(back.case_ids),
+        shards=len(back.shards),
+    )
+
+
 def _artifacts_saved(at: datetime, message: run_pb2.RunEvent) -> events.RunEvent:
     saved = message.artifacts_saved
     return events.ArtifactsSaved(
@@ -340,6 +359,8 @@ _EVENTS: Final[Mapping[str, Callable[[datetime, run_pb2.RunEvent], events.RunEve
     "attempt_started": _attempt_started,
     "attempt_running": _attempt_running,
     "cases_finished": _cases_finished,
+    "cases_asked_back": _cases_asked_back,
+    "cases_handed_back": _cases_handed_back,
     "artifacts_saved": _artifacts_saved,
     "attempt_ended": _attempt_ended,
     "task_ended": _task_ended,

@@ -19,7 +19,9 @@ __all__ = [
     "AttemptRunning",
     "AttemptStarted",
     "CancelRequested",
+    "CasesAskedBack",
     "CasesFinished",
+    "CasesHandedBack",
     "Commit",
     "RunEnded",
     "RunEvent",
@@ -92,6 +94,29 @@ class CasesFinished:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CasesAskedBack:
+    """Slots are idle: the worker of a running shard is asked for cases that it has not started."""
+
+    at: datetime
+    shard_id: str
+    task_id: str
+    token: int
+    case_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CasesHandedBack:
+    """What the worker gave up, perhaps nothing; `shards` new shards run it."""
+
+    at: datetime
+    shard_id: str
+    task_id: str
+    token: int
+    case_ids: tuple[str, ...] = ()
+    shards: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactsSaved:
     """Files that can be downloaded now."""
 
@@ -151,6 +176,8 @@ RunEvent = (
     | AttemptStarted
     | AttemptRunning
     | CasesFinished
+    | CasesAskedBack
+    | CasesHandedBack
     | ArtifactsSaved
     | AttemptEnded
     | TaskEnded

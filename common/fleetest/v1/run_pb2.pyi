@@ -745,6 +745,8 @@ class RunEvent(_message.Message):
     TASK_ENDED_FIELD_NUMBER: _builtins.int
     CANCEL_REQUESTED_FIELD_NUMBER: _builtins.int
     RUN_ENDED_FIELD_NUMBER: _builtins.int
+    CASES_ASKED_BACK_FIELD_NUMBER: _builtins.int
+    CASES_HANDED_BACK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -769,6 +771,10 @@ class RunEvent(_message.Message):
     def cancel_requested(self) -> Global___CancelRequested: ...
     @_builtins.property
     def run_ended(self) -> Global___RunEnded: ...
+    @_builtins.property
+    def cases_asked_back(self) -> Global___CasesAskedBack: ...
+    @_builtins.property
+    def cases_handed_back(self) -> Global___CasesHandedBack: ...
     def __init__(
         self,
         *,
@@ -784,12 +790,14 @@ class RunEvent(_message.Message):
         task_ended: Global___TaskEnded | None = ...,
         cancel_requested: Global___CancelRequested | None = ...,
         run_ended: Global___RunEnded | None = ...,
+        cases_asked_back: Global___CasesAskedBack | None = ...,
+        cases_handed_back: Global___CasesHandedBack | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["artifacts_saved", b"artifacts_saved", "at", b"at", "attempt_ended", b"attempt_ended", "attempt_running", b"attempt_running", "attempt_started", b"attempt_started", "cancel_requested", b"cancel_requested", "cases_finished", b"cases_finished", "event", b"event", "run_ended", b"run_ended", "run_submitted", b"run_submitted", "task_ended", b"task_ended", "task_planned", b"task_planned", "task_queued", b"task_queued"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["artifacts_saved", b"artifacts_saved", "at", b"at", "attempt_ended", b"attempt_ended", "attempt_running", b"attempt_running", "attempt_started", b"attempt_started", "cancel_requested", b"cancel_requested", "cases_asked_back", b"cases_asked_back", "cases_finished", b"cases_finished", "cases_handed_back", b"cases_handed_back", "event", b"event", "run_ended", b"run_ended", "run_submitted", b"run_submitted", "task_ended", b"task_ended", "task_planned", b"task_planned", "task_queued", b"task_queued"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts_saved", b"artifacts_saved", "at", b"at", "attempt_ended", b"attempt_ended", "attempt_running", b"attempt_running", "attempt_started", b"attempt_started", "cancel_requested", b"cancel_requested", "cases_finished", b"cases_finished", "event", b"event", "run_ended", b"run_ended", "run_submitted", b"run_submitted", "task_ended", b"task_ended", "task_planned", b"task_planned", "task_queued", b"task_queued"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts_saved", b"artifacts_saved", "at", b"at", "attempt_ended", b"attempt_ended", "attempt_running", b"attempt_running", "attempt_started", b"attempt_started", "cancel_requested", b"cancel_requested", "cases_asked_back", b"cases_asked_back", "cases_finished", b"cases_finished", "cases_handed_back", b"cases_handed_back", "event", b"event", "run_ended", b"run_ended", "run_submitted", b"run_submitted", "task_ended", b"task_ended", "task_planned", b"task_planned", "task_queued", b"task_queued"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["run_submitted", "task_queued", "task_planned", "attempt_started", "attempt_running", "cases_finished", "artifacts_saved", "attempt_ended", "task_ended", "cancel_requested", "run_ended"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["run_submitted", "task_queued", "task_planned", "attempt_started", "attempt_running", "cases_finished", "artifacts_saved", "attempt_ended", "task_ended", "cancel_requested", "run_ended", "cases_asked_back", "cases_handed_back"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -987,6 +995,74 @@ class CasesFinished(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CasesFinished: _TypeAlias = CasesFinished  # noqa: Y015
+
+@_typing.final
+class CasesAskedBack(_message.Message):
+    """Slots fell idle: the worker of a running shard is asked for cases that it has not started."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHARD_ID_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    CASE_IDS_FIELD_NUMBER: _builtins.int
+    shard_id: _builtins.str
+    task_id: _builtins.str
+    token: _builtins.int
+    @_builtins.property
+    def case_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        shard_id: _builtins.str = ...,
+        task_id: _builtins.str = ...,
+        token: _builtins.int = ...,
+        case_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["case_ids", b"case_ids", "shard_id", b"shard_id", "task_id", b"task_id", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CasesAskedBack: _TypeAlias = CasesAskedBack  # noqa: Y015
+
+@_typing.final
+class CasesHandedBack(_message.Message):
+    """What the worker gave up, perhaps nothing. The attempt goes on without these cases, which new shards run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHARD_ID_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    CASE_IDS_FIELD_NUMBER: _builtins.int
+    SHARDS_FIELD_NUMBER: _builtins.int
+    shard_id: _builtins.str
+    task_id: _builtins.str
+    token: _builtins.int
+    @_builtins.property
+    def case_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def shards(self) -> _containers.RepeatedCompositeFieldContainer[Global___ShardPlan]:
+        """whose `cases` are indexes into `case_ids`"""
+
+    def __init__(
+        self,
+        *,
+        shard_id: _builtins.str = ...,
+        task_id: _builtins.str = ...,
+        token: _builtins.int = ...,
+        case_ids: _abc.Iterable[_builtins.str] | None = ...,
+        shards: _abc.Iterable[Global___ShardPlan] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["case_ids", b"case_ids", "shard_id", b"shard_id", "shards", b"shards", "task_id", b"task_id", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CasesHandedBack: _TypeAlias = CasesHandedBack  # noqa: Y015
 
 @_typing.final
 class ArtifactsSaved(_message.Message):

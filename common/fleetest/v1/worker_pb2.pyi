@@ -371,6 +371,7 @@ class Report(_message.Message):
     OUTPUT_FIELD_NUMBER: _builtins.int
     ARTIFACTS_FIELD_NUMBER: _builtins.int
     ENDED_FIELD_NUMBER: _builtins.int
+    HANDED_BACK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def attempt(self) -> _types_pb2.AttemptRef: ...
     @_builtins.property
@@ -387,6 +388,8 @@ class Report(_message.Message):
     def artifacts(self) -> Global___ArtifactsLeft: ...
     @_builtins.property
     def ended(self) -> Global___Ended: ...
+    @_builtins.property
+    def handed_back(self) -> Global___HandedBack: ...
     def __init__(
         self,
         *,
@@ -398,12 +401,13 @@ class Report(_message.Message):
         output: Global___Output | None = ...,
         artifacts: Global___ArtifactsLeft | None = ...,
         ended: Global___Ended | None = ...,
+        handed_back: Global___HandedBack | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "at", b"at", "attempt", b"attempt", "ended", b"ended", "output", b"output", "planned", b"planned", "report", b"report", "results", b"results", "running", b"running"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "at", b"at", "attempt", b"attempt", "ended", b"ended", "handed_back", b"handed_back", "output", b"output", "planned", b"planned", "report", b"report", "results", b"results", "running", b"running"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "at", b"at", "attempt", b"attempt", "ended", b"ended", "output", b"output", "planned", b"planned", "report", b"report", "results", b"results", "running", b"running"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "at", b"at", "attempt", b"attempt", "ended", b"ended", "handed_back", b"handed_back", "output", b"output", "planned", b"planned", "report", b"report", "results", b"results", "running", b"running"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_report: _TypeAlias = _typing.Literal["running", "planned", "results", "output", "artifacts", "ended"]  # noqa: Y015
+    _WhichOneofReturnType_report: _TypeAlias = _typing.Literal["running", "planned", "results", "output", "artifacts", "ended", "handed_back"]  # noqa: Y015
     _WhichOneofArgType_report: _TypeAlias = _typing.Literal["report", b"report"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_report) -> _WhichOneofReturnType_report | None: ...
 
@@ -536,6 +540,28 @@ class ArtifactsLeft(_message.Message):
 Global___ArtifactsLeft: _TypeAlias = ArtifactsLeft  # noqa: Y015
 
 @_typing.final
+class HandedBack(_message.Message):
+    """Answers a HandBack: cases that the attempt will not run. None when all that was asked for has been started."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CASE_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def case_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        case_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["case_ids", b"case_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HandedBack: _TypeAlias = HandedBack  # noqa: Y015
+
+@_typing.final
 class Ended(_message.Message):
     """The last report of an attempt."""
 
@@ -585,6 +611,7 @@ class MasterMessage(_message.Message):
     STOP_FIELD_NUMBER: _builtins.int
     DRAIN_FIELD_NUMBER: _builtins.int
     HEARD_FIELD_NUMBER: _builtins.int
+    HAND_BACK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome: ...
     @_builtins.property
@@ -597,6 +624,8 @@ class MasterMessage(_message.Message):
     def drain(self) -> Global___Drain: ...
     @_builtins.property
     def heard(self) -> Global___Heard: ...
+    @_builtins.property
+    def hand_back(self) -> Global___HandBack: ...
     def __init__(
         self,
         *,
@@ -606,12 +635,13 @@ class MasterMessage(_message.Message):
         stop: Global___Stop | None = ...,
         drain: Global___Drain | None = ...,
         heard: Global___Heard | None = ...,
+        hand_back: Global___HandBack | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "assign", b"assign", "drain", b"drain", "heard", b"heard", "message", b"message", "stop", b"stop", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "assign", b"assign", "drain", b"drain", "hand_back", b"hand_back", "heard", b"heard", "message", b"message", "stop", b"stop", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "assign", b"assign", "drain", b"drain", "heard", b"heard", "message", b"message", "stop", b"stop", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "assign", b"assign", "drain", b"drain", "hand_back", b"hand_back", "heard", b"heard", "message", b"message", "stop", b"stop", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "assign", "acknowledged", "stop", "drain", "heard"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "assign", "acknowledged", "stop", "drain", "heard", "hand_back"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -946,6 +976,34 @@ class Stop(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Stop: _TypeAlias = Stop  # noqa: Y015
+
+@_typing.final
+class HandBack(_message.Message):
+    """Somebody else could run these cases of the attempt now. The worker gives up those that it has not started, says in a
+    report which, and never runs them.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    CASE_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def attempt(self) -> _types_pb2.AttemptRef: ...
+    @_builtins.property
+    def case_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        attempt: _types_pb2.AttemptRef | None = ...,
+        case_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "case_ids", b"case_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HandBack: _TypeAlias = HandBack  # noqa: Y015
 
 @_typing.final
 class Heard(_message.Message):

@@ -40,13 +40,22 @@ class Dispatcher:
     """
     Args:
         sessions: workers whose streams this master holds.
+        on_idle: called when workers want more than waits for them.
     """
 
-    def __init__(self, sessions: Sessions, queue: ShardQueue, book: RunBook, secrets: SecretStore) -> None:
+    def __init__(
+        self,
+        sessions: Sessions,
+        queue: ShardQueue,
+        book: RunBook,
+        secrets: SecretStore,
+        on_idle: Callable[[], None] = lambda: None,
+    ) -> None:
         self._sessions = sessions
         self._queue = queue
         self._book = book
         self._secrets = secrets
+        self._on_idle = on_idle
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
@@ -102,6 +111,8 @@ class Dispatcher:
                 session.assign(assigned[worker_id])
             else:
                 await self._take_back(assigned[worker_id])
+        if any(session.wants_more for session in bidders.values()):
+            self._on_idle()
         return sum(map(len, begun))
 
     async def _begin(
@@ -171,7 +182,7 @@ def _start(decider: Decider, claim: Claim, worker: Presence, secrets: Mapping[st
         number=shard.attempts,
         case_ids=shard.case_ids,
         shard_index=shard.index,
-        shard_count=1 if planning else len(task.shards) - task.task.type.planned,
+        shard_count=1 if planning else task.next_index,
         environment_key=environment_key(status.run_id, status.request, task.task),
         secrets={name: secrets[name] for name in task.task.secrets},
         reserve=claim.entry.takes(worker.capacity),

@@ -20,7 +20,7 @@ from fleetest.master.runs.results import KeptResult
 from fleetest.master.sessions import AttemptRef
 from fleetest.master.store.ports import LogPiece, Store
 
-__all__ = ["Artifacts", "Ended", "Inbox", "Output", "Planned", "Report", "Results", "Running"]
+__all__ = ["Artifacts", "Ended", "HandedBack", "Inbox", "Output", "Planned", "Report", "Results", "Running"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +42,13 @@ class Results:
     """Cases that are final."""
 
     results: tuple[KeptResult, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandedBack:
+    """Cases that the attempt will not run, as it was asked; perhaps none."""
+
+    case_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +79,7 @@ class Ended:
     extra: tuple[str, ...] = ()
 
 
-Content = Running | Planned | Results | Output | Artifacts | Ended
+Content = Running | Planned | Results | HandedBack | Output | Artifacts | Ended
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,6 +198,8 @@ def _take(decider: Decider, report: Report, plans: Mapping[AttemptRef, Plan]) ->
             )
         case Results():
             decider.cases_finished(ref.shard_id, ref.token, content.results)
+        case HandedBack():
+            decider.cases_handed_back(ref.shard_id, ref.token, content.case_ids)
         case Artifacts():
             decider.artifacts_saved(ref.shard_id, ref.token, content.artifacts, content.problems)
         case Ended():

@@ -50,6 +50,7 @@ from fleetest.master.sessions import Sessions
 from fleetest.master.settings import MasterSettings
 from fleetest.master.store.opening import open_store
 from fleetest.master.submission import Desk
+from fleetest.master.tail_work import TailWork
 from fleetest.master.workspaces import BlobWorkspaces
 
 __all__ = ["Master"]
@@ -137,7 +138,8 @@ class Master:
             turns=RedisTurns(redis),
             on_commit=recent.add,
         )
-        dispatcher = Dispatcher(sessions, queue, book, secrets)
+        tail_work = TailWork(sessions, book, clock)
+        dispatcher = Dispatcher(sessions, queue, book, secrets, tail_work.slots_are_idle)
         peers = Peers(RedisPeerChannel(redis), registry, hub, sessions, dispatcher.wake)
         reconciler = Reconciler(
             store=store,
@@ -204,6 +206,7 @@ class Master:
             asyncio.create_task(clock.run(), name="clock"),
             asyncio.create_task(dispatcher.run(), name="dispatcher"),
             asyncio.create_task(reconciler.run(), name="reconciler"),
+            asyncio.create_task(tail_work.run(), name="tail"),
             asyncio.create_task(_hear(feed, book), name="feed"),
             asyncio.create_task(streams.run(), name="tokens"),
             asyncio.create_task(peers.run(), name="peers"),

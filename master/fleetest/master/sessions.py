@@ -19,6 +19,7 @@ __all__ = [
     "Assigned",
     "AttemptRef",
     "Drain",
+    "HandBack",
     "Heard",
     "Instruction",
     "Session",
@@ -86,6 +87,14 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HandBack:
+    """Others could run these cases of an attempt now: give up those that have not been started."""
+
+    ref: AttemptRef
+    case_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Acknowledge:
     """Every report up to this sequence number is safe."""
 
@@ -104,7 +113,7 @@ class Heard:
     """Answers a heartbeat."""
 
 
-Instruction = Assign | Stop | Acknowledge | Drain | Heard
+Instruction = Assign | Stop | HandBack | Acknowledge | Drain | Heard
 
 
 def _unheard(_: Session) -> None:
@@ -163,6 +172,11 @@ class Session:
         while len(self._early_stops) > _MOST_EARLY_STOPS:  # most are of attempts that have just ended
             del self._early_stops[next(iter(self._early_stops))]
 
+    def hand_back(self, instruction: HandBack) -> None:
+        """Ask for cases of an attempt. One that was not sent yet is asked for them later, if that is still of use."""
+        if instruction.ref in self._attempts:
+            self.instructions.put_nowait(instruction)
+
     def hear_from_registry(self, known: Presence) -> None:
         """Another master may have had to do with the worker: drained it, or taken it over."""
         if known.stream != self.presence.stream and not known.offline:
@@ -175,6 +189,11 @@ class Session:
         if not self._over:
             self._over = True
             self.instructions.put_nowait(None)
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether part of its want is open."""
+        return self.want is not None and self.want.shards > 0
 
     def bid(self) -> Bid | None:
         """What the worker would take now; `None` when it takes nothing."""

@@ -94,6 +94,20 @@ class RunWalk(RuleBasedStateMachine):
         with contextlib.suppress(WrongState):
             self.story.ask(lambda decider: decider.attempt_declined(shard_id, token, "no"))
 
+    @precondition(lambda self: self.story.live())
+    @rule(data=st.data(), asked=st.lists(case_ids, max_size=3), given=st.lists(case_ids, max_size=3))
+    def hand_back(self, data: st.DataObject, asked: list[str], given: list[str]) -> None:
+        """Whatever a worker says that it gives, asked for or not, is either run elsewhere or awaited from it."""
+        shard_id = data.draw(st.sampled_from(self.story.live()))
+        token, task_id = self.story.token(shard_id), shard_id.rpartition("#")[0]
+        before = self._to_do(task_id)
+
+        self.story.ask(lambda decider: decider.ask_back_cases(shard_id, token, asked, 2))
+        self.story.ask(lambda decider: decider.cases_handed_back(shard_id, token, given))
+
+        if self.story.task(task_id).stop is None:
+            assert self._to_do(task_id) == before
+
     @rule(task_id=st.sampled_from(["", "t0", "t1", "t9"]), seldom=seldom)
     def cancel(self, task_id: str, seldom: bool) -> None:  # noqa: FBT001 - drawn
         with contextlib.suppress(NotFound):
@@ -118,10 +132,18 @@ class RunWalk(RuleBasedStateMachine):
             lambda decider: decider.cases_finished(shard, token, [result("a")]),
             lambda decider: decider.attempt_ended(shard, token, Verdict.COMPLETED, ""),
             lambda decider: decider.attempt_declined(shard, token, ""),
+            lambda decider: decider.ask_back_cases(shard, token, ["a"], 1),
+            lambda decider: decider.cases_handed_back(shard, token, ["a"]),
         ):
             with pytest.raises((LeaseLost, WrongState)):
                 self.story.ask(request)
         assert len(self.story.log) == before
+
+    def _to_do(self, task_id: str) -> list[str]:
+        """The cases that some shard still has to run, or to end: each once."""
+        shards = self.story.task(task_id).shards.values()
+        awaited = [shard.attempt.awaited if shard.attempt else shard.case_ids for shard in shards if not shard.verdict]
+        return sorted(case_id for some in awaited for case_id in some)
 
     def _good(self) -> set[tuple[str, str]]:
         return {

@@ -704,3 +704,92 @@ async def test_secrets_and_variables_reach_the_tests(tmp_path: Path) -> None:
     _, reporter = await run_all(workspace, env={"COLOUR": "blue"})
 
     assert reporter.outcomes() == {"test_a": "passed"}
+
+
+async def test_cases_are_handed_back_while_another_runs(tmp_path: Path) -> None:
+    go, begun = tmp_path / "go", tmp_path / "begun"
+    workspace = suite(
+        tmp_path / "w",
+        test_a=f"""
+            import pathlib, time
+            def test_1():
+                pathlib.Path("{begun}").touch()
+                while not pathlib.Path("{go}").exists(): time.sleep(0.01)
+            def test_2(): pass
+            def test_3(): pass
+            def test_4(): pass
+        """,
+    )
+    spec = make_spec(workspace)
+    ids = [f"test_a.py::test_{number}" for number in range(1, 5)]
+
+    async with opened(spec) as session:
+        reporter = RecordingReporter()
+        ended = session.submit(assignment(spec, ids, token=1), reporter)
+        while not begun.exists():
+            await asyncio.sleep(0.01)
+        session.hand_back(assignment(spec, ids, token=1).ref, [ids[3], "test_a.py::stranger", ids[0], ids[2]])
+        await reporter.until_handed_back()
+        given_while_running = list(reporter.given)
+        go.touch()
+        session.flush()
+        verdict = (await ended).verdict
+        _, again = await run_cases(session, spec, ids[2:], token=2)
+
+    assert given_while_running == [ids[3], ids[2]]
+    assert reporter.outcomes() == {"test_1": "passed", "test_2": "passed"}
+    assert verdict is Verdict.COMPLETED
+    assert again.outcomes() == {"test_3": "passed", "test_4": "passed"}
+
+
+async def test_an_attempt_that_hands_back_what_is_left_of_it_ends(tmp_path: Path) -> None:
+    """What was kept alive for the case that was handed back is torn down before whatever follows."""
+    workspace = suite(
+        tmp_path / "w",
+        test_a="""
+            import pytest
+            @pytest.fixture(scope="module")
+            def up():
+                yield
+                open("down", "w").close()
+            def test_1(up): pass
+            def test_2(up): pass
+        """,
+        test_b="""
+            import os
+            def test_3(): assert os.path.exists("down")
+        """,
+    )
+    spec = make_spec(workspace)
+    ids = ["test_a.py::test_1", "test_a.py::test_2", "test_b.py::test_3"]
+
+    async with opened(spec) as session:
+        reporter = RecordingReporter()
+        ended = session.submit(assignment(spec, ids[:2], token=1), reporter)
+        while not reporter.results:
+            reporter.changed.clear()
+            await reporter.changed.wait()
+        session.hand_back(assignment(spec, ids[:2], token=1).ref, ids[:2])
+        verdict = (await ended).verdict
+        _, following = await run_cases(session, spec, ids[2:], token=2)
+
+    assert reporter.given == [ids[1]]
+    assert reporter.outcomes() == {"test_1": "passed"}
+    assert verdict is Verdict.COMPLETED
+    assert following.outcomes() == {"test_3": "passed"}
+
+
+async def test_cases_are_handed_back_before_the_session_has_collected(tmp_path: Path) -> None:
+    workspace = suite(tmp_path / "w", test_a="def test_1(): pass\ndef test_2(): pass")
+    spec = make_spec(workspace)
+    ids = ["test_a.py::test_1", "test_a.py::test_2"]
+
+    async with opened(spec) as session:
+        reporter = RecordingReporter()
+        ended = session.submit(assignment(spec, ids, token=1), reporter)
+        session.hand_back(assignment(spec, ids, token=1).ref, ids[1:])
+        session.flush()
+        await ended
+
+    assert reporter.given == ids[1:]
+    assert reporter.outcomes() == {"test_1": "passed"}

@@ -23,7 +23,7 @@ from fleetest.worker.messages import (
     Want,
     Welcome,
 )
-from fleetest.worker.reports import ArtifactsLeft, Output, Planned, Report, Results, Running
+from fleetest.worker.reports import ArtifactsLeft, HandedBack, Output, Planned, Report, Results, Running
 
 texts = st.text(st.characters(codec="utf-8"), max_size=10)
 tuples = st.lists(texts, max_size=3).map(tuple)
@@ -42,6 +42,7 @@ bodies = st.one_of(
         collection_errors=st.lists(results, max_size=2).map(tuple),
     ),
     st.builds(Results, results=st.lists(results, max_size=3).map(tuple)),
+    st.builds(HandedBack, case_ids=tuples),
     st.builds(Output, offset_bytes=sizes, content=st.binary(max_size=10), truncated=st.booleans()),
     st.builds(
         ArtifactsLeft,

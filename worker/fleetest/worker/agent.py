@@ -35,6 +35,7 @@ from fleetest.worker.messages import (
     Assign,
     Drain,
     Goodbye,
+    HandBack,
     Heartbeat,
     Hello,
     Instruction,
@@ -278,6 +279,8 @@ class Agent:
                     self._outbox.acknowledge(sequence)
                 case Stop() as stop:
                     self._roster.stop(stop)
+                case HandBack(ref=ref, case_ids=case_ids):
+                    self._roster.hand_back(ref, case_ids)
                 case Drain(reason=reason):
                     self._take_no_more(reason or "drained")
                 case Welcome() as welcome:

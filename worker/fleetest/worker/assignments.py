@@ -117,6 +117,9 @@ class Reporter(Protocol):
     def result(self, result: CaseResult) -> None:
         """A case is final: its teardown is over."""
 
+    def handed_back(self, case_ids: Sequence[str]) -> None:
+        """The attempt does not run these cases, and never will; perhaps none."""
+
     def output(self, content: bytes) -> None:
         """What the attempt's processes wrote, as it came; the reporter bounds and masks it."""
 

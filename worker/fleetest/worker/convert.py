@@ -40,6 +40,7 @@ from fleetest.worker.messages import (
     Declined,
     Drain,
     Goodbye,
+    HandBack,
     Heard,
     Heartbeat,
     Hello,
@@ -52,7 +53,7 @@ from fleetest.worker.messages import (
     Want,
     Welcome,
 )
-from fleetest.worker.reports import ArtifactsLeft, Output, Planned, Report, Results, Running
+from fleetest.worker.reports import ArtifactsLeft, HandedBack, Output, Planned, Report, ReportBody, Results, Running
 
 __all__ = [
     "attempt_ref_from_proto",
@@ -190,6 +191,8 @@ def report_to_proto(value: Report) -> worker_pb2.Report:
             )
         case Results(results=results):
             message.results.CopyFrom(worker_pb2.Results(results=[case_result_to_proto(result) for result in results]))
+        case HandedBack(case_ids=case_ids):
+            message.handed_back.CopyFrom(worker_pb2.HandedBack(case_ids=[text_to_proto(each) for each in case_ids]))
         case Output() as output:
             message.output.CopyFrom(
                 worker_pb2.Output(offset_bytes=output.offset_bytes, content=output.content, truncated=output.truncated)
@@ -207,7 +210,7 @@ def report_to_proto(value: Report) -> worker_pb2.Report:
 
 
 def report_from_proto(message: worker_pb2.Report) -> Report:
-    body: Running | Planned | Results | Output | ArtifactsLeft | Ended
+    body: ReportBody
     match message.WhichOneof("report"):
         case "running":
             body = Running(notes=tuple(message.running.notes))
@@ -219,6 +222,8 @@ def report_from_proto(message: worker_pb2.Report) -> Report:
             )
         case "results":
             body = Results(results=tuple(case_result_from_proto(result) for result in message.results.results))
+        case "handed_back":
+            body = HandedBack(case_ids=tuple(message.handed_back.case_ids))
         case "output":
             output = message.output
             body = Output(offset_bytes=output.offset_bytes, content=output.content, truncated=output.truncated)
@@ -275,6 +280,10 @@ def instruction_from_proto(  # noqa: PLR0911 - a flat table
                 reason=message.stop.reason,
                 grace=duration_from_proto(message.stop.grace),
                 finish_running_case=message.stop.finish_running_case,
+            )
+        case "hand_back":
+            return HandBack(
+                ref=attempt_ref_from_proto(message.hand_back.attempt), case_ids=tuple(message.hand_back.case_ids)
             )
         case "heard":
             return Heard()

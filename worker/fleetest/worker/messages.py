@@ -16,6 +16,7 @@ __all__ = [
     "Declined",
     "Drain",
     "Goodbye",
+    "HandBack",
     "Heard",
     "Heartbeat",
     "Hello",
@@ -157,6 +158,14 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HandBack:
+    """Others could run these cases of an attempt now: give up those that have not been started."""
+
+    ref: AttemptRef
+    case_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Drain:
     """Finish what runs, take no more."""
 
@@ -168,4 +177,4 @@ class Heard:
     """The master has heard our heartbeat."""
 
 
-Instruction = Welcome | Assign | Acknowledged | Stop | Drain | Heard
+Instruction = Welcome | Assign | Acknowledged | Stop | HandBack | Drain | Heard

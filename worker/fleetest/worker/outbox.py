@@ -18,7 +18,7 @@ from fleetest.common.states import Verdict
 from fleetest.worker.assignments import AttemptRef, Ended
 from fleetest.worker.convert import reports_from_bytes, reports_to_bytes
 from fleetest.worker.messages import StoredBatch
-from fleetest.worker.reports import Output, Planned, Report, Results
+from fleetest.worker.reports import HandedBack, Output, Planned, Report, Results
 from fleetest.worker.spool import Spool
 
 __all__ = ["Outbox"]
@@ -35,7 +35,8 @@ _log = structlog.stdlib.get_logger()
 class Outbox:
     """
     Reports wait a moment for others: until there are a hundred results or 256 KiB, 25 ms have passed, or an attempt
-    has ended and whatever else happened at that moment has been reported. The reports of one attempt keep their order.
+    has ended (or handed cases back, for which others wait) and whatever else happened at that moment has been reported.
+    The reports of one attempt keep their order.
 
     When neither disk nor memory has room, reports are dropped and their attempt ends as errored, whatever it says
     itself, so that it runs again: a missing result must not look like a finished attempt.
@@ -77,7 +78,7 @@ class Outbox:
         self._waiting_bytes += _weight(report)
         if self._waiting_results >= _BATCH_RESULTS or self._waiting_bytes >= _BATCH_BYTES:
             self.flush()
-        elif isinstance(report.body, Ended) and not self._ending:
+        elif isinstance(report.body, (Ended, HandedBack)) and not self._ending:
             # Many short attempts end in one turn of the loop: each batch costs the master as much as a large one.
             self._flush_by(asyncio.get_running_loop().call_soon(self.flush))
             self._ending = True

@@ -214,6 +214,12 @@ class Session(Protocol):
     def on_hungry(self, callback: Callable[[], None]) -> None:
         """`callback` is called when an attempt is under way and it would help to know what comes next."""
 
+    def hand_back(self, ref: AttemptRef, case_ids: Sequence[str]) -> None:
+        """
+        Others could run these cases now: give up those of the attempt that have not been started, and tell its reporter
+        which. An attempt of which nothing is left ends as completed. One that is not here has ended already.
+        """
+
     async def stop(self, ref: AttemptRef, *, reason: str, grace: timedelta, finish_running_case: bool) -> None:
         """End one attempt as cancelled; its future is done when this returns."""
 

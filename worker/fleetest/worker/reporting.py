@@ -12,7 +12,7 @@ from fleetest.common.results import Artifact, CaseResult, PlannedCase
 from fleetest.worker.assignments import AttemptRef, Ended
 from fleetest.worker.masking import Masker
 from fleetest.worker.outbox import Outbox
-from fleetest.worker.reports import ArtifactsLeft, Output, Planned, Report, ReportBody, Results, Running
+from fleetest.worker.reports import ArtifactsLeft, HandedBack, Output, Planned, Report, ReportBody, Results, Running
 
 __all__ = ["AttemptReporter"]
 
@@ -72,6 +72,9 @@ class AttemptReporter:
 
     def result(self, result: CaseResult) -> None:
         self._say(Results(results=(self._fit(result),)))
+
+    def handed_back(self, case_ids: Sequence[str]) -> None:
+        self._say(HandedBack(case_ids=tuple(map(self._masker.text, case_ids))))
 
     def output(self, content: bytes) -> None:
         self._show(self._masked_output.feed(content))

@@ -8,7 +8,7 @@ from datetime import datetime
 from fleetest.common.results import Artifact, CaseResult, PlannedCase
 from fleetest.worker.assignments import AttemptRef, Ended
 
-__all__ = ["ArtifactsLeft", "Output", "Planned", "Report", "ReportBody", "Results", "Running"]
+__all__ = ["ArtifactsLeft", "HandedBack", "Output", "Planned", "Report", "ReportBody", "Results", "Running"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +35,13 @@ class Results:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HandedBack:
+    """Cases that the attempt will not run, as it was asked; perhaps none."""
+
+    case_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
     """A piece of the attempt's output. After a truncated one comes no other."""
 
@@ -51,7 +58,7 @@ class ArtifactsLeft:
     problems: tuple[str, ...] = ()
 
 
-ReportBody = Running | Planned | Results | Output | ArtifactsLeft | Ended
+ReportBody = Running | Planned | Results | HandedBack | Output | ArtifactsLeft | Ended
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

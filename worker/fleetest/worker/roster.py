@@ -118,6 +118,11 @@ class Roster:
             if (entry := self._entries.get(ref)) is not None:
                 entry.slot.stop(entry.attempt, order)
 
+    def hand_back(self, ref: AttemptRef, case_ids: Sequence[str]) -> None:
+        """Give up cases of an attempt that have not been started; one that is not here has ended already."""
+        if (entry := self._entries.get(ref)) is not None:
+            entry.slot.hand_back(entry.attempt, case_ids)
+
     def stop_all(self) -> None:
         """The worker goes: its attempts end as errored, so that they are made elsewhere."""
         for entry in list(self._entries.values()):

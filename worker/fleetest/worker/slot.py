@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Protocol
 
@@ -105,6 +105,14 @@ class Slot:
         attempt.order_stop(order)
         if attempt.ref not in self._submitted and self._preparing is not attempt:
             self._finish(attempt, attempt.stopped())
+
+    def hand_back(self, attempt: Attempt, case_ids: Sequence[str]) -> None:
+        """Give up cases of an attempt that have not been started. What has no session yet keeps all."""
+        session = self._station.session
+        if attempt.ref in self._submitted and session is not None:
+            session.hand_back(attempt.ref, case_ids)
+        else:
+            attempt.reporter.handed_back(())
 
     def flush(self) -> None:
         """Nothing more is known to come for the session: it need not hold its last case back."""

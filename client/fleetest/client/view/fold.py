@@ -19,7 +19,9 @@ from fleetest.client.events import (
     AttemptRunning,
     AttemptStarted,
     CancelRequested,
+    CasesAskedBack,
     CasesFinished,
+    CasesHandedBack,
     Commit,
     RunEnded,
     RunEvent,
@@ -251,6 +253,8 @@ class RunView:
                 yield from self._attempt_event(event)
             case CasesFinished():
                 yield from self._finished(event)
+            case CasesAskedBack() | CasesHandedBack():
+                pass  # where cases run is no news
             case CancelRequested():
                 self.cancelling = self.cancelling or not event.task_id
                 yield CancelAsked(task_id=event.task_id, by=event.by, reason=event.reason)

@@ -21,7 +21,7 @@ from fleetest.master.runs.hub import Hub
 from fleetest.master.runs.keeper import Committed, RunKeeper, Turns
 from fleetest.master.runs.projector import Projector
 from fleetest.master.runs.state import RunStatus, ShardStatus, TaskStatus
-from fleetest.master.sessions import AttemptRef, Sessions, Stop
+from fleetest.master.sessions import AttemptRef, HandBack, Sessions, Stop
 from fleetest.master.store.ports import Commit, Store
 
 __all__ = ["RunBook", "queue_entry"]
@@ -106,8 +106,15 @@ class RunBook:
                 keeper.hear(notice.position)
             self._hub.ring(notice.run_id)
 
+    def live_keepers(self) -> Sequence[RunKeeper]:
+        """Of the runs that this master has to do with just now."""
+        return [keeper for keeper in self._keepers.values() if keeper.live]
+
     async def pass_on_stops(self, notices: Sequence[CommitNotice]) -> None:
-        """Commits of any master may stop attempts whose workers are here. A lost notice costs the reconciler's time."""
+        """
+        Commits of any master may stop attempts whose workers are here, or ask for their cases. A lost notice costs the
+        reconciler's time.
+        """
         for run_id in dict.fromkeys(notice.run_id for notice in notices if notice.stops):
             if not self._sessions:
                 return
@@ -117,6 +124,7 @@ class RunBook:
                 _log.warning("stops_not_passed_on", run_id=run_id, error=str(error))
                 continue
             self.repeat_stops(status, [task for task in status.tasks.values() if task.live])
+            self.ask_back(status, [shard for task in status.tasks.values() for shard in task.live_attempts])
 
     def repeat_stops(self, status: RunStatus, tasks: Iterable[TaskStatus]) -> None:
         """Tell the live attempts of these tasks, if they are being stopped. Idempotent for workers."""
@@ -152,6 +160,15 @@ class RunBook:
                 )
             )
 
+    def ask_back(self, status: RunStatus, shards: Iterable[ShardStatus]) -> None:
+        """Ask those workers whose streams this master holds for the cases that they are to hand back."""
+        for shard in shards:
+            attempt = shard.attempt
+            session = self._sessions.get(attempt.worker_id) if attempt else None
+            if attempt is not None and attempt.asked_back is not None and session is not None:
+                ref = AttemptRef(run_id=status.run_id, shard_id=shard.shard_id, token=attempt.token)
+                session.hand_back(HandBack(ref=ref, case_ids=attempt.asked_back.case_ids))
+
     def _forget_some(self) -> None:
         surplus = len(self._keepers) + 1 - _KEPT
         if surplus > 0:
@@ -165,6 +182,7 @@ class RunBook:
         self._on_commit(commit, committed.events)
         self._hub.ring(status.run_id)
         self.tell_to_stop(status, decider.stop)
+        self.ask_back(status, decider.ask_back)
         try:
             await self._unqueue(status, committed)
             await self.enqueue(status, decider.enqueue)
@@ -174,7 +192,7 @@ class RunBook:
                         run_id=commit.run_id,
                         position=commit.position,
                         events=commit.events,
-                        stops=bool(decider.stop),
+                        stops=bool(decider.stop or decider.ask_back),
                     )
                 ]
             )

@@ -27,16 +27,20 @@ from fleetest.master.runs.events import (
     AttemptRunning,
     AttemptStarted,
     CancelRequested,
+    CasesAskedBack,
     CasesFinished,
+    CasesHandedBack,
     Event,
     RunSubmitted,
+    ShardPlan,
     TaskEnded,
     TaskPlanned,
     TaskQueued,
 )
-from fleetest.master.runs.planner import Plan
+from fleetest.master.runs.planner import Plan, deal_again
 from fleetest.master.runs.results import KeptResult
 from fleetest.master.runs.state import Attempt, RunStatus, ShardStatus, TaskStatus
+from fleetest.master.runs.state import shard_id as name_of_shard
 
 __all__ = ["MAX_MISHAPS", "Decider"]
 
@@ -53,6 +57,7 @@ class Decider:
         position: of the commit in the making.
         enqueue: shards that wait for a worker once the commit is durable.
         stop: shards whose attempts must be told to stop then, and why.
+        ask_back: shards whose workers must be asked then for cases that they have not started.
     """
 
     def __init__(self, status: RunStatus, now: datetime, backoff: Backoff) -> None:
@@ -61,6 +66,7 @@ class Decider:
         self.events: list[Event] = []
         self.enqueue: list[ShardStatus] = []
         self.stop: list[tuple[ShardStatus, CancelRequested]] = []
+        self.ask_back: list[ShardStatus] = []
         self._backoff = backoff
         self.position = status.position + 1
 
@@ -130,6 +136,7 @@ class Decider:
                 cases=plan.cases,
                 shards=plan.shards,
                 predicted=plan.predicted,
+                predicted_us=plan.predicted_us,
                 deselected=deselected + plan.left_out,
             )
         )
@@ -153,6 +160,62 @@ class Decider:
             names.add(named.case_id)
             accepted.append(named)
         self._finish_cases(shard, accepted)
+        self._advance()
+
+    def ask_back_cases(self, shard_id: str, token: int, case_ids: Sequence[str], parts: int) -> None:
+        """
+        Slots are idle: ask the shard's worker for those of these cases that it has not started.
+
+        Args:
+            parts: over how many slots what comes back is to be dealt.
+        """
+        shard, attempt = self._attempt(shard_id, token)
+        wanted = tuple(case_id for case_id in case_ids if case_id in attempt.awaited)
+        if not wanted or self.status.tasks[shard.task_id].stop is not None:
+            return
+        self._emit(
+            CasesAskedBack(
+                at=self.now, shard_id=shard_id, task_id=shard.task_id, token=token, case_ids=wanted, parts=parts
+            )
+        )
+        self.ask_back.append(shard)
+
+    def cases_handed_back(self, shard_id: str, token: int, case_ids: Sequence[str]) -> None:
+        """
+        The worker will not run these cases in this attempt. They wait again, in shards of their own; when nothing is
+        left of the attempt, its shard does.
+        """
+        shard, attempt = self._attempt(shard_id, token)
+        named = attempt.awaited.intersection(case_ids)
+        given = tuple(case_id for case_id in shard.case_ids if case_id in named)
+        stopping = self.status.tasks[shard.task_id].stop is not None
+        if given and len(given) == len(shard.case_ids):
+            self._emit(
+                AttemptEnded(
+                    at=self.now,
+                    shard_id=shard_id,
+                    task_id=shard.task_id,
+                    token=token,
+                    verdict=Verdict.CANCELLED,
+                    reason=f"handed back by {attempt.worker_id}",
+                    will_retry=not stopping,
+                )
+            )
+            self.enqueue += [] if stopping else [shard]
+        elif given or attempt.asked_back is not None:
+            shards = self._deal_again(shard, attempt, given)
+            self._emit(
+                CasesHandedBack(
+                    at=self.now,
+                    shard_id=shard_id,
+                    task_id=shard.task_id,
+                    token=token,
+                    case_ids=given,
+                    shards=shards,
+                )
+            )
+            status = self.status.tasks[shard.task_id]
+            self.enqueue += [] if stopping else [status.shards[each.shard_id] for each in shards]
         self._advance()
 
     def artifacts_saved(
@@ -269,6 +332,22 @@ class Decider:
         if shard is None or shard.attempt is None or shard.attempt.token != token:
             raise LeaseLost(f"attempt {token} at {shard_id} of run {self.status.run_id} is over")
         return shard, shard.attempt
+
+    def _deal_again(self, shard: ShardStatus, attempt: Attempt, case_ids: Sequence[str]) -> tuple[ShardPlan, ...]:
+        """Twice as many shards as there are slots for them: whoever is done first takes more."""
+        status = self.status.tasks[shard.task_id]
+        cases = [status.cases[case_id] for case_id in case_ids]
+        seconds = [1.0 if case.predicted is None else case.predicted for case in cases]
+        parts = 2 * (attempt.asked_back.parts if attempt.asked_back is not None else 1)
+        dealt = deal_again(status.task.split, [case.planned for case in cases], seconds, parts)
+        return tuple(
+            ShardPlan(
+                shard_id=name_of_shard(shard.task_id, status.next_index + number),
+                cases=tuple(part),
+                predicted=None if status.predicted is None else timedelta(seconds=sum(seconds[each] for each in part)),
+            )
+            for number, part in enumerate(dealt)
+        )
 
     def _own_name(self, shard: ShardStatus, result: KeptResult) -> KeptResult:
         """

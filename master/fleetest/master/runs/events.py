@@ -24,7 +24,9 @@ __all__ = [
     "AttemptRunning",
     "AttemptStarted",
     "CancelRequested",
+    "CasesAskedBack",
     "CasesFinished",
+    "CasesHandedBack",
     "Event",
     "RunEnded",
     "RunSubmitted",
@@ -84,6 +86,8 @@ class TaskPlanned(_Event, frozen=True, kw_only=True):
     shards: tuple[ShardPlan, ...]
     predicted: timedelta | None = None
     deselected: int = 0
+    predicted_us: tuple[int, ...] = ()
+    """Of each case, in microseconds; empty without any history."""
 
 
 class AttemptStarted(_Event, frozen=True, kw_only=True):
@@ -116,6 +120,36 @@ class CasesFinished(_Event, frozen=True, kw_only=True):
     token: int
     worker_id: str
     results: tuple[KeptResult, ...]
+
+
+class CasesAskedBack(_Event, frozen=True, kw_only=True):
+    """
+    Slots are idle that could run these cases of a running shard: its worker is asked for those it has not started.
+
+    Args:
+        parts: over how many slots what comes back is to be dealt.
+    """
+
+    shard_id: str
+    task_id: str
+    token: int
+    case_ids: tuple[str, ...]
+    parts: int = 1
+
+
+class CasesHandedBack(_Event, frozen=True, kw_only=True):
+    """
+    The worker's answer: cases that the attempt will not run, perhaps none. From now on they belong to new shards.
+
+    Args:
+        shards: their `cases` are indexes into `case_ids`.
+    """
+
+    shard_id: str
+    task_id: str
+    token: int
+    case_ids: tuple[str, ...] = ()
+    shards: tuple[ShardPlan, ...] = ()
 
 
 class ArtifactsSaved(_Event, frozen=True, kw_only=True):
@@ -191,6 +225,8 @@ Event = (
     | AttemptStarted
     | AttemptRunning
     | CasesFinished
+    | CasesAskedBack
+    | CasesHandedBack
     | ArtifactsSaved
     | AttemptEnded
     | TaskEnded

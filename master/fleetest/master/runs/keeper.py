@@ -173,6 +173,11 @@ class RunKeeper:
         """Whether it keeps nothing that would have to be read again soon: nothing at all, or a run that has ended."""
         return self.idle and (self._status is None or self._status.submitted is None or self._status.state.ended)
 
+    @property
+    def live(self) -> bool:
+        """Whether it keeps a run that goes on, as far as it knows."""
+        return self._status is not None and self._status.submitted is not None and not self._status.state.ended
+
     def hear(self, position: int) -> None:
         """Another master committed: read on before the next decision."""
         if self._status is not None and position > self._status.position:

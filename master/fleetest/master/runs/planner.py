@@ -21,7 +21,7 @@ from fleetest.master.runs.events import ShardPlan
 from fleetest.master.runs.state import shard_id
 from fleetest.master.store.ports import CaseHistory
 
-__all__ = ["Plan", "plan"]
+__all__ = ["Plan", "Unit", "deal_again", "plan", "units_of"]
 
 SHARDS_PER_SLOT: Final = 8
 """Parts for each slot when nothing is known of durations: enough to even out what we could not foresee."""
@@ -45,6 +45,7 @@ class Plan:
     What a task consists of.
 
     Args:
+        predicted_us: of each case, in microseconds; empty without any history.
         left_out: how many collected cases the task does not ask for.
         missing: asked for by id, but not collected.
     """
@@ -52,12 +53,15 @@ class Plan:
     cases: tuple[PlannedCase, ...]
     shards: tuple[ShardPlan, ...]
     predicted: timedelta | None
+    predicted_us: tuple[int, ...] = ()
     left_out: int = 0
     missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class _Unit:
+class Unit:
+    """Cases that must stay together, by their indexes, and how long they should take."""
+
     cases: list[int]
     seconds: float
 
@@ -76,9 +80,9 @@ def plan(task: Task, collected: Sequence[PlannedCase], history: Mapping[str, Cas
         unique.setdefault(case.case_id, case)
     cases, missing = _selected(task, list(unique.values()), history)
     seconds = _predictions(cases, history)
-    units = _units(task.split, cases, seconds)
+    units = units_of(task.split, cases, seconds)
     if not units:
-        parts: list[list[_Unit]] = []
+        parts: list[list[Unit]] = []
     elif task.shards is not None:
         parts = _balanced(units, min(task.shards, len(units)))
     else:
@@ -95,9 +99,21 @@ def plan(task: Task, collected: Sequence[PlannedCase], history: Mapping[str, Cas
         cases=tuple(cases),
         shards=shards,
         predicted=timedelta(seconds=sum(seconds)) if history else None,
+        predicted_us=tuple(round(each * 1e6) for each in seconds) if history else (),
         left_out=len(unique) - len(cases),
         missing=missing,
     )
+
+
+def deal_again(split: Split, cases: Sequence[PlannedCase], seconds: Sequence[float], parts: int) -> list[list[int]]:
+    """
+    Deal cases that were handed back to at most so many parts of about equal length, the longest first.
+
+    Answers indexes into `cases`.
+    """
+    units = units_of(split, cases, seconds)
+    dealt = _balanced(units, min(parts, len(units))) if units else []
+    return [sorted(case for unit in part for case in unit.cases) for part in dealt]
 
 
 def _selected(
@@ -121,7 +137,7 @@ def _predictions(cases: Sequence[PlannedCase], history: Mapping[str, CaseHistory
     return [history[case.case_id].duration.total_seconds() if case.case_id in history else median for case in cases]
 
 
-def _units(split: Split, cases: Sequence[PlannedCase], seconds: Sequence[float]) -> list[_Unit]:
+def units_of(split: Split, cases: Sequence[PlannedCase], seconds: Sequence[float]) -> list[Unit]:
     """What must stay together, in the order of each unit's first case. An `xdist_group` always stays together."""
     leader: dict[str, str] = {}
 
@@ -144,19 +160,19 @@ def _units(split: Split, cases: Sequence[PlannedCase], seconds: Sequence[float])
     members: dict[str, list[int]] = {}
     for index in range(len(cases)):
         members.setdefault(find(f"case:{index}"), []).append(index)
-    return [_Unit(indexes, sum(seconds[index] for index in indexes)) for indexes in members.values()]
+    return [Unit(indexes, sum(seconds[index] for index in indexes)) for indexes in members.values()]
 
 
-def _target(units: Sequence[_Unit], slots: int, *, known: bool) -> float:
+def _target(units: Sequence[Unit], slots: int, *, known: bool) -> float:
     total = _total(units)
     if not known:  # every case counts as one second here
         return max(total / (slots * SHARDS_PER_SLOT), 1.0)
     return min(max(total / (slots * ROUNDS_PER_SLOT), SHORTEST_TARGET_SECONDS), LONGEST_TARGET_SECONDS)
 
 
-def _packed(units: Sequence[_Unit], target: float) -> list[list[_Unit]]:
-    parts: list[list[_Unit]] = []
-    part: list[_Unit] = []
+def _packed(units: Sequence[Unit], target: float) -> list[list[Unit]]:
+    parts: list[list[Unit]] = []
+    part: list[Unit] = []
     filled = 0.0
     for unit in units:
         if part and filled + unit.seconds / 2 > target:
@@ -170,8 +186,8 @@ def _packed(units: Sequence[_Unit], target: float) -> list[list[_Unit]]:
     return sorted(long, key=_total, reverse=True) + short
 
 
-def _balanced(units: Sequence[_Unit], count: int) -> list[list[_Unit]]:
-    parts: list[list[_Unit]] = [[] for _ in range(count)]
+def _balanced(units: Sequence[Unit], count: int) -> list[list[Unit]]:
+    parts: list[list[Unit]] = [[] for _ in range(count)]
     lightest = [(0.0, 0, index) for index in range(count)]
     for unit in sorted(units, key=lambda unit: unit.seconds, reverse=True):
         seconds, number, index = lightest[0]
@@ -180,5 +196,5 @@ def _balanced(units: Sequence[_Unit], count: int) -> list[list[_Unit]]:
     return sorted(parts, key=_total, reverse=True)
 
 
-def _total(units: Sequence[_Unit]) -> float:
+def _total(units: Sequence[Unit]) -> float:
     return sum(unit.seconds for unit in units)

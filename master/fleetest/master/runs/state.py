@@ -21,7 +21,9 @@ from fleetest.master.runs.events import (
     AttemptRunning,
     AttemptStarted,
     CancelRequested,
+    CasesAskedBack,
     CasesFinished,
+    CasesHandedBack,
     Event,
     RunEnded,
     RunSubmitted,
@@ -59,6 +61,7 @@ class CaseStatus:
     A case, what became of it so far, and in how many attempts.
 
     Args:
+        predicted: how many seconds it should take; `None` when its task was planned without any history.
         repeatable: whether an attempt could run it again; a file that could not be collected is no case of any shard.
     """
 
@@ -70,6 +73,7 @@ class CaseStatus:
     tries: int = 0
     duration: timedelta = timedelta()
     worker_id: str = ""
+    predicted: float | None = None
     repeatable: bool = True
 
     @property
@@ -99,6 +103,8 @@ class Attempt:
     Args:
         awaited: the cases that have no accepted result in this attempt yet; of a command: none are known.
         seen: the cases that have one.
+        since: when its present case began, as far as results tell.
+        asked_back: cases that its worker was asked to hand back and has not answered for, and when that was.
     """
 
     token: int
@@ -109,6 +115,11 @@ class Attempt:
     awaited: set[str]
     running: bool = False
     seen: set[str] = field(default_factory=set)
+    since: datetime = field(init=False)
+    asked_back: CasesAskedBack | None = None
+
+    def __post_init__(self) -> None:
+        self.since = self.started_at
 
 
 @dataclass(slots=True)
@@ -149,6 +160,7 @@ class TaskStatus:
         open_shards: those without a verdict: waiting, or with an attempt.
         open_needs: needed tasks that have not ended.
         unmet: the first need whose task did not end as it asks.
+        ran_seconds: how long the results so far took, all together.
     """
 
     task: Task
@@ -163,6 +175,7 @@ class TaskStatus:
     collection_errors: int = 0
     final_failures: int = 0
     attempts: int = 0
+    ran_seconds: float = 0.0
     live: int = 0
     open_shards: int = 0
     open_needs: int = 0
@@ -183,6 +196,11 @@ class TaskStatus:
     @property
     def live_attempts(self) -> Iterator[ShardStatus]:
         return (shard for shard in self.shards.values() if shard.attempt is not None)
+
+    @property
+    def next_index(self) -> int:
+        """Of one more shard."""
+        return len(self.shards) - self.task.type.planned
 
     def open(self, shard: ShardStatus) -> None:
         """Have one more shard, which waits."""
@@ -227,7 +245,7 @@ class RunStatus:
         task = self.tasks.get(wanted.rpartition("#")[0])
         return task.shards.get(wanted) if task else None
 
-    def apply(self, event: Event, position: int) -> None:  # noqa: C901 - a flat table, one line for each event
+    def apply(self, event: Event, position: int) -> None:  # noqa: C901, PLR0912 - a flat table, one line for each event
         """Take in an event of the commit at `position`."""
         self.position = position
         match event:
@@ -243,6 +261,11 @@ class RunStatus:
                 self._run(event)
             case CasesFinished(task_id=task_id):
                 self._finish_cases(self.tasks[task_id], event)
+            case CasesAskedBack(shard_id=shard_id):
+                if (attempt := self._attempt(shard_id, event.token)) is not None:
+                    attempt.asked_back = event
+            case CasesHandedBack(task_id=task_id):
+                self._hand_back(self.tasks[task_id], event)
             case ArtifactsSaved(task_id=task_id):
                 kept = self.tasks[task_id].artifacts
                 kept |= {(event.shard_id, artifact.path): artifact for artifact in event.artifacts}
@@ -283,6 +306,8 @@ class RunStatus:
         known = len(status.cases)
         for case in event.cases:
             status.cases.setdefault(case.case_id, CaseStatus(case, len(status.cases)))
+        for case, predicted_us in zip(event.cases, event.predicted_us, strict=False):
+            status.cases[case.case_id].predicted = predicted_us / 1e6
         for index, plan in enumerate(event.shards):
             case_ids = tuple(event.cases[each].case_id for each in plan.cases)
             for case_id in case_ids:
@@ -307,14 +332,20 @@ class RunStatus:
             status.started_at = event.at
 
     def _run(self, event: AttemptRunning) -> None:
-        shard = self.shard(event.shard_id)
-        if shard is not None and shard.attempt is not None and shard.attempt.token == event.token:
-            shard.attempt.running = True
-            self.tasks[shard.task_id].state = TaskState.RUNNING
+        attempt = self._attempt(event.shard_id, event.token)
+        if attempt is not None:
+            attempt.running, attempt.since = True, event.at
+            self.tasks[event.shard_id.rpartition("#")[0]].state = TaskState.RUNNING
+
+    def _attempt(self, shard_id: str, token: int) -> Attempt | None:
+        shard = self.shard(shard_id)
+        return shard.attempt if shard is not None and shard.attempt and shard.attempt.token == token else None
 
     def _finish_cases(self, status: TaskStatus, event: CasesFinished) -> None:
         shard = status.shards[event.shard_id]
         attempt = shard.attempt
+        if attempt is not None:
+            attempt.since = event.at
         for result in event.results:
             case = status.cases.get(result.case_id)
             if case is None:
@@ -323,6 +354,7 @@ class RunStatus:
             if attempt is not None:
                 attempt.awaited.discard(result.case_id)
                 attempt.seen.add(result.case_id)
+            status.ran_seconds += result.duration.total_seconds()
             self._finish_case(status, case, result)
             case.shard_id, case.worker_id = shard.shard_id, event.worker_id
 
@@ -341,6 +373,34 @@ class RunStatus:
     def _count(self, status: TaskStatus, name: str, change: int) -> None:
         for tally in (status.tally, self.tally):
             tally[name] = tally.get(name, 0) + change
+
+    def _hand_back(self, status: TaskStatus, event: CasesHandedBack) -> None:
+        """What is known against the shard holds against the new ones, so that no case is repeated for ever."""
+        shard, given = status.shards[event.shard_id], set(event.case_ids)
+        shard.case_ids = tuple(case_id for case_id in shard.case_ids if case_id not in given)
+        if shard.attempt is not None:
+            shard.attempt.awaited -= given
+            shard.attempt.asked_back = None
+        for plan in event.shards:
+            case_ids = tuple(event.case_ids[each] for each in plan.cases)
+            for case_id in case_ids:
+                status.cases[case_id].shard_id = plan.shard_id
+            if shard.predicted is not None and plan.predicted is not None:
+                shard.predicted = max(timedelta(), shard.predicted - plan.predicted)
+            index = status.next_index
+            status.open(
+                ShardStatus(
+                    plan.shard_id,
+                    event.task_id,
+                    ShardKind.EXECUTE,
+                    index,
+                    case_ids,
+                    plan.predicted,
+                    shard.queued_at,
+                    mishaps=shard.mishaps,
+                    timeouts=shard.timeouts,
+                )
+            )
 
     def _end_attempt(self, status: TaskStatus, event: AttemptEnded) -> None:
         self._touch(event.task_id)

@@ -33,6 +33,7 @@ from fleetest.master.sessions import (
     Assign,
     AttemptRef,
     Drain,
+    HandBack,
     Heard,
     Instruction,
     Stop,
@@ -199,6 +200,9 @@ def instruction_to_proto(instruction: Instruction, known_specs: set[str]) -> wor
                 finish_running_case=instruction.finish_running_case,
             )
             return worker_pb2.MasterMessage(stop=stop)
+        case HandBack():
+            back = worker_pb2.HandBack(attempt=attempt_ref_to_proto(instruction.ref), case_ids=instruction.case_ids)
+            return worker_pb2.MasterMessage(hand_back=back)
         case Acknowledge():
             return worker_pb2.MasterMessage(acknowledged=worker_pb2.Acknowledged(sequence=instruction.sequence))
         case Drain():

@@ -28,10 +28,13 @@ from fleetest.master.runs.events import (
     AttemptRunning,
     AttemptStarted,
     CancelRequested,
+    CasesAskedBack,
     CasesFinished,
+    CasesHandedBack,
     Event,
     RunEnded,
     RunSubmitted,
+    ShardPlan,
     TaskEnded,
     TaskPlanned,
     TaskQueued,
@@ -81,10 +84,7 @@ def _task_planned(event: TaskPlanned, message: run_pb2.RunEvent, _: Commit) -> N
     planned = message.task_planned
     planned.task_id, planned.deselected = event.task_id, event.deselected
     planned.cases.extend(planned_case_to_proto(case) for case in event.cases)
-    for shard in event.shards:
-        plan = planned.shards.add(shard_id=shard.shard_id, cases=shard.cases)
-        if shard.predicted is not None:
-            plan.predicted.CopyFrom(duration_to_proto(shard.predicted))
+    planned.shards.extend(_shard_plan(shard) for shard in event.shards)
     if event.predicted is not None:
         planned.predicted.CopyFrom(duration_to_proto(event.predicted))
 
@@ -107,6 +107,26 @@ def _cases_finished(event: CasesFinished, message: run_pb2.RunEvent, _: Commit) 
     add = finished.results.add
     for result in event.results:
         put_result(result, add())
+
+
+def _cases_asked_back(event: CasesAskedBack, message: run_pb2.RunEvent, _: Commit) -> None:
+    asked = message.cases_asked_back
+    asked.shard_id, asked.task_id, asked.token = event.shard_id, event.task_id, event.token
+    asked.case_ids.extend(event.case_ids)
+
+
+def _cases_handed_back(event: CasesHandedBack, message: run_pb2.RunEvent, _: Commit) -> None:
+    back = message.cases_handed_back
+    back.shard_id, back.task_id, back.token = event.shard_id, event.task_id, event.token
+    back.case_ids.extend(event.case_ids)
+    back.shards.extend(_shard_plan(shard) for shard in event.shards)
+
+
+def _shard_plan(shard: ShardPlan) -> run_pb2.ShardPlan:
+    plan = run_pb2.ShardPlan(shard_id=shard.shard_id, cases=shard.cases)
+    if shard.predicted is not None:
+        plan.predicted.CopyFrom(duration_to_proto(shard.predicted))
+    return plan
 
 
 def _artifacts_saved(event: ArtifactsSaved, message: run_pb2.RunEvent, _: Commit) -> None:
@@ -146,6 +166,8 @@ _FILL: Final[dict[type[Event], Callable[[Any, run_pb2.RunEvent, Commit], None]]]
     AttemptStarted: _attempt_started,
     AttemptRunning: _attempt_running,
     CasesFinished: _cases_finished,
+    CasesAskedBack: _cases_asked_back,
+    CasesHandedBack: _cases_handed_back,
     ArtifactsSaved: _artifacts_saved,
     AttemptEnded: _attempt_ended,
     TaskEnded: _task_ended,

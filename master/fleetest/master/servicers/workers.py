@@ -32,6 +32,7 @@ from fleetest.master.reports import (
     Artifacts,
     Content,
     Ended,
+    HandedBack,
     Inbox,
     Output,
     Planned,
@@ -332,6 +333,8 @@ def _content(message: worker_pb2.Report, clock_ahead: timedelta) -> Content:
             )
         case "results":
             return Results(results=tuple(kept_result(result, clock_ahead) for result in message.results.results))
+        case "handed_back":
+            return HandedBack(case_ids=tuple(message.handed_back.case_ids))
         case "output":
             return Output(
                 offset_bytes=message.output.offset_bytes,

@@ -14,11 +14,14 @@ From the session, each with an `event`:
 - ``start``: `id`. The case begins.
 - ``done``: a result. The case's teardown is over.
 - ``cleared``: answers ``clear``; `problem` holds what the teardown that this needed had to say.
+- ``untidy``: `problem`, what another teardown between two cases had to say.
 - ``stopped``: nothing more will run; `kind` is ``exit``, ``limit``, ``internal`` or ``usage``, `reason` a line.
 
 From the agent:
 
 - ``{"run": [ids]}``: run these after those that wait already. Ids are those of ``collected``.
+- ``{"drop": [numbers]}``: forget these, which the agent has taken back (see `claims.py`); cases are numbered from 0 in
+  the order in which ``run`` names them.
 - ``{"flush": true}``: nothing more is known to come: run the last that waits without a next one.
 - ``{"clear": true}``: forget those that have not begun, and tear down what was kept alive for them.
 - ``{"end": true}``: run what waits, then end pytest in order.
@@ -26,8 +29,8 @@ From the agent:
 Tests may replace anything in the standard library and close any descriptor. So what is needed is looked up at import,
 the descriptor lies high, and it is looked at before each use: what is no longer our socket is never written to.
 
-The `Config` that `launch.py` reads has: `socket`, `token`, `dump_file` and `dump_signal` (stacks of all threads go
-there on that signal), `workspace`, `seed`, `own_hash_seed` (whether the task sets PYTHONHASHSEED itself),
+The `Config` that `launch.py` reads has: `socket`, `token`, `claims_file`, `dump_file` and `dump_signal` (stacks of all
+threads go there on that signal), `workspace`, `seed`, `own_hash_seed` (whether the task sets PYTHONHASHSEED itself),
 `text_limit_bytes`, `arguments`.
 """
 

@@ -43,7 +43,11 @@ def main() -> int:
     """Run pytest with the plugin; answers the exit code."""
     with open(sys.argv[1], encoding="utf-8") as file:
         config = json.load(file)
-    channel = _load("channel").Channel(config["socket"], config["token"])
+    channels = _load("channel")
+    channel = channels.Channel(config["socket"], config["token"])
+    claims = _load("claims").Claims(
+        config["claims_file"], channel.move_high, lambda: channel.leave(channels.DESCRIPTOR_LOST)
+    )
     _become_the_pytest_command(config["arguments"], config["own_hash_seed"])
     try:
         import pytest
@@ -54,7 +58,7 @@ def main() -> int:
         reason = f"pytest {pytest.__version__} is too old; {OLDEST_PYTEST} is the oldest that works"
         channel.send({"event": "stopped", "kind": "usage", "reason": reason})
         return CANNOT_START
-    plugin = _load("plugin").ResidentPlugin(channel, _load("outcome"), config)
+    plugin = _load("plugin").ResidentPlugin(channel, claims, _load("outcome"), config)
     return int(pytest.main(config["arguments"], plugins=[plugin]))
 
 

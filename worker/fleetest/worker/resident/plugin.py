@@ -39,8 +39,8 @@ class _Canary:
 class ResidentPlugin:
     """See `channel.py` for what is said to the agent, and when."""
 
-    def __init__(self, channel: Any, outcome: Any, config: Dict[str, Any]) -> None:
-        self._channel, self._outcome = channel, outcome
+    def __init__(self, channel: Any, claims: Any, outcome: Any, config: Dict[str, Any]) -> None:
+        self._channel, self._claims, self._outcome = channel, claims, outcome
         self._limit = config["text_limit_bytes"]
         self._seed = config["seed"]
         self._workspace = os.path.realpath(config["workspace"])
@@ -52,7 +52,9 @@ class ResidentPlugin:
         self._items: Dict[str, Any] = {}
         self._seen: Dict[str, int] = {}
         self._places: Dict[str, str] = {}
-        self._waiting: Deque[str] = deque()
+        self._named = 0
+        self._waiting: Deque[Tuple[int, str]] = deque()
+        self._kept_alive_for: Any = None  # the item for whose sake the last one left fixtures
         self._have_run: Set[str] = set()
         self._reports: List[Any] = []
         self._flush = self._end = False
@@ -132,9 +134,11 @@ class ResidentPlugin:
         while True:
             self._take_messages(session)
             if self._waiting:
-                case_id = self._waiting.popleft()
-                following = self._items[self._waiting[0]] if self._waiting else None
-                self._run(session, case_id, following)
+                number, case_id = self._waiting.popleft()
+                if self._claims.begin(number):
+                    self._keep_alive_only_for(session, self._items[case_id])
+                    following = self._kept_alive_for = self._items[self._waiting[0][1]] if self._waiting else None
+                    self._run(session, case_id, following)
             elif self._end:
                 return True
 
@@ -142,13 +146,18 @@ class ResidentPlugin:
         """Take what has come, and wait for more until there is something to do."""
         self._apply(session, self._channel.receive(wait=False))
         while not (self._end or len(self._waiting) > 1 or (self._waiting and self._flush)):
+            if self._flush:
+                self._keep_alive_only_for(session, None)
             self._apply(session, self._channel.receive(wait=True))
 
     def _apply(self, session: Any, messages: List[Dict[str, Any]]) -> None:
         for message in messages:
             if "run" in message:
-                self._waiting.extend(message["run"])
+                self._waiting.extend(enumerate(message["run"], self._named))
+                self._named += len(message["run"])
                 self._flush = False
+            elif "drop" in message:
+                self._waiting = deque(each for each in self._waiting if each[0] not in message["drop"])
             elif "flush" in message:
                 self._flush = True
             elif "clear" in message:
@@ -160,11 +169,24 @@ class ResidentPlugin:
         problem = ""
         if self._waiting:
             self._waiting.clear()
-            try:
-                session._setupstate.teardown_exact(None)  # noqa: SLF001 - pytest offers no other way
-            except BaseException:  # noqa: BLE001 - a fixture's teardown may raise anything; no case is left to blame
-                problem = traceback.format_exc()
-        self._channel.send({"event": "cleared", "problem": self._outcome.bounded(problem, self._limit)[0]})
+            problem = self._tear_down(session, None)
+        self._channel.send({"event": "cleared", "problem": problem})
+
+    def _keep_alive_only_for(self, session: Any, item: Any) -> None:
+        """What was to follow the last case was taken back: another follows, or for now nothing does."""
+        if self._kept_alive_for is not None and self._kept_alive_for is not item:
+            problem = self._tear_down(session, item)
+            if problem:
+                self._channel.send({"event": "untidy", "problem": problem})
+
+    def _tear_down(self, session: Any, item: Any) -> str:
+        """Tear down what `item` does not need; answers what that had to say."""
+        self._kept_alive_for = None
+        try:
+            session._setupstate.teardown_exact(item)  # noqa: SLF001 - pytest offers no other way
+        except BaseException:  # noqa: BLE001 - a fixture's teardown may raise anything; no case is left to blame
+            return str(self._outcome.bounded(traceback.format_exc(), self._limit)[0])
+        return ""
 
     def _run(self, session: Any, case_id: str, following: Any) -> None:
         item = self._items[case_id]

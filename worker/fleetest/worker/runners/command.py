@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -69,6 +69,9 @@ class CommandSession:
 
     def on_hungry(self, callback: Callable[[], None]) -> None:
         self._hungry.append(callback)
+
+    def hand_back(self, ref: AttemptRef, case_ids: Sequence[str]) -> None:
+        """A command is one whole, and nobody asks for parts of it."""
 
     async def stop(self, ref: AttemptRef, *, reason: str, grace: timedelta, finish_running_case: bool) -> None:
         attempt = next((other for other in self._live if other.assignment.ref == ref), None)

@@ -15,6 +15,7 @@ from fleetest.worker.runners.pytest_resident import Collection, Key, resident_ke
 __all__ = ["Attempt", "RunningCase"]
 
 _NAMED = 3
+_MOMENT = timedelta(seconds=5)  # with the time that it takes to find and end what a killed parent leaves
 
 
 @dataclass(slots=True, kw_only=True)
@@ -87,6 +88,14 @@ class RunningCase:
     case: PlannedCase
     attempt: Attempt | None
     started_at: datetime
+
+    def may_be_innocent(self) -> bool:
+        """
+        Whether the case before may be the one that killed the process through its parent, after its own result.
+
+        Such a case is run again. It is the first of its next process, so that it is blamed if it happens again.
+        """
+        return datetime.now(UTC) - self.started_at < _MOMENT
 
     def ended(self, outcome: Outcome, *, message: str, details: str) -> CaseResult:
         """The result of a case that could not say it itself."""

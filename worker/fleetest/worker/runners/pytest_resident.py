@@ -23,6 +23,7 @@ from fleetest.worker.assignments import TaskSpec
 from fleetest.worker.ports import KILLED_THROUGH_PARENT, Environment, Process
 from fleetest.worker.runners.endings import ending_of
 from fleetest.worker.runners.pytest_channel import Channel, case_result, planned_cases
+from fleetest.worker.runners.pytest_claims import Claims
 from fleetest.worker.tail import Tail
 
 __all__ = ["Collection", "Resident", "resident_key"]
@@ -39,6 +40,8 @@ _OPEN_FILE: Final = 0o644
 # A real-time signal, because tests use the others themselves.
 _DUMP_SIGNAL: Final = (signal.SIGRTMAX - 4) if hasattr(signal, "SIGRTMAX") else signal.SIGUSR2
 _HASH_SEEDS: Final = (1 << 32) - 1
+
+_CLAIMS: Final = "claims"
 
 Key = tuple[str, TaskSpec]
 
@@ -127,6 +130,7 @@ class Resident:
         self._tail = Tail(_TAIL_BYTES)
         self._process: Process | None = None
         self._channel: Channel | None = None
+        self._claims: Claims | None = None
         self._directory = Path()
         self._watch: asyncio.Task[None] | None = None
 
@@ -149,6 +153,7 @@ class Resident:
             on_ended=self._expect_end,
         )
         self._channel.listen()
+        self._claims = Claims(self._directory / _CLAIMS)
         config = self._directory / "config.json"
         config.write_text(json.dumps(_config(environment, spec, seen, token)), encoding="utf-8")
         config.chmod(_OPEN_FILE)
@@ -166,6 +171,7 @@ class Resident:
             )
         except BaseException:
             await self._channel.close()
+            self._claims.close()
             raise
         self._watch = asyncio.create_task(self._wait())
 
@@ -179,8 +185,17 @@ class Resident:
         return self._process is not None and self._process.end_reason == KILLED_THROUGH_PARENT
 
     def run(self, case_ids: Sequence[str]) -> None:
+        if self._claims is not None:
+            self._claims.tell(case_ids)
         self._send({"run": list(case_ids)})
         self.flushed = False
+
+    def take_back(self, case_ids: Sequence[str]) -> Sequence[str]:
+        """Keep it from running these; answers those that it has not begun, and never will."""
+        taken = self._claims.take_back(case_ids) if self._claims is not None else {}
+        if taken:
+            self._send({"drop": list(taken.values())})
+        return tuple(taken)
 
     def flush(self) -> None:
         self._send({"flush": True})
@@ -250,6 +265,7 @@ class Resident:
     async def _wait(self) -> None:
         assert self._process is not None
         assert self._channel is not None
+        assert self._claims is not None
         ending: int | DependencyUnavailable
         try:
             ending = await self._process.wait()
@@ -259,6 +275,7 @@ class Resident:
             self._lost.cancel()
         await self._channel.drain(_DRAIN)
         await self._channel.close()
+        self._claims.close()
         await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
         self._on_gone(self, ending)
 
@@ -270,6 +287,7 @@ def _config(environment: Environment, spec: TaskSpec, directory: Path, token: st
     return {
         "socket": str(directory / "s"),
         "token": token,
+        "claims_file": str(directory / _CLAIMS),
         "dump_file": str(directory / "stacks"),
         "dump_signal": int(_DUMP_SIGNAL),
         "workspace": str(environment.source),

@@ -12,7 +12,7 @@ result, or one was finished before, and the rest goes on in a new process.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -26,6 +26,7 @@ from fleetest.worker.artifacts import collect_artifacts
 from fleetest.worker.assignments import Assignment, AttemptRef, Ended, Reporter, TaskSpec
 from fleetest.worker.measure import subtract_usage
 from fleetest.worker.ports import Blobs, Environment
+from fleetest.worker.runners.pytest_appetite import Appetite
 from fleetest.worker.runners.pytest_attempt import Attempt, RunningCase
 from fleetest.worker.runners.pytest_channel import case_result
 from fleetest.worker.runners.pytest_resident import Key, Resident
@@ -34,8 +35,6 @@ __all__ = ["PytestSession"]
 
 _CLOSED: Final = "the session is closed"
 _ORDERLY: Final = frozenset({"exit", "limit"})  # kinds of stop after which pytest ends by itself, as it was asked
-_QUICK: Final = timedelta(milliseconds=50)
-_MOMENT: Final = timedelta(seconds=5)  # with the time that it takes to find and end what a killed parent leaves
 _log = structlog.get_logger(__name__)
 
 Event = Callable[[], Awaitable[None] | None]
@@ -60,9 +59,8 @@ class PytestSession:
         self._clearing = False
         self._flush_wanted = False
         self._closing = False
-        self._hungry: list[Callable[[], None]] = []
-        self._last_pace = (0, False)
-        self._last_duration = timedelta.max
+        self._appetite = Appetite()
+        self.on_hungry = self._appetite.on_hungry
         self._finishing: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._server = asyncio.create_task(self._serve())
@@ -89,8 +87,8 @@ class PytestSession:
         running = 1 if self._running is not None and self._running.attempt is not None else 0
         return sum(len(attempt.todo) for attempt in self._attempts) - running
 
-    def on_hungry(self, callback: Callable[[], None]) -> None:
-        self._hungry.append(callback)
+    def hand_back(self, ref: AttemptRef, case_ids: Sequence[str]) -> None:
+        self._events.put_nowait(lambda: self._hand_back(ref, case_ids))
 
     async def stop(self, ref: AttemptRef, *, reason: str, grace: timedelta, finish_running_case: bool) -> None:
         stopping: asyncio.Future[Attempt | None] = self._loop.create_future()
@@ -133,7 +131,9 @@ class PytestSession:
                 for attempt in list(self._attempts):
                     self._end(attempt, Verdict.ERRORED, f"internal error: {error!r}")
                 await self._kill_resident(timedelta())
-            self._tell_hungry()
+            if self._attempts:
+                busy = self._running is not None and self._running.attempt is not None
+                self._appetite.look_at(self.backlog, busy=busy)
 
     async def _deal_with_next(self) -> None:
         try:
@@ -282,7 +282,7 @@ class PytestSession:
         if running is None or running.case.case_id != message["id"]:
             raise ValueError(f"a result for {message['id']!r}, which does not run")
         result = case_result(message, started_at=running.started_at)
-        self._last_duration = result.duration
+        self._appetite.last_duration = result.duration
         self._report(running, result)
 
     def _report(self, running: RunningCase, result: CaseResult) -> None:
@@ -325,7 +325,7 @@ class PytestSession:
         self._lose_resident()
         reason = resident.explain(exit_code)
         if running is not None:
-            if not _may_be_innocent(running, resident):
+            if not (resident.killed_through_parent and resident.finished > 0 and running.may_be_innocent()):
                 self._report(running, running.ended(Outcome.FAILED, message=reason, details=resident.tail()))
         elif self._attempts and resident.finished == 0:
             self._end_unstarted(self._attempts[0], resident, reason)
@@ -402,7 +402,20 @@ class PytestSession:
         wall_time = timedelta(seconds=self._loop.time() - attempt.active_since)
         return replace(subtract_usage(self._usage(), attempt.used_before), wall_time=wall_time)
 
-    # -- cancelling
+    # -- giving up
+
+    def _hand_back(self, ref: AttemptRef, case_ids: Sequence[str]) -> None:
+        """What the process was told of may have begun before it is heard of, so it is asked to let go."""
+        attempt = next((other for other in self._attempts if other.assignment.ref == ref), None)
+        if attempt is None:
+            return  # it has ended, which says all
+        wanted = [case_id for case_id in case_ids if case_id in attempt.todo and attempt.decided is None]
+        given = self._resident.take_back(wanted) if attempt.fed and self._resident is not None else wanted
+        for case_id in given:
+            del attempt.todo[case_id]
+        attempt.reporter.handed_back(given)
+        if not attempt.todo:
+            self._complete(attempt)
 
     async def _cancel_gently(self, attempt: Attempt, reason: str, _grace: timedelta) -> None:
         running = self._running
@@ -493,26 +506,3 @@ class PytestSession:
         if running is not None:
             self._report(running, running.ended(Outcome.TIMED_OUT, message=message, details=stacks))
         return stacks
-
-    def _tell_hungry(self) -> None:
-        """
-        Say so when the last case is held back. Among quick cases it is said one case earlier, which hides the time
-        that the answer takes; behind a slow one, what is asked for early would wait here while another slot idles.
-        """
-        busy = self._running is not None and self._running.attempt is not None
-        before, self._last_pace = self._last_pace, (self.backlog, busy)
-        if self._last_pace == before or not self._attempts or self.backlog > 1:
-            return
-        if not busy or self._last_duration < _QUICK:
-            for callback in self._hungry:
-                self._loop.call_soon(callback)
-
-
-def _may_be_innocent(running: RunningCase, resident: Resident) -> bool:
-    """
-    Whether the case before may be the one that killed the process, after its own result.
-
-    Such a case is run again. It is the first of its next process, so that it is blamed if it happens again.
-    """
-    just_started = datetime.now(UTC) - running.started_at < _MOMENT
-    return resident.killed_through_parent and resident.finished > 0 and just_started
