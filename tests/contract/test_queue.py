@@ -517,7 +517,7 @@ async def test_answers_about_entries_that_are_gone_are_ignored(queue: ShardQueue
     await queue.remove("no such run", ["x"])
     await queue.enqueue([])
 
-    assert (await queue.depth(), await queue.claim([]), await queue.claim([bid()])) == (0, (), [])
+    assert (await queue.depth(), await queue.claim([]), await queue.claim([bid()])) == (0, [], [])
 
 
 async def test_remove_takes_out_what_waits_is_delayed_or_is_claimed(queue: ShardQueue) -> None:

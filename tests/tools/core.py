@@ -31,6 +31,7 @@ from fleetest.master.queue.redis_registry import RedisWorkerRegistry
 from fleetest.master.queue.redis_secrets import RedisSecretStore
 from fleetest.master.reconciler import Reconciler
 from fleetest.master.reports import Inbox, Report
+from fleetest.master.runs.announcer import Announcer
 from fleetest.master.runs.book import RunBook
 from fleetest.master.runs.hub import Hub
 from fleetest.master.runs.projector import Projector
@@ -152,7 +153,7 @@ async def open_core(path: Path, redis_url: str, *, busy_timeout: timedelta = BUS
         book = RunBook(
             store=store,
             queue=queue,
-            feed=feed,
+            announcer=await stack.enter_async_context(Announcer(feed)),
             secrets=secrets,
             projector=projector,
             hub=hub,
@@ -162,7 +163,7 @@ async def open_core(path: Path, redis_url: str, *, busy_timeout: timedelta = BUS
         )
         tail_work = TailWork(sessions, book, clock)
         dispatcher = Dispatcher(sessions, queue, book, secrets)
-        peers = Peers(RedisPeerChannel(redis), registry, hub, sessions, dispatcher.wake)
+        peers = Peers(RedisPeerChannel(redis), registry, hub, sessions, dispatcher.hear_of_worker)
         yield Core(
             path=path / "fleetest.sqlite",
             clock=clock,

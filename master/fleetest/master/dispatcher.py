@@ -3,7 +3,9 @@ Brings waiting shards and willing workers together.
 
 One loop: wait to be woken, ask the queue for all workers at once, begin the attempts (a commit for each run), send
 them out, and answer those who get nothing. Nothing is polled: a worker's want, an enqueued shard and a returned claim
-all wake it.
+all wake it. A worker that was turned down is not asked for again before there may be something that it was not offered.
+
+Claims are confirmed after the attempts have been sent, with the next question to the queue where there is one.
 """
 
 from __future__ import annotations
@@ -22,10 +24,10 @@ import structlog
 from fleetest.common.ending import end_tasks
 from fleetest.common.errors import CapacityExceeded, DependencyUnavailable, FleetestError, WrongState
 from fleetest.common.states import ShardKind, Verdict
-from fleetest.master.queue.ports import Claim, Presence, SecretStore, ShardQueue
+from fleetest.common.tasks import Resources
+from fleetest.master.queue.ports import Bid, Claim, Claims, Presence, SecretStore, ShardQueue
 from fleetest.master.runs.book import RunBook
 from fleetest.master.runs.decisions import Decider
-from fleetest.master.runs.environment import environment_key
 from fleetest.master.sessions import Assigned, AttemptRef, Session, Sessions
 
 __all__ = ["Dispatcher"]
@@ -57,9 +59,19 @@ class Dispatcher:
         self._secrets = secrets
         self._on_idle = on_idle
         self._wake = asyncio.Event()
+        self._news = 0
+        self._turned_down: dict[Session, Resources | None] = {}
+        self._unconfirmed: list[Claim] = []
+        self._due: asyncio.TimerHandle | None = None
 
     def wake(self) -> None:
-        """There may be work for somebody, or somebody for work."""
+        """There may be work that nobody was offered yet."""
+        self._news += 1
+        self._turned_down.clear()
+        self._wake.set()
+
+    def hear_of_worker(self) -> None:
+        """A worker may want work, or take it no more."""
         self._wake.set()
 
     async def run(self) -> None:
@@ -82,8 +94,8 @@ class Dispatcher:
             await self._wake.wait()
             self._wake.clear()  # before the claim: what comes during it wakes us again
             try:
-                if await self.dispatch():
-                    self.wake()
+                if await self._hand_out():
+                    self._wake.set()  # for what is left
             except FleetestError as error:
                 _log.warning("dispatch_failed", error=str(error))
                 await asyncio.sleep(_PAUSE.total_seconds())  # Redis is away; this keeps a storm off the log
@@ -91,14 +103,24 @@ class Dispatcher:
 
     async def dispatch(self) -> int:
         """
-        Hand out what can be handed out now; answers how many attempts began.
+        Hand out what can be handed out now, whatever was told before; answers how many attempts began.
 
         Raises:
             DependencyUnavailable: Redis does not answer.
         """
+        self._turned_down.clear()
+        begun = await self._hand_out()
+        await self._confirm()
+        return begun
+
+    async def _hand_out(self) -> int:
         bidders = {session.presence.worker_id: session for session in self._sessions}
-        bids = [bid for session in bidders.values() if (bid := session.bid())]
-        claims = await self._queue.claim(bids) if bids else ()
+        bids = [bid for session in bidders.values() if (bid := session.bid()) and not self._in_vain(session, bid)]
+        if bids:
+            claims = await self._claim(bids, bidders)
+        else:
+            claims = Claims()
+            await self._confirm()
         by_run: defaultdict[str, list[Claim]] = defaultdict(list)
         for claim in claims:
             by_run[claim.entry.run_id].append(claim)
@@ -115,6 +137,47 @@ class Dispatcher:
             self._on_idle()
         return sum(map(len, begun))
 
+    def _in_vain(self, session: Session, bid: Bid) -> bool:
+        """Whether the worker was turned down with as much room as it has now, and nothing has come since."""
+        if session not in self._turned_down:
+            return False
+        room = self._turned_down[session]
+        return room is None or bid.free.fits(room)
+
+    async def _claim(self, bids: Sequence[Bid], bidders: Mapping[str, Session]) -> Claims:
+        news, confirming = self._news, self._unconfirmed
+        self._unconfirmed = []
+        try:
+            claims = await self._queue.claim(bids, confirming=confirming)
+        except FleetestError:
+            self._unconfirmed += confirming
+            raise
+        takes = defaultdict[str, list[Resources]](list)
+        for claim in claims:
+            takes[claim.worker_id].append(claim.entry.takes(bidders[claim.worker_id].presence.capacity))
+        if news == self._news:  # else something came, perhaps after the queue had answered
+            self._turned_down = {session: room for session, room in self._turned_down.items() if not session.over}
+            for bid in bids:
+                if bid.worker_id in claims.in_vain:
+                    self._turned_down[bidders[bid.worker_id]] = None
+                elif len(given := takes[bid.worker_id]) < bid.shards:
+                    self._turned_down[bidders[bid.worker_id]] = bid.free - sum(given, Resources())
+        self._wake_when_due(claims)
+        return claims
+
+    def _wake_when_due(self, claims: Claims) -> None:
+        """Somebody may have to wait out a delay, and no word will come when it is over."""
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+        if claims.due_in is not None:
+            self._due = asyncio.get_running_loop().call_later(claims.due_in.total_seconds(), self.wake)
+
+    async def _confirm(self) -> None:
+        confirming, self._unconfirmed = self._unconfirmed, []
+        if confirming:
+            await self._settle(self._queue.confirm, confirming)
+
     async def _begin(
         self, run_id: str, claims: Sequence[Claim], bidders: Mapping[str, Session]
     ) -> list[tuple[str, Assigned]]:
@@ -124,8 +187,10 @@ class Dispatcher:
             return [_start(decider, claim, bidders[claim.worker_id].presence, secrets) for claim in claims]
 
         try:
-            secrets = await self._secrets.get(run_id)
-            started = await self._book.keeper(run_id).ask(start)
+            keeper = self._book.keeper(run_id)
+            named = any(task.secrets for task in (await keeper.request()).tasks)
+            secrets = await self._secrets.get(run_id) if named else {}
+            started = await keeper.ask(start)
         except (DependencyUnavailable, CapacityExceeded) as error:
             _log.warning("claims_released", run_id=run_id, error=str(error))
             await asyncio.sleep(_PAUSE.total_seconds())  # a released claim wakes us: this keeps it from spinning
@@ -135,7 +200,7 @@ class Dispatcher:
             _log.warning("claims_dropped", run_id=run_id, error=str(error))
             await self._settle(self._queue.confirm, claims)
             return []
-        await self._settle(self._queue.confirm, claims)
+        self._unconfirmed += claims
         return [(claim.worker_id, each) for claim, each in zip(claims, started, strict=True) if each is not None]
 
     async def _settle(self, how: Callable[[Sequence[Claim]], Awaitable[None]], claims: Sequence[Claim]) -> None:
@@ -183,7 +248,7 @@ def _start(decider: Decider, claim: Claim, worker: Presence, secrets: Mapping[st
         case_ids=shard.case_ids,
         shard_index=shard.index,
         shard_count=1 if planning else task.next_index,
-        environment_key=environment_key(status.run_id, status.request, task.task),
+        environment_key=status.environment_key(task),
         secrets={name: secrets[name] for name in task.task.secrets},
         reserve=claim.entry.takes(worker.capacity),
     )

@@ -40,6 +40,9 @@ STOP_MARGIN: Final = timedelta(seconds=15)
 
 _PAGE: Final = 200
 
+_THOROUGH: Final = 10
+"""Of so many looks, one compares queue and log shard by shard; the others do when there are too few in the queue."""
+
 
 class Reconciler:
     """
@@ -76,6 +79,7 @@ class Reconciler:
         self._lease_ttl = lease_ttl
         self._missing_since: dict[_Life, datetime] = {}
         self._undisturbed_since = clock.now()
+        self._looks = 0
         self._soon = asyncio.Event()
 
     def look_soon(self) -> None:
@@ -104,8 +108,9 @@ class Reconciler:
         Raises:
             DependencyUnavailable: the store or Redis does not answer.
         """
-        if await self._queue.return_expired():
-            self._dispatcher.wake()
+        self._looks += 1
+        await self._queue.return_expired()
+        self._dispatcher.wake()  # room that was kept for a shard may be free again, of which no word comes
         roll = await self._call_roll()
         before = ""
         while rows := await self._store.list_runs(RunQuery(state=RunState.RUNNING, before_run_id=before, limit=_PAGE)):
@@ -133,9 +138,12 @@ class Reconciler:
 
     async def _look_at(self, row: RunRow, roll: _Roll) -> None:
         keeper = self._book.keeper(row.run_id)
-        queued = await self._queue.waiting(row.run_id)  # before the state: what is queued in between is in both
+        count = await self._queue.count(row.run_id)  # before the state: what is queued in between is in both
         status = await keeper.newest_status()
-        await self._requeue(status, queued)
+        if self._looks % _THOROUGH == 1 or count < _waiting(status):
+            queued = await self._queue.waiting(row.run_id)
+            status = await keeper.newest_status()
+            await self._requeue(status, queued)
         now = self._clock.now()
         lost = [_Held.of(shard) for shard in _live(status) if roll.is_lost(shard)]
         stuck = [_Held.of(shard) for shard in _live(status) if _is_stuck(status, shard, now)]
@@ -254,6 +262,15 @@ class _Held(NamedTuple):
     def of(cls, shard: ShardStatus) -> _Held:
         assert shard.attempt is not None
         return cls(shard.shard_id, shard.attempt.token)
+
+
+def _waiting(status: RunStatus) -> int:
+    """How many shards have to be in the queue, at least: those that are being started may still be in it."""
+    return sum(
+        task.open_shards - task.live
+        for task in status.tasks.values()
+        if task.open_shards and not task.state.ended and task.stop is None
+    )
 
 
 def _live(status: RunStatus) -> list[ShardStatus]:

@@ -36,6 +36,7 @@ from fleetest.master.reconciler import Reconciler
 from fleetest.master.reports import Inbox
 from fleetest.master.retention import Retention
 from fleetest.master.roster import Roster
+from fleetest.master.runs.announcer import Announcer
 from fleetest.master.runs.book import RunBook
 from fleetest.master.runs.hub import Hub
 from fleetest.master.runs.projector import Projector
@@ -128,7 +129,7 @@ class Master:
         book = RunBook(
             store=store,
             queue=queue,
-            feed=feed,
+            announcer=await self._stack.enter_async_context(Announcer(feed)),
             secrets=secrets,
             projector=projector,
             hub=hub,
@@ -140,7 +141,7 @@ class Master:
         )
         tail_work = TailWork(sessions, book, clock)
         dispatcher = Dispatcher(sessions, queue, book, secrets, tail_work.slots_are_idle)
-        peers = Peers(RedisPeerChannel(redis), registry, hub, sessions, dispatcher.wake)
+        peers = Peers(RedisPeerChannel(redis), registry, hub, sessions, dispatcher.hear_of_worker)
         reconciler = Reconciler(
             store=store,
             queue=queue,
@@ -187,7 +188,7 @@ class Master:
                 tokens=tokens,
                 lease_ttl=settings.lease_ttl,
                 on_attached=peers.worker_changed,
-                on_change=dispatcher.wake,
+                on_change=dispatcher.hear_of_worker,
                 on_replaced=reconciler.look_soon,
             ),
             fleet=FleetServicer(registry, roster, sessions, store, tokens, streams.look_now, peers, dispatcher.wake),

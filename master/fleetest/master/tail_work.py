@@ -23,7 +23,7 @@ from fleetest.common.errors import FleetestError, LeaseLost
 from fleetest.master.queue.ports import Bid
 from fleetest.master.runs.book import RunBook
 from fleetest.master.runs.decisions import Decider
-from fleetest.master.runs.environment import environment_key, requirements_of
+from fleetest.master.runs.environment import requirements_of
 from fleetest.master.runs.keeper import RunKeeper
 from fleetest.master.runs.state import RunStatus, TaskStatus
 from fleetest.master.runs.tail import COLD_WORTH_SECONDS, WORTH_SECONDS, Request, TailLook, look_at_tail
@@ -113,7 +113,7 @@ class TailWork:
         able = {index: number for index, each in enumerate(idle) if (number := each.could_run(task))}
         if not able:
             return TailLook()
-        key = environment_key(status.run_id, status.request, task.task)
+        key = status.environment_key(task)
         warm = {index: number for index, number in able.items() if key in idle[index].bid.warm_environment_keys}
         look = look_at_tail(
             task,

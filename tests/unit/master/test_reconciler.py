@@ -18,6 +18,7 @@ from fleetest.master.queue.embedded_redis import EmbeddedRedis
 from fleetest.master.queue.ports import Presence, WorkerRegistry
 from fleetest.master.queue.redis_registry import RedisWorkerRegistry
 from fleetest.master.reconciler import STOP_MARGIN, Reconciler
+from fleetest.master.runs.announcer import Announcer
 from fleetest.master.runs.book import RunBook
 from fleetest.master.runs.events import encode
 from fleetest.master.runs.hub import Hub
@@ -56,11 +57,11 @@ async def expire(core: Core, worker_id: str = "w1") -> None:
 
 
 def another_master(core: Core) -> RunBook:
-    """It dies before it projects anything."""
+    """It dies before it tells or projects anything."""
     return RunBook(
         store=core.store,
         queue=core.queue,
-        feed=core.feed,
+        announcer=Announcer(core.feed),
         secrets=core.secrets,
         projector=Projector(core.store),
         hub=Hub(),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import lru_cache
 
 import msgspec
 
@@ -22,7 +23,12 @@ def canonical(requirements: Mapping[str, str]) -> str:
 
 def queue_name(requirements: Mapping[str, str]) -> str:
     """80 bits of the hash of the requirements: a collision is not to be expected among 10⁹ sets."""
-    return hashlib.sha256(canonical(requirements).encode()).hexdigest()[:20]
+    return _name_of(frozenset(requirements.items()))
+
+
+@lru_cache(maxsize=4096)
+def _name_of(requirements: frozenset[tuple[str, str]]) -> str:
+    return hashlib.sha256(canonical(dict(requirements)).encode()).hexdigest()[:20]
 
 
 class KnownQueues:

@@ -1,21 +1,25 @@
 -- Hands out entries to workers.
 --
 -- request: version, now (the master's clock), look_ahead, due_limit, claim_ttl, reserve_after, reservation_ttl (all in
--- microseconds), classes = {{name, queues}, ...}, bids = {{worker, class, shards, free, capacity, warm}, ...}
--- Answers {number of the bid, record, number of the bid, record, ...}; false: read the list of queues again.
+-- microseconds), classes = {{name, queues}, ...}, bids = {{worker, class, shards, free, capacity, warm}, ...}, claims =
+-- those to confirm first, as in confirm.lua
+-- Answers {due, left, number of the bid, record, number of the bid, record, ...}: `due` is when the first delayed entry
+-- joins its queue (the master's clock), `left` the numbers of the classes for which something still waits. False: read
+-- the list of queues again.
 --
 -- Start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996, section 2): the server is a class of workers, all that
 -- satisfy the same queues; a flow is a project within a priority band. A flow's next entry has the start tag
 -- S = max(v, F), where v is the start tag of the entry served last and F the flow's last finish tag; the least start tag is
 -- served first, and leaves F = S + cost / weight. Tags are made when an entry is served, not when it arrives (the order
 -- is the same), so that entries removed from the queue cost their project nothing.
+confirm_claims()
 if version_is_stale() then return false end
 move_due(request.due_limit)
 
 local now = microseconds()
 local window_size = request.look_ahead + 1
 local taken = {}  -- members claimed by this call
-local answer = {}
+local answer = {false, {}}
 
 -- Tags ---------------------------------------------------------------------------------------------------------------
 
@@ -192,13 +196,17 @@ local function room(bid)
   return {bid.free[1] - held.need[1], bid.free[2] - held.need[2], bid.free[3] - held.need[3]}
 end
 
+local reserved = {}  -- ids that have a reservation now
+
 local function reserve(bid, id, need)
-  reservation_of[bid.worker], reserved_worker[id] = {id = id, need = need}, bid.worker
+  reservation_of[bid.worker], reserved_worker[id], reserved[id] = {id = id, need = need}, bid.worker, true
   local expires = now + request.reservation_ttl
   redis.call('HSET', key.reservations, id, cmsgpack.pack({bid.worker, expires, need[1], need[2], need[3]}))
 end
 
 local function cancel_reservation(id)
+  if not reserved[id] then return end
+  reserved[id] = nil
   redis.call('HDEL', key.reservations, id)
   if reserved_worker[id] then
     reservation_of[reserved_worker[id]] = nil
@@ -210,6 +218,7 @@ local function read_reservations()
   local all = redis.call('HGETALL', key.reservations)
   for i = 1, #all, 2 do
     local worker, expires, cpu, memory, disk = unpack(cmsgpack.unpack(all[i + 1]))
+    reserved[all[i]] = true
     if expires < now then
       cancel_reservation(all[i])
     else
@@ -245,15 +254,19 @@ end
 
 -- Claims -----------------------------------------------------------------------------------------------------------------
 
-local used = {}
+-- Written in few commands at the end: each costs as much as several more arguments.
+local given = {}  -- queue to members
+local claims, holders = {}, {}  -- arguments
 
 local function give(number, bid, entry)
   taken[entry.member] = true
   cancel_reservation(entry.id)
-  redis.call('ZREM', queue_key[entry.queue], entry.member)
-  redis.call('ZADD', key.claims, now + request.claim_ttl, entry.id)
-  redis.call('HSET', key.holders, entry.id, cmsgpack.pack({bid.worker, charge(bid.class, entry)}))
-  used[entry.queue] = true
+  given[entry.queue] = given[entry.queue] or {}
+  table.insert(given[entry.queue], entry.member)
+  table.insert(claims, now + request.claim_ttl)
+  table.insert(claims, entry.id)
+  table.insert(holders, entry.id)
+  table.insert(holders, cmsgpack.pack({bid.worker, charge(bid.class, entry)}))
   local need = takes(entry, bid)
   for i = 1, 3 do bid.free[i] = bid.free[i] - need[i] end
   bid.shards = bid.shards - 1
@@ -266,7 +279,7 @@ local function serve_reservation(number, bid)
   local held = reservation_of[bid.worker]
   if not held then return end
   local record, raw = read(held.id)
-  local waits = record and bid.class.satisfies[record[QUEUE]]
+  local waits = record and bid.class.satisfies[record[QUEUE]] and not taken[record[MEMBER]]
     and redis.call('ZSCORE', queue_key[record[QUEUE]], record[MEMBER])
   local entry = waits and entry_of(held.id, record, raw)
   if not entry or not fits(entry.asked, bid.capacity) then
@@ -329,6 +342,15 @@ while progress do
   end
 end
 
-for queue in pairs(used) do redis.call('ZADD', key.used, 'GT', math.floor(now / 1000000), queue) end
+for queue, members in pairs(given) do
+  in_parts(members, function(...) redis.call('ZREM', queue_key[queue], ...) end)
+  redis.call('ZADD', key.used, 'GT', math.floor(now / 1000000), queue)
+end
+in_parts(claims, function(...) redis.call('ZADD', key.claims, ...) end)
+in_parts(holders, function(...) redis.call('HSET', key.holders, ...) end)
 save_tags()
+answer[1] = redis.call('ZRANGE', key.delayed, 0, 0, 'WITHSCORES')[2] or false
+for number, class in ipairs(request.classes) do
+  if candidate(class.view, 1) then table.insert(answer[2], number) end
+end
 return answer

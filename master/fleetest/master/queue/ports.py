@@ -6,7 +6,7 @@ Nothing here is the truth: after the loss of all of it the reconciler puts it ba
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -17,6 +17,7 @@ from fleetest.common.tasks import Resources
 __all__ = [
     "Bid",
     "Claim",
+    "Claims",
     "CommitFeed",
     "CommitNotice",
     "PeerChannel",
@@ -85,6 +86,27 @@ class Claim:
     worker_id: str
 
 
+class Claims(list[Claim]):
+    """
+    What was claimed at once.
+
+    Attributes:
+        in_vain: bidders for whom nothing waits any more: to ask again is of no use before something is enqueued.
+        due_in: how long the first of those that wait out a delay has to wait still.
+    """
+
+    def __init__(
+        self,
+        claims: Iterable[Claim] = (),
+        *,
+        in_vain: frozenset[str] = frozenset(),
+        due_in: timedelta | None = None,
+    ) -> None:
+        super().__init__(claims)
+        self.in_vain = in_vain
+        self.due_in = due_in
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueuePlace:
     """Where an entry waits: 1 is next in its queue. `ready_at` is set while it waits out a delay."""
@@ -107,8 +129,13 @@ class ShardQueue(Protocol):
     async def enqueue(self, entries: Sequence[QueueEntry]) -> None:
         """Idempotent by `(run_id, shard_id)`: what waits or is claimed stays as it is. Wakes dispatchers."""
 
-    async def claim(self, bids: Sequence[Bid]) -> Sequence[Claim]:
-        """Take entries for these workers, in one script, in O(log n) of the backlog."""
+    async def claim(self, bids: Sequence[Bid], *, confirming: Sequence[Claim] = ()) -> Claims:
+        """
+        Take entries for these workers, in one script, in O(log n) of the backlog.
+
+        Args:
+            confirming: earlier claims that are to be confirmed on the way.
+        """
 
     async def confirm(self, claims: Sequence[Claim]) -> None:
         """The second phase: the attempts have begun; forget the entries."""
@@ -126,6 +153,9 @@ class ShardQueue(Protocol):
 
     async def waiting(self, run_id: str) -> frozenset[str]:
         """The shard ids of the run that wait or are claimed."""
+
+    async def count(self, run_id: str) -> int:
+        """How many there are in `waiting`, for much less."""
 
     async def depth(self) -> int: ...
 

@@ -70,10 +70,27 @@ local function claim_of(id, worker)
   return holder and holder[1] == worker and holder
 end
 
-local function forget(id)
-  redis.call('HDEL', key.entries, id)
-  redis.call('HDEL', key.holders, id)
-  redis.call('ZREM', key.index, id)
-  redis.call('ZREM', key.claims, id)
-  redis.call('ZREM', key.delayed, id)
+-- Calls `command` with the arguments in parts that Lua's stack holds; their number is even, so that pairs stay together.
+local function in_parts(arguments, command)
+  for first = 1, #arguments, 1000 do
+    command(unpack(arguments, first, math.min(first + 999, #arguments)))
+  end
+end
+
+local function forget(ids)
+  for _, name in ipairs({key.entries, key.holders}) do
+    in_parts(ids, function(...) redis.call('HDEL', name, ...) end)
+  end
+  for _, name in ipairs({key.index, key.claims, key.delayed}) do
+    in_parts(ids, function(...) redis.call('ZREM', name, ...) end)
+  end
+end
+
+-- The second phase of the claims that the request holds as {id, worker}: their entries are forgotten.
+local function confirm_claims()
+  local confirmed = {}
+  for _, item in ipairs(request.claims) do
+    if claim_of(item[1], item[2]) then table.insert(confirmed, item[1]) end
+  end
+  forget(confirmed)
 end

@@ -38,15 +38,15 @@ from fleetest.common.tasks import Resources
 from fleetest.master.queue.capabilities import KnownQueues, canonical, queue_name
 from fleetest.master.queue.connection import redis_errors
 from fleetest.master.queue.partition import Partition, Script
-from fleetest.master.queue.ports import Bid, Claim, QueueEntry, QueuePlace
+from fleetest.master.queue.ports import Bid, Claim, Claims, QueueEntry, QueuePlace
 from fleetest.master.queue.records import (
     decode_entry,
-    encode_entry,
     entry_id,
     first_id_after_run,
     first_id_of_run,
     microseconds,
     queue_of,
+    record_entry,
     shard_of,
     time_of,
 )
@@ -102,20 +102,35 @@ class RedisShardQueue:
             InvalidRequest: a priority, cost or weight is out of range; nothing was enqueued.
             DependencyUnavailable: Redis does not answer.
         """
-        records = [encode_entry(entry, index) for index, entry in enumerate(entries)]
-        for some, their_records in zip(_batches(entries), _batches(records), strict=True):
-            requirements = {queue_name(entry.requirements): canonical(entry.requirements) for entry in some}
-            items = [(entry_id(entry.run_id, entry.shard_id), _due(entry)) for entry in some]
-            request = {"now": self._now(), "entries": items, "requirements": requirements}
-            await self._partition.call(Script.ENQUEUE, request, list(requirements), their_records)
+        recorded = [record_entry(entry, index) for index, entry in enumerate(entries)]
+        for some, their_records in zip(_batches(entries), _batches(recorded), strict=True):
+            wanted = {each.queue: entry.requirements for entry, each in zip(some, their_records, strict=True)}
+            request = {
+                "now": self._now(),
+                "entries": [
+                    (each.identifier, _due(entry), each.queue, each.member)
+                    for entry, each in zip(some, their_records, strict=True)
+                ],
+                "requirements": {name: canonical(requirements) for name, requirements in wanted.items()},
+            }
+            await self._partition.call(Script.ENQUEUE, request, list(wanted), [each.record for each in their_records])
 
-    async def claim(self, bids: Sequence[Bid]) -> Sequence[Claim]:
+    async def claim(self, bids: Sequence[Bid], *, confirming: Sequence[Claim] = ()) -> Claims:
         if not bids:
-            return ()
-        while (answer := await self._claim_from(self._known, bids)) is None:
+            await self.confirm(confirming)
+            return Claims()
+        while (answer := await self._claim_from(self._known, bids, confirming)) is None:
             self._known = await self._read_known()
-        pairs = zip(answer[::2], answer[1::2], strict=True)
-        return [Claim(entry=decode_entry(raw), worker_id=bids[number - 1].worker_id) for number, raw in pairs]
+        _, numbers = _classes(self._known, bids)
+        due, left, *pairs = answer
+        return Claims(
+            (
+                Claim(entry=decode_entry(raw), worker_id=bids[number - 1].worker_id)
+                for number, raw in zip(pairs[::2], pairs[1::2], strict=True)
+            ),
+            in_vain=frozenset(bid.worker_id for bid, number in zip(bids, numbers, strict=True) if number not in left),
+            due_in=None if due is None else max(time_of(int(float(due))) - self._clock.now(), timedelta()),
+        )
 
     async def confirm(self, claims: Sequence[Claim]) -> None:
         for some in _batches(claims):
@@ -166,6 +181,11 @@ class RedisShardQueue:
             ids: Any = await self._redis.zrangebylex(self._partition.key("index"), low, high)
         return frozenset(map(shard_of, ids))
 
+    async def count(self, run_id: str) -> int:
+        low, high = f"[{first_id_of_run(run_id)}", f"({first_id_after_run(run_id)}"
+        with redis_errors():
+            return int(await self._redis.zlexcount(self._partition.key("index"), low, high))
+
     async def depth(self) -> int:
         """Entries that wait, delayed ones included; claimed ones are not."""
         with redis_errors():
@@ -204,9 +224,10 @@ class RedisShardQueue:
                     if await subscription.get_message(timeout=None) is not None:  # None: a health check
                         yield
 
-    async def _claim_from(self, known: KnownQueues, bids: Sequence[Bid]) -> list[Any] | None:
-        satisfied = [known.satisfied_by(bid.capabilities) for bid in bids]
-        classes = {queues: number for number, queues in enumerate(dict.fromkeys(satisfied), start=1)}
+    async def _claim_from(
+        self, known: KnownQueues, bids: Sequence[Bid], confirming: Sequence[Claim]
+    ) -> list[Any] | None:
+        classes, numbers = _classes(known, bids)
         request = {
             "version": known.version,
             "now": self._now(),
@@ -216,7 +237,8 @@ class RedisShardQueue:
             "reserve_after": _in_microseconds(self._reserve_after),
             "reservation_ttl": _in_microseconds(self._reservation_ttl),
             "classes": [{"name": _class_name(queues), "queues": queues} for queues in classes],
-            "bids": [_bid(bid, classes[queues]) for bid, queues in zip(bids, satisfied, strict=True)],
+            "bids": [_bid(bid, number) for bid, number in zip(bids, numbers, strict=True)],
+            "claims": _held(confirming),
         }
         answer: list[Any] | None = await self._partition.call(Script.CLAIM, request, sorted(set().union(*classes)))
         return answer
@@ -251,6 +273,13 @@ def _due(entry: QueueEntry) -> int:
 
 def _held(claims: Sequence[Claim]) -> list[tuple[str, str]]:
     return [(entry_id(claim.entry.run_id, claim.entry.shard_id), claim.worker_id) for claim in claims]
+
+
+def _classes(known: KnownQueues, bids: Sequence[Bid]) -> tuple[Sequence[tuple[str, ...]], Sequence[int]]:
+    """The classes of these bidders, by the queues that they satisfy, and of each bidder the number of its class."""
+    satisfied = [known.satisfied_by(bid.capabilities) for bid in bids]
+    classes = {queues: number for number, queues in enumerate(dict.fromkeys(satisfied), start=1)}
+    return tuple(classes), [classes[queues] for queues in satisfied]
 
 
 def _class_name(queues: tuple[str, ...]) -> str:

@@ -14,8 +14,9 @@ import structlog
 from fleetest.common.backoff import Backoff
 from fleetest.common.clock import Clock
 from fleetest.common.errors import FleetestError
-from fleetest.master.queue.ports import CommitFeed, CommitNotice, QueueEntry, SecretStore, ShardQueue
-from fleetest.master.runs.environment import environment_key, requirements_of
+from fleetest.master.queue.ports import CommitNotice, QueueEntry, SecretStore, ShardQueue
+from fleetest.master.runs.announcer import Announcer
+from fleetest.master.runs.environment import requirements_of
 from fleetest.master.runs.events import CancelRequested, Event, RunEnded, TaskEnded
 from fleetest.master.runs.hub import Hub
 from fleetest.master.runs.keeper import Committed, RunKeeper, Turns
@@ -44,7 +45,7 @@ def queue_entry(status: RunStatus, shard: ShardStatus) -> QueueEntry:
         requirements=requirements_of(task),
         resources=task.resources,
         packed=status.tasks[shard.task_id].packed,
-        environment_key=environment_key(status.run_id, status.request, task),
+        environment_key=status.environment_key(status.tasks[shard.task_id]),
         not_before=shard.retry_at,
     )
 
@@ -62,7 +63,7 @@ class RunBook:
         *,
         store: Store,
         queue: ShardQueue,
-        feed: CommitFeed,
+        announcer: Announcer,
         secrets: SecretStore,
         projector: Projector,
         hub: Hub,
@@ -74,7 +75,7 @@ class RunBook:
     ) -> None:
         self._store = store
         self._queue = queue
-        self._feed = feed
+        self._announcer = announcer
         self._secrets = secrets
         self._projector = projector
         self._hub = hub
@@ -183,19 +184,17 @@ class RunBook:
         self._hub.ring(status.run_id)
         self.tell_to_stop(status, decider.stop)
         self.ask_back(status, decider.ask_back)
+        self._announcer.tell(
+            CommitNotice(
+                run_id=commit.run_id,
+                position=commit.position,
+                events=commit.events,
+                stops=bool(decider.stop or decider.ask_back),
+            )
+        )
         try:
             await self._unqueue(status, committed)
             await self.enqueue(status, decider.enqueue)
-            await self._feed.publish(
-                [
-                    CommitNotice(
-                        run_id=commit.run_id,
-                        position=commit.position,
-                        events=commit.events,
-                        stops=bool(decider.stop or decider.ask_back),
-                    )
-                ]
-            )
             if any(isinstance(event, RunEnded) for event in committed.events):
                 _log_end(status)
                 await self._secrets.drop(status.run_id)

@@ -24,7 +24,7 @@ from fleetest.common.backoff import Backoff
 from fleetest.common.clock import Clock
 from fleetest.common.errors import DependencyUnavailable, FleetestError, NotFound, WrongState
 from fleetest.master.runs.decisions import Decider
-from fleetest.master.runs.events import Event, decode, encode
+from fleetest.master.runs.events import Event, RunSubmitted, decode, encode
 from fleetest.master.runs.state import RunStatus
 from fleetest.master.store.ports import Commit, PositionTaken, RunLog
 
@@ -158,6 +158,11 @@ class RunKeeper:
             self.hear_of_gap()  # another master may be taking it in
             raise NotFound(f"there is no run {self.run_id}", hint="list runs: fleetest ls")
         return status
+
+    async def request(self) -> RunSubmitted:
+        """What was submitted, which never changes. Raises as `status` does."""
+        known = self._status
+        return known.request if known is not None and known.submitted is not None else (await self.status()).request
 
     async def newest_status(self) -> RunStatus:
         """As `status`, with what other masters committed just now: for whoever would refuse something for good."""

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from fleetest.common.results import Artifact, Counts, PlannedCase, ResourceUsage
 from fleetest.common.states import Outcome, RunState, ShardKind, TaskState, Verdict
 from fleetest.common.tasks import Need, Resources, RetryOn, Task, When
+from fleetest.master.runs.environment import environment_key
 from fleetest.master.runs.events import (
     ArtifactsSaved,
     AttemptEnded,
@@ -230,6 +231,7 @@ class RunStatus:
         self.touched: dict[str, None] = {}
         self.tally: dict[str, int] = {}
         self.live_tasks = 0
+        self._environment_keys: dict[str, str] = {}
 
     @property
     def request(self) -> RunSubmitted:
@@ -240,6 +242,13 @@ class RunStatus:
     @property
     def counts(self) -> Counts:
         return Counts(**self.tally)
+
+    def environment_key(self, task: TaskStatus) -> str:
+        """See `environment_key`; its shards, of which there may be thousands, share it."""
+        name = task.task.name
+        if name not in self._environment_keys:
+            self._environment_keys[name] = environment_key(self.run_id, self.request, task.task)
+        return self._environment_keys[name]
 
     def shard(self, wanted: str) -> ShardStatus | None:
         task = self.tasks.get(wanted.rpartition("#")[0])

@@ -26,7 +26,6 @@ from fleetest.master.explain import explain
 from fleetest.master.queue.ports import ShardQueue
 from fleetest.master.roster import Roster
 from fleetest.master.runs.book import RunBook
-from fleetest.master.runs.environment import environment_key
 from fleetest.master.runs.hub import Hub
 from fleetest.master.runs.projector import Projector
 from fleetest.master.runs.recent import Recent
@@ -227,7 +226,7 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
         status = await self._book.keeper(run_id).status()
         _check_task(run_id, request.task_id, status.tasks)
         task = status.tasks[request.task_id]
-        key = environment_key(run_id, status.request, task.task)
+        key = status.environment_key(task)
         return run_pb2.GetTaskSpecResponse(
             run_id=run_id,
             spec=task_spec_to_proto(run_id, status.request, task.task, environment_key=key),
