@@ -502,13 +502,26 @@ class TestHistory:
         seconds = [8, 2, 1]
         outcomes = [Outcome.PASSED, Outcome.FAILED, Outcome.SKIPPED]
 
-        for duration, outcome in zip(seconds, outcomes, strict=True):
-            await store.save_history(
-                "shop", "unit", [CaseHistory(case_id="t", duration=timedelta(seconds=duration), outcome=outcome)]
+        for number, (duration, outcome) in enumerate(zip(seconds, outcomes, strict=True)):
+            case = CaseHistory(
+                case_id="t",
+                duration=timedelta(seconds=duration),
+                outcome=outcome,
+                worker_id=f"w{number}",
+                measured=timedelta(seconds=2 * duration),
+                failing=float(outcome.bad),
             )
+            await store.save_history("shop", "unit", [case])
 
         assert await store.load_history("shop", "unit") == {
-            "t": CaseHistory(case_id="t", duration=timedelta(seconds=3), outcome=Outcome.SKIPPED)
+            "t": CaseHistory(
+                case_id="t",
+                duration=timedelta(seconds=3),
+                outcome=Outcome.SKIPPED,
+                worker_id="w2",
+                measured=timedelta(seconds=2),
+                failing=0.25,
+            )
         }
 
     async def test_histories_of_projects_and_tasks_are_apart(self, store: Store) -> None:

@@ -15,7 +15,7 @@ from fleetest.common.states import Outcome, RunState, TaskState, Verdict
 from fleetest.common.tasks import Need, Task, TaskType, When
 from fleetest.master.runs.decisions import Decider
 from fleetest.master.runs.events import Event, RunSubmitted, decode, encode
-from fleetest.master.runs.planner import plan
+from fleetest.master.runs.planner import Fleet, plan
 from fleetest.master.runs.results import KeptResult
 from fleetest.master.runs.state import RunStatus, TaskStatus
 
@@ -115,7 +115,7 @@ class Story:
         """The live plan attempt says what there is."""
         shard_id = f"{task_id}#plan"
         token, task = self.token(shard_id), self.status.tasks[task_id].task
-        dealt = plan(task, cases(*case_ids), {}, slots=slots)
+        dealt = plan(task, cases(*case_ids), {}, fleet=Fleet(slots={"w1": slots}))
         self.ask(
             lambda decider: decider.planned(shard_id, token, dealt, deselected=deselected, collection_errors=errors)
         )

@@ -187,6 +187,7 @@ def worker_from_proto(message: fleet_pb2.Worker) -> values.Worker:
         last_seen_at=_time(message, "last_seen_at"),
         ready=message.ready,
         not_ready_reason=message.not_ready_reason,
+        speed=message.speed or None,
     )
 
 

@@ -194,6 +194,7 @@ class Worker:
     Args:
         attempts: what it runs, as `(run id, shard id)`.
         ready: false when its infrastructure failed repeatedly; `not_ready_reason` says how.
+        speed: of its tests, compared with other workers'; 1 is usual, `None` when it is not known.
     """
 
     worker_id: str
@@ -211,6 +212,7 @@ class Worker:
     last_seen_at: datetime | None = None
     ready: bool = True
     not_ready_reason: str = ""
+    speed: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

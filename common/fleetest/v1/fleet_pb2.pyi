@@ -126,6 +126,7 @@ class Worker(_message.Message):
     LAST_SEEN_AT_FIELD_NUMBER: _builtins.int
     READY_FIELD_NUMBER: _builtins.int
     NOT_READY_REASON_FIELD_NUMBER: _builtins.int
+    SPEED_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     version: _builtins.str
     state: Global___WorkerState.ValueType
@@ -134,6 +135,8 @@ class Worker(_message.Message):
     hostname: _builtins.str
     ready: _builtins.bool
     not_ready_reason: _builtins.str
+    speed: _builtins.float
+    """learnt from tests that ran on several workers, 1 is usual; 0: not known"""
     @_builtins.property
     def capabilities(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -166,10 +169,11 @@ class Worker(_message.Message):
         last_seen_at: _timestamp_pb2.Timestamp | None = ...,
         ready: _builtins.bool = ...,
         not_ready_reason: _builtins.str = ...,
+        speed: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "free", b"free", "host", b"host", "last_seen_at", b"last_seen_at", "registered_at", b"registered_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "capabilities", b"capabilities", "capacity", b"capacity", "free", b"free", "host", b"host", "hostname", b"hostname", "last_seen_at", b"last_seen_at", "not_ready_reason", b"not_ready_reason", "ready", b"ready", "registered_at", b"registered_at", "slots", b"slots", "slots_used", b"slots_used", "state", b"state", "version", b"version", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "capabilities", b"capabilities", "capacity", b"capacity", "free", b"free", "host", b"host", "hostname", b"hostname", "last_seen_at", b"last_seen_at", "not_ready_reason", b"not_ready_reason", "ready", b"ready", "registered_at", b"registered_at", "slots", b"slots", "slots_used", b"slots_used", "speed", b"speed", "state", b"state", "version", b"version", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

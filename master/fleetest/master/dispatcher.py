@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
+from operator import attrgetter
 from typing import Final
 
 import structlog
@@ -114,7 +115,9 @@ class Dispatcher:
         return begun
 
     async def _hand_out(self) -> int:
-        bidders = {session.presence.worker_id: session for session in self._sessions}
+        # The longest shards wait in front.
+        fastest_first = sorted(self._sessions, key=attrgetter("speed"), reverse=True)
+        bidders = {session.presence.worker_id: session for session in fastest_first}
         bids = [bid for session in bidders.values() if (bid := session.bid()) and not self._in_vain(session, bid)]
         if bids:
             claims = await self._claim(bids, bidders)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from fleetest.common.states import TaskState
 from fleetest.common.suite.sizes import format_size
@@ -15,6 +16,8 @@ from fleetest.master.runs.environment import requirements_of
 from fleetest.master.runs.state import RunStatus, TaskStatus
 
 __all__ = ["Reason", "ReasonKind", "TaskExplanation", "explain"]
+
+_TELLING_DIFFERENCE: Final = 0.1
 
 
 class ReasonKind(StrEnum):
@@ -97,8 +100,15 @@ def _where_it_runs(task: TaskStatus) -> Iterator[Reason]:
     workers = sorted({shard.attempt.worker_id for shard in task.live_attempts if shard.attempt is not None})
     if workers:
         shards = sum(1 for _ in task.live_attempts)
-        message = f"{shards} of its shards {'runs' if shards == 1 else 'run'} on {', '.join(workers)}"
+        named = ", ".join(f"{worker_id}{_speed(task, worker_id)}" for worker_id in workers)
+        message = f"{shards} of its shards {'runs' if shards == 1 else 'run'} on {named}"
         yield Reason(kind=ReasonKind.RUNS, message=message, workers=len(workers))
+
+
+def _speed(task: TaskStatus, worker_id: str) -> str:
+    """Where it is another than the usual: so its tests take longer there, or less long."""
+    speed = task.speeds.get(worker_id, 1.0)
+    return f" (at {speed:.2g} of the usual speed)" if abs(speed - 1) >= _TELLING_DIFFERENCE else ""
 
 
 def _reasons_to_wait(task: TaskStatus, workers: Sequence[Presence], place: QueuePlace | None) -> Iterator[Reason]:

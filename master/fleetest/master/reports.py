@@ -15,8 +15,9 @@ from fleetest.common.states import Outcome, Verdict
 from fleetest.master.queue.ports import WorkerRegistry
 from fleetest.master.runs.book import RunBook
 from fleetest.master.runs.decisions import Decider
-from fleetest.master.runs.planner import Plan, plan
+from fleetest.master.runs.planner import Fleet, Plan, plan
 from fleetest.master.runs.results import KeptResult
+from fleetest.master.runs.speeds import SpeedBook
 from fleetest.master.sessions import AttemptRef
 from fleetest.master.store.ports import LogPiece, Store
 
@@ -104,6 +105,7 @@ class Inbox:
         self._store = store
         self._book = book
         self._registry = registry
+        self._speeds = SpeedBook(store)
         self._on_output = on_output
 
     async def take(self, reports: Sequence[Report]) -> frozenset[AttemptRef]:
@@ -163,10 +165,17 @@ class Inbox:
                 continue
             task = status.tasks[shard.task_id].task
             history = await self._store.load_history(status.request.project, task.name)
-            slots = sum(worker.slots for worker in await self._registry.list() if not worker.offline)
+            fleet = await self._fleet(status.request.project)
             cases = () if _too_many(report.content.cases) else report.content.cases
-            plans[report.ref] = plan(task, cases, history, slots=max(slots, 1))
+            plans[report.ref] = plan(task, cases, history, fleet=fleet)
         return plans
+
+    async def _fleet(self, project: str) -> Fleet:
+        slots = {worker.worker_id: worker.slots for worker in await self._registry.list() if not worker.offline}
+        speeds = await self._speeds.of_project(project)
+        return Fleet(
+            slots=slots, speeds={worker_id: each.speed for worker_id, each in speeds.items() if worker_id in slots}
+        )
 
 
 def _piece(ref: AttemptRef, output: Output) -> LogPiece:

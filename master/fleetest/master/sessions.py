@@ -131,6 +131,7 @@ class Session:
         presence: the worker as known now: its free slots and room follow what it is given and what it ended.
         instructions: what is to be sent, in order; `None` ends the stream.
         answered: whether the open want has had an answer.
+        speed: of the worker, as the newest plan has it; 1 where nothing is known.
         on_count: called when the worker's slots or free room have changed.
     """
 
@@ -139,6 +140,7 @@ class Session:
         self._early_stops: dict[AttemptRef, Stop] = {}
         self._over = False
         self.on_count: Callable[[Session], None] = _unheard
+        self.speed = 1.0
         self.presence = replace(presence, slots_used=len(self._attempts))
         self.instructions: asyncio.Queue[Instruction | None] = asyncio.Queue()
         self.want: Want | None = None
@@ -259,6 +261,12 @@ class Sessions:
 
     def get(self, worker_id: str) -> Session | None:
         return self._by_worker.get(worker_id)
+
+    def know_speeds(self, speeds: Mapping[str, float]) -> None:
+        """Of workers, by id."""
+        for worker_id, speed in speeds.items():
+            if (session := self._by_worker.get(worker_id)) is not None:
+                session.speed = speed
 
     async def changes(self) -> Sequence[Session]:
         """Those whose slots or free room have changed since the last answer, once there is one. For one listener."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -120,8 +121,8 @@ class TailWork:
             self._clock.now(),
             idle=sum((warm or able).values()),
             worth_seconds=WORTH_SECONDS if warm else COLD_WORTH_SECONDS,
+            idle_speed=_mean_speed(task, [idle[index].bid.worker_id for index in warm or able]),
             slots={session.presence.worker_id: session.presence.slots for session in self._sessions},
-            speeds={},
         )
         wanted = sum(request.parts for request in look.requests)
         for index, number in (warm or able).items():
@@ -133,6 +134,10 @@ class TailWork:
         await keeper.ask(partial(_ask_back, requests))
         for request in requests:
             _log.info("cases_asked_back", run_id=keeper.run_id, shard_id=request.shard_id, cases=len(request.case_ids))
+
+
+def _mean_speed(task: TaskStatus, worker_ids: Sequence[str]) -> float:
+    return statistics.fmean(task.speeds.get(worker_id, 1.0) for worker_id in worker_ids)
 
 
 def _ask_back(requests: Sequence[Request], decider: Decider) -> None:

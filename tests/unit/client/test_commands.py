@@ -266,6 +266,7 @@ def test_workers_are_listed(fleetest, master):
             host=types_pb2.ResourceSample(at=at(0), cpu_cores=1.5, memory_bytes=1 << 30),
             capabilities={"os": "linux", "python": "3.11"},
             ready=True,
+            speed=0.52,
         ),
         fleet_pb2.Worker(worker_id="w2", state=fleet_pb2.WORKER_STATE_IDLE, not_ready_reason="disk full"),
     ]
@@ -273,10 +274,11 @@ def test_workers_are_listed(fleetest, master):
     shown = fleetest("workers", "-c", "--offline")
     document = json.loads(fleetest("workers", "-o", "json").out)
 
-    assert re.search(r"w1 +busy +1/4 +1\.5/4 +1\.0 GiB/8\.0 GiB", shown.out)
+    assert re.search(r"w1 +busy +1/4 +0\.52 +1\.5/4 +1\.0 GiB/8\.0 GiB", shown.out)
     assert "idle, not ready: disk full" in shown.out
     assert "\nw1: os=linux python=3.11\n" in shown.out
     assert document[0]["capabilities"]["os"] == "linux"
+    assert [worker["speed"] for worker in document] == [0.52, None]
 
 
 def test_drain_says_so(fleetest, master):

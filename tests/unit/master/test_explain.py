@@ -8,12 +8,16 @@ from datetime import timedelta
 from fleetest.common.states import Verdict
 from fleetest.common.tasks import Resources
 from fleetest.master.explain import Reason, ReasonKind, TaskExplanation, explain
+from fleetest.master.reports import Ended, Planned, Running
 from fleetest.master.roster import Roster
+from fleetest.master.runs.calibration import Measure
+from fleetest.master.runs.speeds import SpeedBook
 from fleetest.master.sessions import Session, Want
 from tests.tools.core import CAPACITY, LEASE_TTL, Core
-from tests.tools.story import command_task, need, result
+from tests.tools.story import cases, command_task, need, pytest_task, result
 
 GIB = 1 << 30
+_TWICE_AS_LONG = Measure(worker_id="w1", took=timedelta(seconds=2), earlier_id="w2", earlier_took=timedelta(seconds=1))
 
 
 async def reasons(core: Core, run_id: str, task_id: str = "lint") -> tuple[Reason, ...]:
@@ -40,6 +44,19 @@ async def update(core: Core, session: Session, **changes: object) -> None:
     """As its next heartbeat would."""
     session.presence = replace(session.presence, **changes)  # type: ignore[arg-type]  # forwarded as they are
     await core.registry.renew(session.presence, lease_ttl=LEASE_TTL)
+
+
+async def test_it_runs_on_a_worker_that_is_known_to_be_slow(core: Core) -> None:
+    run_id = await core.submit(pytest_task())
+    session = await core.connect("w1")
+    await SpeedBook(core.store).learn("p", [_TWICE_AS_LONG] * 10)
+    [plan] = await core.assigned(session)
+    await core.report(plan.ref, Running(), Planned(cases=cases("t::1")), Ended(verdict=Verdict.COMPLETED))
+    await core.dispatcher.dispatch()
+
+    [reason] = await reasons(core, run_id, "unit")
+
+    assert reason.message == "1 of its shards runs on w1 (at 0.71 of the usual speed)"
 
 
 async def test_it_waits_for_a_task(core: Core) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fleetest.common.results import PlannedCase
 from fleetest.common.states import Outcome
 from fleetest.common.tasks import Split, Task, TaskType
-from fleetest.master.runs.planner import LONG_FACTOR, Plan, plan
+from fleetest.master.runs.planner import LONG_FACTOR, Fleet, Plan, plan
 from fleetest.master.store.ports import CaseHistory
 
 
@@ -40,19 +40,24 @@ def known(durations: dict[str, float], *, failed: Iterable[str] = ()) -> dict[st
     }
 
 
+def fleet(slots: int, **speeds: float) -> Fleet:
+    """One worker for each slot; those whose speed is named are among them."""
+    return Fleet(slots={f"w{number}": 1 for number in range(slots)}, speeds=speeds)
+
+
 def dealt(made: Plan) -> list[list[str]]:
     return [[made.cases[index].case_id for index in shard.cases] for shard in made.shards]
 
 
 def test_without_history_every_slot_gets_eight_parts() -> None:
-    made = plan(task(), collected(*(f"a::{index}" for index in range(160))), {}, slots=2)
+    made = plan(task(), collected(*(f"a::{index}" for index in range(160))), {}, fleet=fleet(2))
 
     assert [len(shard.cases) for shard in made.shards] == [10] * 16
     assert made.predicted is None
 
 
 def test_a_part_without_history_has_at_least_one_case() -> None:
-    made = plan(task(), collected("a::1", "a::2"), {}, slots=50)
+    made = plan(task(), collected("a::1", "a::2"), {}, fleet=fleet(50))
 
     assert dealt(made) == [["a::1"], ["a::2"]]
 
@@ -60,7 +65,7 @@ def test_a_part_without_history_has_at_least_one_case() -> None:
 def test_with_history_parts_take_about_as_long_as_each_other() -> None:
     durations = {f"a::{index}": 0.5 for index in range(40)}
 
-    made = plan(task(), collected(*durations), known(durations), slots=1)
+    made = plan(task(), collected(*durations), known(durations), fleet=fleet(1))
 
     assert [shard.predicted for shard in made.shards] == [timedelta(seconds=5)] * 4
     assert made.predicted == timedelta(seconds=20)
@@ -69,7 +74,7 @@ def test_with_history_parts_take_about_as_long_as_each_other() -> None:
 def test_parts_are_not_shorter_than_what_handing_them_out_costs() -> None:
     durations = {f"a::{index}": 0.001 for index in range(100)}
 
-    made = plan(task(), collected(*durations), known(durations), slots=8)
+    made = plan(task(), collected(*durations), known(durations), fleet=fleet(8))
 
     assert len(made.shards) == 1
 
@@ -77,7 +82,7 @@ def test_parts_are_not_shorter_than_what_handing_them_out_costs() -> None:
 def test_parts_are_not_longer_than_what_a_dead_worker_may_cost() -> None:
     durations = {f"a::{index}": 1.0 for index in range(1000)}
 
-    made = plan(task(), collected(*durations), known(durations), slots=1)
+    made = plan(task(), collected(*durations), known(durations), fleet=fleet(1))
 
     assert {shard.predicted for shard in made.shards} == {timedelta(seconds=10)}
 
@@ -85,7 +90,7 @@ def test_parts_are_not_longer_than_what_a_dead_worker_may_cost() -> None:
 def test_cases_without_history_get_the_median_of_the_others() -> None:
     durations = {"a::1": 1.0, "a::2": 3.0, "a::3": 100.0}
 
-    made = plan(task(shards=1), collected(*durations, "a::new"), known(durations), slots=1)
+    made = plan(task(shards=1), collected(*durations, "a::new"), known(durations), fleet=fleet(1))
 
     assert made.predicted == timedelta(seconds=107)
 
@@ -93,7 +98,7 @@ def test_cases_without_history_get_the_median_of_the_others() -> None:
 def test_a_long_part_goes_first_and_the_others_stay_in_the_order_of_collection() -> None:
     durations = {f"a::{index}": 1.0 for index in range(20)} | {"a::slow": 60.0, "a::slower": 90.0, "a::last": 1.0}
 
-    made = plan(task(), collected(*durations), known(durations), slots=2)
+    made = plan(task(), collected(*durations), known(durations), fleet=fleet(2))
 
     assert dealt(made)[:2] == [["a::slower"], ["a::slow"]]
     rest = [case_id for shard in dealt(made)[2:] for case_id in shard]
@@ -103,17 +108,17 @@ def test_a_long_part_goes_first_and_the_others_stay_in_the_order_of_collection()
 def test_a_number_of_shards_is_taken_at_its_word() -> None:
     durations = {"a::1": 8.0, "a::2": 5.0, "a::3": 4.0, "a::4": 1.0}
 
-    made = plan(task(shards=2), collected(*durations), known(durations), slots=99)
+    made = plan(task(shards=2), collected(*durations), known(durations), fleet=fleet(99))
 
     assert dealt(made) == [["a::1", "a::4"], ["a::2", "a::3"]]
 
 
 def test_there_are_never_more_shards_than_units() -> None:
-    assert len(plan(task(shards=10), collected("a::1", "a::2"), {}, slots=1).shards) == 2
+    assert len(plan(task(shards=10), collected("a::1", "a::2"), {}, fleet=fleet(1)).shards) == 2
 
 
 def test_split_by_file_keeps_files_together() -> None:
-    made = plan(task(shards=2, split=Split.FILE), collected("a::1", "b::1", "a::2", "b::2"), {}, slots=1)
+    made = plan(task(shards=2, split=Split.FILE), collected("a::1", "b::1", "a::2", "b::2"), {}, fleet=fleet(1))
 
     assert sorted(dealt(made)) == [["a::1", "a::2"], ["b::1", "b::2"]]
 
@@ -121,21 +126,21 @@ def test_split_by_file_keeps_files_together() -> None:
 def test_an_xdist_group_stays_together_whatever_the_split() -> None:
     ids = ["a::1@db", "a::2", "b::1", "b::2@db"]
 
-    by_case = plan(task(shards=3), collected(*ids), {}, slots=1)
-    by_file = plan(task(shards=3, split=Split.FILE), collected(*ids), {}, slots=1)
+    by_case = plan(task(shards=3), collected(*ids), {}, fleet=fleet(1))
+    by_file = plan(task(shards=3, split=Split.FILE), collected(*ids), {}, fleet=fleet(1))
 
     assert sorted(dealt(by_case)) == [["a::1@db", "b::2@db"], ["a::2"], ["b::1"]]
     assert dealt(by_file) == [ids]
 
 
 def test_nothing_collected_makes_no_shards() -> None:
-    made = plan(task(), [], {}, slots=1)
+    made = plan(task(), [], {}, fleet=fleet(1))
 
     assert (made.cases, made.shards, made.predicted) == ((), (), None)
 
 
 def test_an_id_that_was_collected_twice_is_one_case() -> None:
-    made = plan(task(shards=1), collected("a::1", "a::2", "a::1"), {}, slots=1)
+    made = plan(task(shards=1), collected("a::1", "a::2", "a::1"), {}, fleet=fleet(1))
 
     assert dealt(made) == [["a::1", "a::2"]]
     assert made.left_out == 0
@@ -144,21 +149,24 @@ def test_an_id_that_was_collected_twice_is_one_case() -> None:
 def test_last_failed_runs_what_failed_the_last_time() -> None:
     durations = {"a::1": 1.0, "a::2": 1.0, "a::3": 1.0}
 
-    made = plan(task(last_failed=True), collected(*durations), known(durations, failed=["a::2"]), slots=1)
+    made = plan(task(last_failed=True), collected(*durations), known(durations, failed=["a::2"]), fleet=fleet(1))
 
     assert dealt(made) == [["a::2"]]
     assert made.left_out == 2
 
 
 def test_last_failed_runs_everything_when_nothing_failed() -> None:
-    made = plan(task(last_failed=True, shards=1), collected("a::1", "a::2"), known({"a::1": 1.0}), slots=1)
+    made = plan(task(last_failed=True, shards=1), collected("a::1", "a::2"), known({"a::1": 1.0}), fleet=fleet(1))
 
     assert dealt(made) == [["a::1", "a::2"]]
 
 
 def test_only_the_cases_asked_for_run_and_those_that_are_gone_are_named() -> None:
     made = plan(
-        task(only_cases=("a::3", "gone", "a::1"), last_failed=True), collected("a::1", "a::2", "a::3"), {}, slots=1
+        task(only_cases=("a::3", "gone", "a::1"), last_failed=True),
+        collected("a::1", "a::2", "a::3"),
+        {},
+        fleet=fleet(1),
     )
 
     assert [case.case_id for case in made.cases] == ["a::1", "a::3"]
@@ -168,7 +176,7 @@ def test_only_the_cases_asked_for_run_and_those_that_are_gone_are_named() -> Non
 def test_half_a_million_cases_are_dealt_to_thousands_of_shards_without_counting_each_for_each() -> None:
     many = [PlannedCase(case_id=str(index)) for index in range(50_000)]
 
-    made = plan(task(shards=5_000), many, {}, slots=1)
+    made = plan(task(shards=5_000), many, {}, fleet=fleet(1))
 
     assert {len(shard.cases) for shard in made.shards} == {10}
 
@@ -191,7 +199,7 @@ SECONDS = st.floats(0, 1000, allow_nan=False)
 def test_every_case_is_in_exactly_one_shard_and_units_are_never_parted(
     ids: list[str], durations: dict[str, float], shards: int | None, split: Split, slots: int
 ) -> None:
-    made = plan(task(shards=shards, split=split), collected(*ids), known(durations), slots=slots)
+    made = plan(task(shards=shards, split=split), collected(*ids), known(durations), fleet=fleet(slots))
 
     groups = dealt(made)
     assert sorted(case_id for shard in groups for case_id in shard) == sorted(set(ids))
@@ -217,7 +225,7 @@ def _file(case_id: str) -> str:
 def test_only_long_parts_are_moved_to_the_front(slots: int) -> None:
     durations = {f"a::{index}": float(index % 3) for index in range(60)}
 
-    made = plan(task(), collected(*durations), known(durations), slots=slots)
+    made = plan(task(), collected(*durations), known(durations), fleet=fleet(slots))
 
     mean = sum(durations.values()) / (slots * 4)
     assert all(shard.predicted is not None for shard in made.shards)

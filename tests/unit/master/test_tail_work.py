@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -17,6 +18,7 @@ from fleetest.common.states import Outcome, RunState, Verdict
 from fleetest.common.tasks import Split, Task
 from fleetest.master.reports import Ended, HandedBack, Planned, Results, Running
 from fleetest.master.runs.results import KeptResult
+from fleetest.master.runs.speeds import SpeedBook
 from fleetest.master.sessions import Assign, Assigned, HandBack, Session, Want
 from fleetest.master.store.ports import CaseHistory
 from tests.tools.core import CAPACITY, Core, instructions
@@ -48,8 +50,8 @@ class Suite:
 class Slot:
     """A worker with one slot, which runs cases as a resident session does: the present one cannot be taken back."""
 
-    def __init__(self, core: Core, session: Session, suite: Suite) -> None:
-        self.core, self.session, self.suite = core, session, suite
+    def __init__(self, core: Core, session: Session, suite: Suite, speed: float) -> None:
+        self.core, self.session, self.suite, self.speed = core, session, suite, speed
         self.held: deque[tuple[Assigned, deque[str]]] = deque()
         self.ends_at = math.inf
         self.ran: list[str] = []
@@ -77,7 +79,7 @@ class Slot:
     async def finish_case(self, now: float) -> None:
         assigned, todo = self.held[0]
         case_id = todo.popleft()
-        duration = timedelta(seconds=self.suite.takes[case_id])
+        duration = timedelta(seconds=self.suite.takes[case_id] / self.speed)
         result = KeptResult(case_id=case_id, outcome=Outcome.PASSED, duration=duration)
         await self.core.report(assigned.ref, Results(results=(result,)))
         await self._go_on(now)
@@ -98,7 +100,7 @@ class Slot:
             assigned, todo = self.held[0]
             if todo:
                 self.ran.append(todo[0])
-                self.ends_at = now + self.suite.takes[todo[0]]
+                self.ends_at = now + self.suite.takes[todo[0]] / self.speed
                 return
             self.held.popleft()
             await self.core.report(assigned.ref, Ended(verdict=Verdict.COMPLETED))
@@ -117,18 +119,20 @@ class Slot:
 class Simulation:
     """One run of a suite on so many slots, by the core's clock."""
 
-    def __init__(self, core: Core, suite: Suite, task: Task, slots: int) -> None:
-        self.core, self.suite, self.task, self.number = core, suite, task, slots
+    def __init__(self, core: Core, suite: Suite, task: Task, slots: int, speeds: Sequence[float] = ()) -> None:
+        self.core, self.suite, self.task = core, suite, task
+        self.speeds = speeds or [1.0] * slots
         self.look = core.tail_work.look
         self.slots: list[Slot] = []
+        self.run_id = ""
 
     async def run(self) -> float:
         """Answers how many seconds pass from the plan to the end."""
         await self.core.store.save_history("p", self.task.name, self.suite.history())
-        for number in range(self.number):
+        for number, speed in enumerate(self.speeds):
             session = await self.core.connect(f"w{number}", shards=0, slots=1, capacity=CAPACITY, free=CAPACITY)
-            self.slots.append(Slot(self.core, session, self.suite))
-        run_id = await self.core.submit(self.task)
+            self.slots.append(Slot(self.core, session, self.suite, speed))
+        run_id = self.run_id = await self.core.submit(self.task)
         begun, now = self.core.clock.now(), 0.0
         while not (await self.core.status(run_id)).state.ended:
             again_in = await self._hand_out(now)
@@ -236,3 +240,24 @@ async def test_a_suite_that_says_its_number_of_shards_keeps_it(core: Core) -> No
     await simulation.run()
 
     assert not simulation.handed_back
+
+
+async def test_runs_teach_how_fast_workers_are(core: Core) -> None:
+    """Of two workers one is three times slower; in the end that is known, and durations are free of it."""
+    suite = Suite(cases("a.py", 40, 0.4) | cases("b.py", 20, 0.8))
+    speeds = [1.0, 1 / 3]
+    took = []
+    for _ in range(4):
+        simulation = Simulation(core, suite, pytest_task(shards=None), 2, speeds)
+        took.append(await simulation.run())
+        await core.projector.flush(simulation.run_id)
+        for session in core.sessions:
+            core.sessions.remove(session)
+
+    known = await SpeedBook(core.store).of_project("p")
+    history = await core.store.load_history("p", "unit")
+    in_steps = [history[case_id].duration.total_seconds() / seconds for case_id, seconds in suite.takes.items()]
+
+    assert known["w0"].speed / known["w1"].speed == pytest.approx(3, rel=0.1)
+    assert max(in_steps) / min(in_steps) < 1.5
+    assert took[-1] <= 1.1 * sum(suite.takes.values()) / sum(speeds)

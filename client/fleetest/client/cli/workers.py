@@ -32,7 +32,7 @@ def workers(*, include_offline: bool, with_capabilities: bool, master: str, outp
         return
     now = datetime.now(UTC)
     print_table(
-        ("worker", "state", "slots", "cpu", "memory", "host", "seen"),
+        ("worker", "state", "slots", "speed", "cpu", "memory", "host", "seen"),
         (_row(each, now) for each in found),
         prose=("state",),
         cut=("host",),
@@ -75,6 +75,7 @@ def _row(worker: Worker, now: datetime) -> tuple[str | Text, ...]:
         one_line(worker.worker_id),
         Text(one_line(state), style),
         f"{worker.slots_used}/{worker.slots}",
+        f"{worker.speed:.2g}" if worker.speed is not None else "",
         f"{used.cpu_cores:.1f}/{cores}" if used else cores,
         f"{size_text(used.memory_bytes)}/{memory}" if used else memory,
         one_line(worker.hostname),

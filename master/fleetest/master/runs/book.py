@@ -17,7 +17,7 @@ from fleetest.common.errors import FleetestError
 from fleetest.master.queue.ports import CommitNotice, QueueEntry, SecretStore, ShardQueue
 from fleetest.master.runs.announcer import Announcer
 from fleetest.master.runs.environment import requirements_of
-from fleetest.master.runs.events import CancelRequested, Event, RunEnded, TaskEnded
+from fleetest.master.runs.events import CancelRequested, Event, RunEnded, TaskEnded, TaskPlanned
 from fleetest.master.runs.hub import Hub
 from fleetest.master.runs.keeper import Committed, RunKeeper, Turns
 from fleetest.master.runs.projector import Projector
@@ -182,6 +182,9 @@ class RunBook:
         self._projector.take(self.keeper(status.run_id), status, commit.position, committed.events)
         self._on_commit(commit, committed.events)
         self._hub.ring(status.run_id)
+        for event in committed.events:
+            if isinstance(event, TaskPlanned):
+                self._sessions.know_speeds(event.speeds)
         self.tell_to_stop(status, decider.stop)
         self.ask_back(status, decider.ask_back)
         self._announcer.tell(

@@ -137,6 +137,7 @@ class Decider:
                 shards=plan.shards,
                 predicted=plan.predicted,
                 predicted_us=plan.predicted_us,
+                speeds=plan.speeds,
                 deselected=deselected + plan.left_out,
             )
         )

@@ -87,7 +87,9 @@ class TaskPlanned(_Event, frozen=True, kw_only=True):
     predicted: timedelta | None = None
     deselected: int = 0
     predicted_us: tuple[int, ...] = ()
-    """Of each case, in microseconds; empty without any history."""
+    """Of each case, in microseconds on a worker of speed 1; empty without any history."""
+    speeds: Mapping[str, float] = msgspec.field(default_factory=dict)
+    """How fast the workers that were there are, by id; 1 where nothing is known."""
 
 
 class AttemptStarted(_Event, frozen=True, kw_only=True):

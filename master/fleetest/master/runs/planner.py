@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
@@ -21,7 +21,7 @@ from fleetest.master.runs.events import ShardPlan
 from fleetest.master.runs.state import shard_id
 from fleetest.master.store.ports import CaseHistory
 
-__all__ = ["Plan", "Unit", "deal_again", "plan", "units_of"]
+__all__ = ["Fleet", "Plan", "Unit", "deal_again", "plan", "units_of"]
 
 SHARDS_PER_SLOT: Final = 8
 """Parts for each slot when nothing is known of durations: enough to even out what we could not foresee."""
@@ -48,6 +48,7 @@ class Plan:
         predicted_us: of each case, in microseconds; empty without any history.
         left_out: how many collected cases the task does not ask for.
         missing: asked for by id, but not collected.
+        speeds: of the workers, by id, those of which something is known.
     """
 
     cases: tuple[PlannedCase, ...]
@@ -56,6 +57,26 @@ class Plan:
     predicted_us: tuple[int, ...] = ()
     left_out: int = 0
     missing: tuple[str, ...] = ()
+    speeds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fleet:
+    """
+    Who could run shards.
+
+    Args:
+        slots: of each worker, by id.
+        speeds: of the workers of which it is known.
+    """
+
+    slots: Mapping[str, int]
+    speeds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def pace(self) -> float:
+        """How many slots of speed 1 do as much, at least 1."""
+        return max(1.0, sum(number * self.speeds.get(worker_id, 1.0) for worker_id, number in self.slots.items()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +87,13 @@ class Unit:
     seconds: float
 
 
-def plan(task: Task, collected: Sequence[PlannedCase], history: Mapping[str, CaseHistory], *, slots: int) -> Plan:
+def plan(task: Task, collected: Sequence[PlannedCase], history: Mapping[str, CaseHistory], *, fleet: Fleet) -> Plan:
     """
     Deal cases to shards. An id that was collected twice is one case, since nothing tells its results apart.
 
     Args:
         collected: in the order of collection.
         history: of earlier runs, by case id; a case without any gets the median of the others.
-        slots: how many shards could run at once, at least 1.
     """
     unique: dict[str, PlannedCase] = {}
     for case in collected:
@@ -86,7 +106,7 @@ def plan(task: Task, collected: Sequence[PlannedCase], history: Mapping[str, Cas
     elif task.shards is not None:
         parts = _balanced(units, min(task.shards, len(units)))
     else:
-        parts = _packed(units, _target(units, slots, known=bool(history)))
+        parts = _packed(units, _target(units, fleet.pace, known=bool(history)))
     shards = tuple(
         ShardPlan(
             shard_id=shard_id(task.name, index),
@@ -102,6 +122,7 @@ def plan(task: Task, collected: Sequence[PlannedCase], history: Mapping[str, Cas
         predicted_us=tuple(round(each * 1e6) for each in seconds) if history else (),
         left_out=len(unique) - len(cases),
         missing=missing,
+        speeds=fleet.speeds,
     )
 
 
@@ -163,7 +184,7 @@ def units_of(split: Split, cases: Sequence[PlannedCase], seconds: Sequence[float
     return [Unit(indexes, sum(seconds[index] for index in indexes)) for indexes in members.values()]
 
 
-def _target(units: Sequence[Unit], slots: int, *, known: bool) -> float:
+def _target(units: Sequence[Unit], slots: float, *, known: bool) -> float:
     total = _total(units)
     if not known:  # every case counts as one second here
         return max(total / (slots * SHARDS_PER_SLOT), 1.0)

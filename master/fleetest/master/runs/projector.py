@@ -22,11 +22,11 @@ import structlog
 
 from fleetest.common.errors import FleetestError, NotFound
 from fleetest.master.runs.events import CasesFinished, Event, decode
+from fleetest.master.runs.history import save_history
 from fleetest.master.runs.results import KeptResult, encode_result
-from fleetest.master.runs.sizing import telling_usage
 from fleetest.master.runs.state import RunStatus
 from fleetest.master.runs.summary import row_of, summary_of
-from fleetest.master.store.ports import CaseHistory, CaseRow, RunRow, Store
+from fleetest.master.store.ports import CaseRow, RunRow, Store
 
 __all__ = ["Projector", "Source"]
 
@@ -198,17 +198,7 @@ class Projector:
         known = await self._store.get_run(status.run_id)
         if known is not None and known.state.ended:
             return
-        for task_id, task in status.tasks.items():
-            history = [
-                CaseHistory(case_id=case_id, duration=case.duration, outcome=case.outcome)
-                for case_id, case in task.cases.items()
-                if case.outcome is not None and case.repeatable
-            ]
-            if history:
-                await self._store.save_history(status.request.project, task_id, history)
-        usages = {task_id: usage for task_id, task in status.tasks.items() if (usage := telling_usage(task))}
-        if usages:
-            await self._store.save_usage(status.request.project, status.run_id, usages)
+        await save_history(self._store, status)
 
 
 def _case_rows(status: RunStatus, finished: Sequence[tuple[int, CasesFinished]]) -> list[CaseRow]:

@@ -8,7 +8,7 @@ commit is counted here as it changes, since a run may have half a million cases 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -62,7 +62,8 @@ class CaseStatus:
     A case, what became of it so far, and in how many attempts.
 
     Args:
-        predicted: how many seconds it should take; `None` when its task was planned without any history.
+        predicted: how many seconds it should take on a worker of speed 1; `None` when its task was planned without any
+            history.
         repeatable: whether an attempt could run it again; a file that could not be collected is no case of any shard.
     """
 
@@ -162,6 +163,7 @@ class TaskStatus:
         open_needs: needed tasks that have not ended.
         unmet: the first need whose task did not end as it asks.
         ran_seconds: how long the results so far took, all together.
+        speeds: how fast workers are that were there when it was planned; 1 where nothing is known.
     """
 
     task: Task
@@ -182,6 +184,7 @@ class TaskStatus:
     open_needs: int = 0
     unmet: Need | None = None
     predicted: timedelta | None = None
+    speeds: Mapping[str, float] = field(default_factory=dict)
     stop: CancelRequested | None = None
     queued_at: datetime | None = None
     started_at: datetime | None = None
@@ -312,6 +315,7 @@ class RunStatus:
 
     def _plan(self, status: TaskStatus, event: TaskPlanned) -> None:
         status.planned, status.predicted, status.deselected = True, event.predicted, event.deselected
+        status.speeds = event.speeds
         known = len(status.cases)
         for case in event.cases:
             status.cases.setdefault(case.case_id, CaseStatus(case, len(status.cases)))

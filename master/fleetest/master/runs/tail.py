@@ -11,7 +11,7 @@ when nothing bounds it). Work stealing takes half of what its victim has left, f
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -70,6 +70,7 @@ class _Donor:
         kept_seconds: how long it takes until all that cannot be moved is done.
         units: what can be moved, in order.
         parts: among how many slots its rest is shared, its own included.
+        elsewhere: how many seconds idle slots take for one of its own.
     """
 
     shard: ShardStatus
@@ -77,7 +78,8 @@ class _Donor:
     kept_seconds: float
     units: list[_Movable]
     again_in: float
-    parts: int = field(default=1)
+    elsewhere: float
+    parts: int = 1
 
     @property
     def total(self) -> float:
@@ -85,7 +87,7 @@ class _Donor:
 
     def given(self, parts: int) -> list[_Movable]:
         """The end of its units that comes closest to what others should have of it."""
-        wanted = self.total * (parts - 1) / parts
+        wanted = self.total * (parts - 1) / (parts - 1 + self.elsewhere)
         chosen: list[_Movable] = []
         taken = 0.0
         for unit in reversed(self.units):
@@ -101,7 +103,8 @@ class _Donor:
         if not given:
             return self.total
         taken = sum(unit.seconds for unit in given)
-        return max(self.total - taken, taken / (parts - 1), *(unit.seconds for unit in given))
+        longest = max(taken / (parts - 1), *(unit.seconds for unit in given))
+        return max(self.total - taken, longest * self.elsewhere)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,8 +119,8 @@ def look_at_tail(
     *,
     idle: int,
     worth_seconds: float = WORTH_SECONDS,
+    idle_speed: float = 1.0,
     slots: Mapping[str, int],
-    speeds: Mapping[str, float],
 ) -> TailLook:
     """
     What to ask back so that idle slots have something to do.
@@ -125,15 +128,15 @@ def look_at_tail(
     Args:
         idle: how many slots could run the task's shards now.
         worth_seconds: by how much the shards' rest must become shorter.
+        idle_speed: of the idle slots' workers.
         slots: of the workers, by id.
-        speeds: how many seconds a worker takes for a predicted one; 1 where nothing is known.
     """
     if not _shares(task):
         return TailLook()
     waiting = sum(shard.waiting for shard in task.shards.values())
     under_way = sum(_asked(shard, now) for shard in task.live_attempts)
     donors = [
-        _donor(task, shard, now, slots, speeds)
+        _donor(task, shard, now, slots, idle_speed)
         for shard in task.live_attempts
         if shard.kind is ShardKind.EXECUTE and not _asked(shard, now)
     ]
@@ -178,13 +181,11 @@ def _request(donor: _Donor) -> Request:
     )
 
 
-def _donor(
-    task: TaskStatus, shard: ShardStatus, now: datetime, slots: Mapping[str, int], speeds: Mapping[str, float]
-) -> _Donor:
+def _donor(task: TaskStatus, shard: ShardStatus, now: datetime, slots: Mapping[str, int], idle_speed: float) -> _Donor:
     attempt = shard.attempt
     assert attempt is not None
     typical = task.ran_seconds / task.counts.done if task.counts.done else 1.0
-    speed = speeds.get(attempt.worker_id, 1.0)
+    speed = task.speeds.get(attempt.worker_id, 1.0)
     foretold = [_predicted(task, case_id, typical, speed) for case_id in shard.case_ids]
     todo = [index for index, case_id in enumerate(shard.case_ids) if case_id in attempt.awaited]
     ahead = _ahead(task, shard, slots)
@@ -192,7 +193,7 @@ def _donor(
     present = todo[0] if todo and not ahead else None
     kept, again_in = 0.0, NOTICEABLE_SECONDS
     if ahead:
-        kept = min(_rest_of(task, other, now, slots, speeds) for other in ahead)
+        kept = min(_donor(task, other, now, slots, idle_speed).total for other in ahead)
     elif present is not None:
         expected = foretold[present] * factor
         elapsed = (now - attempt.since).total_seconds() if attempt.running else 0.0
@@ -218,12 +219,13 @@ def _donor(
             for unit in movable
         ],
         again_in=again_in,
+        elsewhere=speed / idle_speed,
     )
 
 
 def _predicted(task: TaskStatus, case_id: str, typical: float, speed: float) -> float:
     predicted = task.cases[case_id].predicted
-    return typical if predicted is None else predicted * speed
+    return typical if predicted is None else predicted / speed
 
 
 def _correction(task: TaskStatus, shard: ShardStatus, foretold: Sequence[float]) -> float:
@@ -247,9 +249,3 @@ def _ahead(task: TaskStatus, shard: ShardStatus, slots: Mapping[str, int]) -> li
         and (other.attempt.token, other.index) < (token, shard.index)
     ]
     return older if not shard.attempt.running and len(older) >= slots.get(worker_id, len(older) + 1) else []
-
-
-def _rest_of(
-    task: TaskStatus, shard: ShardStatus, now: datetime, slots: Mapping[str, int], speeds: Mapping[str, float]
-) -> float:
-    return _donor(task, shard, now, slots, speeds).total

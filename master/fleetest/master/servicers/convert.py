@@ -134,7 +134,7 @@ def explanation_to_proto(explanation: TaskExplanation) -> run_pb2.TaskExplanatio
     )
 
 
-def presence_to_proto(worker: Presence) -> fleet_pb2.Worker:
+def presence_to_proto(worker: Presence, speed: float = 0.0) -> fleet_pb2.Worker:
     return fleet_pb2.Worker(
         worker_id=worker.worker_id,
         version=worker.version,
@@ -150,6 +150,7 @@ def presence_to_proto(worker: Presence) -> fleet_pb2.Worker:
         last_seen_at=time_to_proto(worker.last_seen_at),
         ready=worker.ready,
         not_ready_reason=worker.not_ready_reason,
+        speed=speed,
     )
 
 

@@ -17,6 +17,7 @@ from fleetest.master.access.tokens import Token, TokenKind, TokenText
 from fleetest.master.peers import Peers
 from fleetest.master.queue.ports import WorkerRegistry
 from fleetest.master.roster import Roster
+from fleetest.master.runs.speeds import SpeedBook
 from fleetest.master.servicers.convert import presence_to_proto
 from fleetest.master.servicers.convert_tokens import access_from_proto, token_to_proto
 from fleetest.master.sessions import Drain, Sessions
@@ -46,6 +47,7 @@ class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
         self._roster = roster
         self._sessions = sessions
         self._store = store
+        self._speeds = SpeedBook(store)
         self._tokens = tokens
         self._on_revoked = on_revoked
         self._peers = peers
@@ -55,8 +57,13 @@ class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
         self, request: fleet_pb2.ListWorkersRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> fleet_pb2.ListWorkersResponse:
         workers = sorted(await self._roster.list(), key=lambda worker: worker.worker_id)
+        speeds = await self._speeds.overall()
         return fleet_pb2.ListWorkersResponse(
-            workers=[presence_to_proto(worker) for worker in workers if request.include_offline or not worker.offline]
+            workers=[
+                presence_to_proto(worker, speeds.get(worker.worker_id, 0.0))
+                for worker in workers
+                if request.include_offline or not worker.offline
+            ]
         )
 
     async def DrainWorker(

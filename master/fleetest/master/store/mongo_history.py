@@ -73,8 +73,12 @@ class MongoHistory:
 
 
 def _moved_half_way(document: Document) -> list[dict[str, Any]]:
-    half_way = {"$divide": [{"$add": ["$duration_us", document["duration_us"]]}, 2]}
-    return [{"$set": {"duration_us": {"$toLong": {"$trunc": half_way}}, "outcome": {"$literal": document["outcome"]}}}]
+    def half_way(name: str) -> dict[str, Any]:
+        return {"$divide": [{"$add": [{"$ifNull": [f"${name}", 0]}, document[name]]}, 2]}
+
+    moved = {"duration_us": {"$toLong": {"$trunc": half_way("duration_us")}}, "failing": half_way("failing")}
+    replaced = {name: {"$literal": document[name]} for name in ("outcome", "worker_id", "measured_us")}
+    return [{"$set": moved | replaced}]
 
 
 def _newest_kept(document: Document) -> list[dict[str, Any]]:
@@ -90,6 +94,9 @@ def _to_history(project: str, task: str, case: CaseHistory) -> Document:
         "_id": {"project": project, "task": task, "case_id": case.case_id},
         "duration_us": case.duration // _MICROSECOND,
         "outcome": str(case.outcome),
+        "worker_id": case.worker_id,
+        "measured_us": case.measured // _MICROSECOND,
+        "failing": case.failing,
     }
 
 
@@ -98,6 +105,9 @@ def _from_history(document: Document) -> CaseHistory:
         case_id=document["_id"]["case_id"],
         duration=document["duration_us"] * _MICROSECOND,
         outcome=Outcome(document["outcome"]),
+        worker_id=document.get("worker_id", ""),
+        measured=document.get("measured_us", 0) * _MICROSECOND,
+        failing=float(document.get("failing", 0)),
     )
 
 

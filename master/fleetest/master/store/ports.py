@@ -132,11 +132,22 @@ class CaseRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseHistory:
-    """What is known of a case of a project from earlier runs: a duration to predict with, and its last outcome."""
+    """
+    What is known of a case of a project from earlier runs, or of one run.
+
+    Args:
+        duration: to predict with, as on a worker of speed 1.
+        outcome: the last one.
+        worker_id: where it ran last, and `measured` how long it took there; empty and zero when that is not known.
+        failing: how much of late it failed, from 0 to 1.
+    """
 
     case_id: str
     duration: timedelta
     outcome: Outcome
+    worker_id: str = ""
+    measured: timedelta = timedelta()
+    failing: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,7 +197,7 @@ class Projections(Protocol):
         Remember durations and outcomes for the next plan.
 
         A known duration moves half way to the new one (exponential moving average, weight 0.5), so that one slow
-        day does not stay.
+        day does not stay; so does `failing`.
         """
 
     async def load_history(self, project: str, task: str) -> Mapping[str, CaseHistory]: ...

@@ -48,11 +48,16 @@ _CASES: Final = """
 """
 
 _SAVE_HISTORY: Final = """
-    INSERT INTO case_history (project, task, case_id, duration_us, outcome) VALUES (?, ?, ?, ?, ?)
+    INSERT INTO case_history (project, task, case_id, duration_us, outcome, worker_id, measured_us, failing)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (project, task, case_id) DO UPDATE SET
-        duration_us = (duration_us + excluded.duration_us) / 2, outcome = excluded.outcome
+        duration_us = (duration_us + excluded.duration_us) / 2, outcome = excluded.outcome,
+        worker_id = excluded.worker_id, measured_us = excluded.measured_us, failing = (failing + excluded.failing) / 2
 """
-_LOAD_HISTORY: Final = "SELECT case_id, duration_us, outcome FROM case_history WHERE project = ? AND task = ?"
+_LOAD_HISTORY: Final = """
+    SELECT case_id, duration_us, outcome, worker_id, measured_us, failing FROM case_history
+    WHERE project = ? AND task = ?
+"""
 
 _SAVE_USAGE: Final = """
     INSERT OR REPLACE INTO task_usage (
@@ -130,17 +135,24 @@ class SqliteProjections:
         return await self._database.read(work)
 
     async def save_history(self, project: str, task: str, cases: Sequence[CaseHistory]) -> None:
-        rows = [(project, task, case.case_id, case.duration // _MICROSECOND, case.outcome) for case in cases]
+        rows = [
+            (
+                project,
+                task,
+                case.case_id,
+                case.duration // _MICROSECOND,
+                case.outcome,
+                case.worker_id,
+                case.measured // _MICROSECOND,
+                case.failing,
+            )
+            for case in cases
+        ]
         await self._database.write(lambda connection: _write(connection, _SAVE_HISTORY, rows))
 
     async def load_history(self, project: str, task: str) -> Mapping[str, CaseHistory]:
         def work(connection: sqlite3.Connection) -> dict[str, CaseHistory]:
-            return {
-                case_id: CaseHistory(
-                    case_id=case_id, duration=timedelta(microseconds=duration_us), outcome=Outcome(outcome)
-                )
-                for case_id, duration_us, outcome in connection.execute(_LOAD_HISTORY, (project, task))
-            }
+            return {row[0]: _from_history_row(*row) for row in connection.execute(_LOAD_HISTORY, (project, task))}
 
         return await self._database.read(work)
 
@@ -221,6 +233,19 @@ def _from_run_row(row: tuple[Any, ...]) -> RunRow:
         ended_at=None if ended_at_us is None else from_microseconds(ended_at_us),
         position=position,
         body=from_json(body),
+    )
+
+
+def _from_history_row(
+    case_id: str, duration_us: int, outcome: str, worker_id: str, measured_us: int, failing: float
+) -> CaseHistory:
+    return CaseHistory(
+        case_id=case_id,
+        duration=duration_us * _MICROSECOND,
+        outcome=Outcome(outcome),
+        worker_id=worker_id,
+        measured=measured_us * _MICROSECOND,
+        failing=failing,
     )
 
 

@@ -105,6 +105,11 @@ _STEPS: Final[tuple[tuple[str, ...], ...]] = (
     ),
     # Results whole, as their workers sent them; in rows from before they are part of the body.
     ("ALTER TABLE cases ADD COLUMN result BLOB NOT NULL DEFAULT x''",),
+    (
+        "ALTER TABLE case_history ADD COLUMN worker_id TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE case_history ADD COLUMN measured_us INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE case_history ADD COLUMN failing REAL NOT NULL DEFAULT 0",
+    ),
 )
 
 
