@@ -22,6 +22,7 @@ from fleetest.common.tasks import Resources, Task
 from fleetest.master.dispatcher import Dispatcher
 from fleetest.master.leases import Leases
 from fleetest.master.peers import Peers
+from fleetest.master.planning import Planning
 from fleetest.master.queue.connection import connect
 from fleetest.master.queue.ports import Presence
 from fleetest.master.queue.redis_feed import RedisCommitFeed
@@ -161,6 +162,7 @@ async def open_core(path: Path, redis_url: str, *, busy_timeout: timedelta = BUS
             clock=clock,
             backoff=backoff,
         )
+        workspaces = BlobWorkspaces(blobs, clock)
         tail_work = TailWork(sessions, book, clock)
         dispatcher = Dispatcher(sessions, queue, book, secrets)
         peers = Peers(RedisPeerChannel(redis), registry, hub, sessions, dispatcher.hear_of_worker)
@@ -198,10 +200,10 @@ async def open_core(path: Path, redis_url: str, *, busy_timeout: timedelta = BUS
                 book=book,
                 projector=projector,
                 secrets=secrets,
-                workspaces=BlobWorkspaces(blobs, clock),
+                workspaces=workspaces,
                 clock=clock,
             ),
-            inbox=Inbox(store, book, registry, peers.output_grew),
+            inbox=Inbox(store, book, Planning(store, registry, workspaces), peers.output_grew),
             peers=peers,
             leases=Leases(store, book),
         )

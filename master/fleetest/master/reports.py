@@ -12,12 +12,11 @@ from fleetest.common.errors import LeaseLost, NotFound, WrongState
 from fleetest.common.limits import MAX_CASES_PER_TASK
 from fleetest.common.results import Artifact, PlannedCase, ResourceUsage
 from fleetest.common.states import Outcome, Verdict
-from fleetest.master.queue.ports import WorkerRegistry
+from fleetest.master.planning import Planning
 from fleetest.master.runs.book import RunBook
 from fleetest.master.runs.decisions import Decider
-from fleetest.master.runs.planner import Fleet, Plan, plan
+from fleetest.master.runs.planner import Plan
 from fleetest.master.runs.results import KeptResult
-from fleetest.master.runs.speeds import SpeedBook
 from fleetest.master.sessions import AttemptRef
 from fleetest.master.store.ports import LogPiece, Store
 
@@ -100,12 +99,11 @@ class Inbox:
     """
 
     def __init__(
-        self, store: Store, book: RunBook, registry: WorkerRegistry, on_output: Callable[[Collection[str]], None]
+        self, store: Store, book: RunBook, planning: Planning, on_output: Callable[[Collection[str]], None]
     ) -> None:
         self._store = store
         self._book = book
-        self._registry = registry
-        self._speeds = SpeedBook(store)
+        self._planning = planning
         self._on_output = on_output
 
     async def take(self, reports: Sequence[Report]) -> frozenset[AttemptRef]:
@@ -164,18 +162,9 @@ class Inbox:
             if shard is None:
                 continue
             task = status.tasks[shard.task_id].task
-            history = await self._store.load_history(status.request.project, task.name)
-            fleet = await self._fleet(status.request.project)
             cases = () if _too_many(report.content.cases) else report.content.cases
-            plans[report.ref] = plan(task, cases, history, fleet=fleet)
+            plans[report.ref] = await self._planning.plan(status, task, cases)
         return plans
-
-    async def _fleet(self, project: str) -> Fleet:
-        slots = {worker.worker_id: worker.slots for worker in await self._registry.list() if not worker.offline}
-        speeds = await self._speeds.of_project(project)
-        return Fleet(
-            slots=slots, speeds={worker_id: each.speed for worker_id, each in speeds.items() if worker_id in slots}
-        )
 
 
 def _piece(ref: AttemptRef, output: Output) -> LogPiece:

@@ -24,6 +24,7 @@ from fleetest.master.dispatcher import Dispatcher
 from fleetest.master.leases import Leases
 from fleetest.master.listening import Servicers, listen
 from fleetest.master.peers import Peers
+from fleetest.master.planning import Planning
 from fleetest.master.queue.connection import connect
 from fleetest.master.queue.redis_feed import RedisCommitFeed
 from fleetest.master.queue.redis_peers import RedisPeerChannel
@@ -155,12 +156,13 @@ class Master:
             interval=settings.reconcile_interval,
             lease_ttl=settings.lease_ttl,
         )
+        workspaces = BlobWorkspaces(blobs, clock)
         desk = Desk(
             store=store,
             book=book,
             projector=projector,
             secrets=secrets,
-            workspaces=BlobWorkspaces(blobs, clock),
+            workspaces=workspaces,
             clock=clock,
             new_id=lambda: new_run_id(clock.now()),
             default_image=settings.default_image,
@@ -182,7 +184,7 @@ class Master:
             workers=WorkerServicer(
                 registry=registry,
                 sessions=sessions,
-                inbox=Inbox(store, book, registry, peers.output_grew),
+                inbox=Inbox(store, book, Planning(store, registry, workspaces), peers.output_grew),
                 leases=Leases(store, book),
                 clock=clock,
                 tokens=tokens,

@@ -9,6 +9,7 @@ idles while another holds a tail (longest processing time first: Graham, 1969).
 from __future__ import annotations
 
 import heapq
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from typing import Final
 from fleetest.common.results import PlannedCase
 from fleetest.common.tasks import Split, Task
 from fleetest.master.runs.events import ShardPlan
+from fleetest.master.runs.fail_fast import makespan, most_that_may_come_first
 from fleetest.master.runs.state import shard_id
 from fleetest.master.store.ports import CaseHistory
 
@@ -34,6 +36,8 @@ SHORTEST_TARGET_SECONDS: Final = 0.25
 
 LONGEST_TARGET_SECONDS: Final = 10.0
 """A shard is also what a dead worker has to repeat."""
+
+_NO_RISK: Final[Mapping[str, float]] = {}
 
 LONG_FACTOR: Final = 1.5
 """A shard longer than this many targets goes first."""
@@ -74,9 +78,16 @@ class Fleet:
     speeds: Mapping[str, float] = field(default_factory=dict)
 
     @property
+    def each_slot(self) -> list[float]:
+        """The speed of every slot, of which there is at least one."""
+        return [self.speeds.get(worker_id, 1.0) for worker_id, number in self.slots.items() for _ in range(number)] or [
+            1.0
+        ]
+
+    @property
     def pace(self) -> float:
         """How many slots of speed 1 do as much, at least 1."""
-        return max(1.0, sum(number * self.speeds.get(worker_id, 1.0) for worker_id, number in self.slots.items()))
+        return max(1.0, sum(self.each_slot))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +98,21 @@ class Unit:
     seconds: float
 
 
-def plan(task: Task, collected: Sequence[PlannedCase], history: Mapping[str, CaseHistory], *, fleet: Fleet) -> Plan:
+def plan(
+    task: Task,
+    collected: Sequence[PlannedCase],
+    history: Mapping[str, CaseHistory],
+    *,
+    fleet: Fleet,
+    risk: Mapping[str, float] = _NO_RISK,
+) -> Plan:
     """
     Deal cases to shards. An id that was collected twice is one case, since nothing tells its results apart.
 
     Args:
         collected: in the order of collection.
         history: of earlier runs, by case id; a case without any gets the median of the others.
+        risk: how likely cases are to fail, by id: these come first, as far as that lengthens nothing (`fail_fast`).
     """
     unique: dict[str, PlannedCase] = {}
     for case in collected:
@@ -101,16 +120,12 @@ def plan(task: Task, collected: Sequence[PlannedCase], history: Mapping[str, Cas
     cases, missing = _selected(task, list(unique.values()), history)
     seconds = _predictions(cases, history)
     units = units_of(task.split, cases, seconds)
-    if not units:
-        parts: list[list[Unit]] = []
-    elif task.shards is not None:
-        parts = _balanced(units, min(task.shards, len(units)))
-    else:
-        parts = _packed(units, _target(units, fleet.pace, known=bool(history)))
+    likely = [risk.get(case.case_id, 0.0) for case in cases] if risk else []
+    parts = _parts(task, units, fleet, likely, known=bool(history)) if units else []
     shards = tuple(
         ShardPlan(
             shard_id=shard_id(task.name, index),
-            cases=tuple(sorted(case for unit in part for case in unit.cases)),
+            cases=tuple(_in_order(part, likely)),
             predicted=timedelta(seconds=_total(part)) if history else None,
         )
         for index, part in enumerate(parts)
@@ -124,6 +139,53 @@ def plan(task: Task, collected: Sequence[PlannedCase], history: Mapping[str, Cas
         missing=missing,
         speeds=fleet.speeds,
     )
+
+
+def _parts(
+    task: Task, units: Sequence[Unit], fleet: Fleet, likely: Sequence[float], *, known: bool
+) -> list[list[Unit]]:
+    def dealt(some: Sequence[Unit]) -> list[list[Unit]]:
+        if task.shards is not None:
+            return _balanced(some, min(task.shards, len(some)))
+        return _packed(some, _target(some, fleet.pace, known=known)) if some else []
+
+    if not likely:
+        return dealt(units)
+
+    def with_first(number: int) -> list[list[Unit]]:
+        chosen = {id(unit) for unit in likeliest[:number]}
+        if task.shards is not None:
+            return sorted(dealt(units), key=lambda part: chosen.isdisjoint(map(id, part)))
+        return _short(likeliest[:number], fleet, known=known) + dealt(
+            [each for each in units if id(each) not in chosen]
+        )
+
+    def lasts(number: int) -> float:
+        return makespan([_total(part) for part in with_first(number)], slots)
+
+    worth = {id(unit): _chance(unit, likely) / max(unit.seconds, SHORTEST_TARGET_SECONDS) for unit in units}
+    likeliest = sorted((unit for unit in units if worth[id(unit)]), key=lambda unit: worth[id(unit)], reverse=True)
+    slots = fleet.each_slot
+    return with_first(most_that_may_come_first(len(likeliest), lasts))
+
+
+def _short(units: Sequence[Unit], fleet: Fleet, *, known: bool) -> list[list[Unit]]:
+    """As they come, in parts so short that every slot has one at once."""
+    if not units:
+        return []
+    shortest = SHORTEST_TARGET_SECONDS if known else 1.0
+    return _cut(units, min(max(_total(units) / fleet.pace, shortest), LONGEST_TARGET_SECONDS))
+
+
+def _chance(unit: Unit, likely: Sequence[float]) -> float:
+    """That some case of it fails."""
+    return 1 - math.prod(1 - likely[index] for index in unit.cases)
+
+
+def _in_order(part: Sequence[Unit], likely: Sequence[float]) -> list[int]:
+    """As they were collected, which keeps fixtures warm; but units with what is likely to fail come first."""
+    first = [case for unit in part if likely and _chance(unit, likely) for case in unit.cases]
+    return [*first, *sorted({case for unit in part for case in unit.cases}.difference(first))]
 
 
 def deal_again(split: Split, cases: Sequence[PlannedCase], seconds: Sequence[float], parts: int) -> list[list[int]]:
@@ -192,6 +254,13 @@ def _target(units: Sequence[Unit], slots: float, *, known: bool) -> float:
 
 
 def _packed(units: Sequence[Unit], target: float) -> list[list[Unit]]:
+    parts = _cut(units, target)
+    long = [each for each in parts if _total(each) > LONG_FACTOR * target]
+    short = [each for each in parts if _total(each) <= LONG_FACTOR * target]
+    return sorted(long, key=_total, reverse=True) + short
+
+
+def _cut(units: Sequence[Unit], target: float) -> list[list[Unit]]:
     parts: list[list[Unit]] = []
     part: list[Unit] = []
     filled = 0.0
@@ -202,9 +271,7 @@ def _packed(units: Sequence[Unit], target: float) -> list[list[Unit]]:
         part.append(unit)
         filled += unit.seconds
     parts.append(part)
-    long = [each for each in parts if _total(each) > LONG_FACTOR * target]
-    short = [each for each in parts if _total(each) <= LONG_FACTOR * target]
-    return sorted(long, key=_total, reverse=True) + short
+    return parts
 
 
 def _balanced(units: Sequence[Unit], count: int) -> list[list[Unit]]:
