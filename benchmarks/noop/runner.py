@@ -27,6 +27,9 @@ class NoopRunner:
     async def open(self, spec: TaskSpec, environment: Environment) -> Session:
         return _NoopSession(spec, environment)
 
+    async def leave(self, environment: Environment) -> None:
+        """Nothing is kept in it."""
+
 
 class _NoopSession:
     def __init__(self, spec: TaskSpec, environment: Environment) -> None:

@@ -47,6 +47,9 @@ _EAGER: Final = (("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect
 _OF_SERVERS: Final = ("FLEETEST_TLS", "FLEETEST_WORKER_LISTEN_ADDRESS", "FLEETEST_MONGODB_URL", "FLEETEST_BLOBS_DIR")
 """Variables that are for clusters of several machines: this one leaves neither loopback nor its data directory."""
 
+WARM_FOR: Final = timedelta(minutes=10)
+"""How long workers keep unused environments, unless a variable says otherwise: a developer edits, then runs."""
+
 HEALTHY_AFTER: Final = timedelta(seconds=30)
 """A child that lived so long died of something new: its back-off begins anew."""
 
@@ -107,6 +110,7 @@ class Cluster:
         self.address = f"127.0.0.1:{port}"
         token, join_token = new_token(), new_token()
         environment = {
+            "FLEETEST_WORKER_IDLE_TIMEOUT_SECONDS": str(WARM_FOR.total_seconds()),
             **{name: value for name, value in self._environment.items() if not name.startswith(_OF_SERVERS)},
             TETHER_VARIABLE: str(os.getpid()),
             "FLEETEST_DATA_DIR": str(self._directory),

@@ -15,6 +15,7 @@ from fleetest.worker.assignments import Ended
 
 class EchoEnvironment:
     source = host_source = channel_directory = host_channel_directory = Path("/nowhere")
+    keeps_processes = False
     python = sys.executable
     notes = ("echo",)
 
@@ -72,6 +73,9 @@ class EchoRunner:
         session = EchoSession(self, spec, environment)
         self.sessions.append(session)
         return session
+
+    async def leave(self, environment):
+        pass
 
 
 class EchoSession:

@@ -119,6 +119,7 @@ class Environment(Protocol):
         notes: for people: what was reused, how strong the isolation is.
         where: for people: what and where it is.
         channel_directory: a private directory for sockets, plugin files and dumps, as processes see it. Empty at first.
+        keeps_processes: whether processes live on through a `refresh`, and see what that puts in place.
         host_channel_directory: the same directory as this agent sees it. What lies above it keeps strangers out, so
             what is in it may be open to everybody: processes in the environment may be another user's.
     """
@@ -130,6 +131,7 @@ class Environment(Protocol):
     where: str
     channel_directory: Path
     host_channel_directory: Path
+    keeps_processes: bool
 
     @property
     def shell(self) -> tuple[str, ...]:
@@ -236,3 +238,6 @@ class Runner(Protocol):
 
     async def open(self, spec: TaskSpec, environment: Environment) -> Session:
         """Start a session. Its process may start with the first attempt."""
+
+    async def leave(self, environment: Environment) -> None:
+        """The environment is about to be closed: end what is kept ready in it. Never raises."""

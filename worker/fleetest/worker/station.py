@@ -41,6 +41,7 @@ class Station:
         self._runners = runners
         self._on_hungry = on_hungry
         self._environment: Environment | None = None
+        self._spec: TaskSpec | None = None
         self._run_id = ""
 
     def serves(self, attempt: Attempt) -> bool:
@@ -77,22 +78,32 @@ class Station:
         environment, self._environment, self.environment_key = self._environment, None, ""
         if environment is not None:
             try:
+                for runner in self._runners.values():
+                    await runner.leave(environment)
                 await environment.close()
             except Exception:  # noqa: BLE001 - nobody is left to tell
                 _log.exception("environment_close_failed", slot=self._slot)
 
     async def _environment_for(self, attempt: Attempt) -> Environment:
         spec = attempt.assignment.spec
-        if self._environment is not None and self.environment_key == spec.environment_key:
+        if self._environment is not None and self._fits(spec, self._environment):
             await self._close_session()
             await self._environment.refresh(spec)
+            self._spec, self.environment_key = spec, spec.environment_key
             return self._environment
         await self.close()
         self._environment = await self._executor(spec).prepare(
             spec, slot=self._slot, secrets=attempt.assignment.secrets, output=attempt.reporter.output
         )
-        self.environment_key = spec.environment_key
+        self._spec, self.environment_key = spec, spec.environment_key
         return self._environment
+
+    def _fits(self, spec: TaskSpec, environment: Environment) -> bool:
+        """Whether a refresh makes the open environment that of the task: at most its files and arguments are others."""
+        if self.environment_key == spec.environment_key:
+            return True
+        before = self._spec
+        return environment.keeps_processes and before is not None and _place_of(before) == _place_of(spec) is not None
 
     async def _close_session(self) -> None:
         session, self.session = self.session, None
@@ -117,3 +128,19 @@ class Station:
                 hint=f"It knows: {', '.join(sorted(self._runners))}.",
             )
         return self._runners[spec.type]
+
+
+def _place_of(spec: TaskSpec) -> tuple[object, ...] | None:
+    """What of a task makes its environment, but for its files; nothing for one with secrets, which shares with none."""
+    if spec.secret_names:
+        return None
+    return (
+        spec.project,
+        spec.setup,
+        spec.setup_digest,
+        dict(spec.env),
+        spec.python,
+        spec.image,
+        spec.network,
+        spec.executor_name,
+    )

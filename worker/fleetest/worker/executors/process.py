@@ -46,6 +46,7 @@ class ProcessEnvironment:
     ) -> None:
         self.source = self.host_source = place.source
         self.python = python
+        self.keeps_processes = True
         self.notes: tuple[str, ...] = (ISOLATION_NOTE,)
         self.channel_directory = self.host_channel_directory = scratch.channel
         self.where = f"as processes of this machine in {place.source}"

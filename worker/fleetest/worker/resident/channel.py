@@ -7,6 +7,8 @@ One JSON object per line, ASCII, over a Unix socket that the agent listens on. T
 From the session, each with an `event`:
 
 - ``hello``: `protocol`, `token`, `pid`. The first line; another token or protocol ends the connection.
+- ``waiting``: pytest is imported, and no run has begun (only when `waits` is set, see below).
+- ``unfit``: `reason`. It cannot be used for the run that it was told to begin, and ends.
 - ``collect_error``: a result (see `outcome.py`) with outcome ``error``, for what could not be collected.
 - ``collect_skip``: a result with outcome ``skipped``, for a module that skips itself.
 - ``collected``: `cases`, a list of ``[id, file, line, group]``; as many such lines as it takes.
@@ -19,6 +21,8 @@ From the session, each with an `event`:
 
 From the agent:
 
+- ``{"begin": {"config", "environ", "directory"}}``: what was waited for: what to change in the `Config` and in the
+  environment variables, and where to be.
 - ``{"run": [ids]}``: run these after those that wait already. Ids are those of ``collected``.
 - ``{"drop": [numbers]}``: forget these, which the agent has taken back (see `claims.py`); cases are numbered from 0 in
   the order in which ``run`` names them.
@@ -31,7 +35,7 @@ the descriptor lies high, and it is looked at before each use: what is no longer
 
 The `Config` that `launch.py` reads has: `socket`, `token`, `claims_file`, `dump_file` and `dump_signal` (stacks of all
 threads go there on that signal), `workspace`, `seed`, `own_hash_seed` (whether the task sets PYTHONHASHSEED itself),
-`text_limit_bytes`, `arguments`.
+`text_limit_bytes`, `arguments`, and `waits`: whether to wait for ``begin`` when pytest is imported.
 """
 
 from __future__ import annotations

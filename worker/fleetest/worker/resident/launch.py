@@ -48,7 +48,12 @@ def main() -> int:
     claims = _load("claims").Claims(
         config["claims_file"], channel.move_high, lambda: channel.leave(channels.DESCRIPTOR_LOST)
     )
-    _become_the_pytest_command(config["arguments"], config["own_hash_seed"])
+    watch = None
+    if config["waits"]:
+        waiting = _load("waiting")
+        watch = waiting.Watch(config["workspace"])
+    else:
+        _become_the_pytest_command(config["arguments"], config["own_hash_seed"])
     try:
         import pytest
     except ImportError as error:
@@ -58,6 +63,10 @@ def main() -> int:
         reason = f"pytest {pytest.__version__} is too old; {OLDEST_PYTEST} is the oldest that works"
         channel.send({"event": "stopped", "kind": "usage", "reason": reason})
         return CANNOT_START
+    if watch is not None:
+        if not waiting.wait(channel, watch, config):
+            return 0
+        _become_the_pytest_command(config["arguments"], config["own_hash_seed"])
     plugin = _load("plugin").ResidentPlugin(channel, claims, _load("outcome"), config)
     return int(pytest.main(config["arguments"], plugins=[plugin]))
 

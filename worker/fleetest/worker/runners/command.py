@@ -36,6 +36,9 @@ class CommandRunner:
     async def open(self, spec: TaskSpec, environment: Environment) -> Session:
         return CommandSession(spec, environment, self._blobs)
 
+    async def leave(self, environment: Environment) -> None:
+        """Nothing is kept in it."""
+
 
 class CommandSession:
     """Fulfils `Session`: one command after the other. Nothing is ever held back."""

@@ -6,6 +6,7 @@ from fleetest.common.tasks import TaskType
 from fleetest.worker.assignments import TaskSpec
 from fleetest.worker.ports import Blobs, Environment, Session
 from fleetest.worker.runners.pytest_session import PytestSession
+from fleetest.worker.runners.pytest_standby import Standbys
 
 __all__ = ["PytestRunner"]
 
@@ -17,6 +18,10 @@ class PytestRunner:
 
     def __init__(self, blobs: Blobs) -> None:
         self._blobs = blobs
+        self._standbys = Standbys()
 
     async def open(self, spec: TaskSpec, environment: Environment) -> Session:
-        return PytestSession(spec, environment, self._blobs)
+        return PytestSession(spec, environment, self._blobs, self._standbys)
+
+    async def leave(self, environment: Environment) -> None:
+        await self._standbys.end(environment)

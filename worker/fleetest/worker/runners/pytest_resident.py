@@ -15,6 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from fleetest.common.digest import digest_of
 from fleetest.common.errors import DependencyUnavailable
 from fleetest.common.limits import MAX_RESULT_TEXT_BYTES
 from fleetest.common.regular_files import open_beneath
@@ -26,7 +27,7 @@ from fleetest.worker.runners.pytest_channel import Channel, case_result, planned
 from fleetest.worker.runners.pytest_claims import Claims
 from fleetest.worker.tail import Tail
 
-__all__ = ["Collection", "Resident", "resident_key"]
+__all__ = ["Collection", "Conditions", "Resident", "resident_key"]
 
 _FILES: Final = Path(__file__).parent.parent / "resident"
 _DRAIN: Final = timedelta(seconds=2)
@@ -39,6 +40,7 @@ _OPEN_DIRECTORY: Final = 0o777
 _OPEN_FILE: Final = 0o644
 # A real-time signal, because tests use the others themselves.
 _DUMP_SIGNAL: Final = (signal.SIGRTMAX - 4) if hasattr(signal, "SIGRTMAX") else signal.SIGUSR2
+_HASH_SEED: Final = "PYTHONHASHSEED"
 _HASH_SEEDS: Final = (1 << 32) - 1
 
 _CLAIMS: Final = "claims"
@@ -96,6 +98,35 @@ def resident_key(run_id: str, spec: TaskSpec) -> Key:
     return run_id, spec
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """
+    What a process takes from its start alone, and cannot be told later.
+
+    Args:
+        directory: where it is.
+        variables: the environment variables that the interpreter itself reads.
+    """
+
+    directory: Path
+    variables: Mapping[str, str]
+    memory_bytes: int
+
+    @classmethod
+    def of(cls, environment: Environment, spec: TaskSpec, day: str) -> Conditions:
+        """
+        Args:
+            day: of the run. Ids and order of cases that come from sets must be the same in all sessions of a run, and
+                should not be the same for ever.
+        """
+        seed = int(digest_of(f"{spec.project} {day}".encode())[:15], 16) % _HASH_SEEDS + 1
+        return cls(
+            directory=environment.source / spec.working_directory,
+            variables={} if _HASH_SEED in spec.env else {_HASH_SEED: str(seed)},
+            memory_bytes=spec.limits.memory_bytes,
+        )
+
+
 class Resident:
     """
     A pytest process that collects once and then runs what it is told.
@@ -109,6 +140,7 @@ class Resident:
         stopped: kind and reason, once pytest has said that it will run nothing more.
         finished: how many cases it has finished.
         flushed: whether it knows that nothing comes after what it has.
+        has_waited: whether it waited for its run, and has said nothing since that began.
     """
 
     def __init__(
@@ -123,6 +155,7 @@ class Resident:
         self.stopped: tuple[str, str] | None = None
         self.finished = 0
         self.flushed = False
+        self.has_waited = False
         self._on_message = on_message
         self._on_gone = on_gone
         self._broken = ""
@@ -131,12 +164,19 @@ class Resident:
         self._process: Process | None = None
         self._channel: Channel | None = None
         self._claims: Claims | None = None
+        self._output: Callable[[bytes], None] = _nowhere
         self._directory = Path()
         self._watch: asyncio.Task[None] | None = None
 
-    async def start(self, environment: Environment, output: Callable[[bytes], None]) -> None:
+    async def start(
+        self, environment: Environment, output: Callable[[bytes], None], *, conditions: Conditions, waits: bool
+    ) -> None:
         """
         Start the process.
+
+        Args:
+            conditions: as `Conditions.of` has them for the key.
+            waits: whether it waits for `begin` when it has imported pytest, and says so (``waiting``).
 
         Raises:
             InvalidRequest, CapacityExceeded, DependencyUnavailable: as `Environment.start` does.
@@ -155,18 +195,21 @@ class Resident:
         self._channel.listen()
         self._claims = Claims(self._directory / _CLAIMS)
         config = self._directory / "config.json"
-        config.write_text(json.dumps(_config(environment, spec, seen, token)), encoding="utf-8")
+        content = {**_own_config(seen, token), **_config(environment, spec, seen), "waits": waits}
+        config.write_text(json.dumps(content), encoding="utf-8")
         config.chmod(_OPEN_FILE)
+
+        self._output = output
 
         def write(content: bytes) -> None:
             self._tail.write(content)
-            output(content)
+            self._output(content)
 
         try:
             self._process = await environment.start(
                 [environment.python, str(seen / "launch.py"), str(seen / config.name)],
-                env=_variables(run_id, spec),
-                cwd=environment.source / spec.working_directory,
+                env={**_variables(run_id, spec), **conditions.variables},
+                cwd=conditions.directory,
                 output=write,
             )
         except BaseException:
@@ -174,6 +217,28 @@ class Resident:
             self._claims.close()
             raise
         self._watch = asyncio.create_task(self._wait())
+
+    def begin(
+        self,
+        key: Key,
+        environment: Environment,
+        output: Callable[[bytes], None],
+        *,
+        on_message: Callable[[Resident, Mapping[str, Any]], None],
+        on_gone: Callable[[Resident, int | DependencyUnavailable], None],
+    ) -> None:
+        """Let a process that waits go on as one that is started with `key` does."""
+        self.key = key
+        self.has_waited = True
+        self._output, self._on_message, self._on_gone = output, on_message, on_gone
+        run_id, spec = key
+        seen = environment.channel_directory / self._directory.name
+        begin = {
+            "config": _config(environment, spec, seen),
+            "environ": _variables(run_id, spec),
+            "directory": str(environment.source / spec.working_directory),
+        }
+        self._send({"begin": begin})
 
     @property
     def process(self) -> Process | None:
@@ -280,22 +345,32 @@ class Resident:
         self._on_gone(self, ending)
 
 
-def _config(environment: Environment, spec: TaskSpec, directory: Path, token: str) -> Mapping[str, Any]:
-    """What the session must know; `directory` is its own, as it sees it."""
-    # A cache of its own, so that `--lf` and its like select the same in every session of a run.
-    cache = ["-o", f"cache_dir={directory / 'cache'}"]
+def _own_config(directory: Path, token: str) -> Mapping[str, Any]:
+    """What a process must know of itself; `directory` is its own, as it sees it."""
     return {
         "socket": str(directory / "s"),
         "token": token,
         "claims_file": str(directory / _CLAIMS),
         "dump_file": str(directory / "stacks"),
         "dump_signal": int(_DUMP_SIGNAL),
+        "text_limit_bytes": MAX_RESULT_TEXT_BYTES,
+    }
+
+
+def _config(environment: Environment, spec: TaskSpec, directory: Path) -> Mapping[str, Any]:
+    """What it must know of its task."""
+    # A cache of its own, so that `--lf` and its like select the same in every session of a run.
+    cache = ["-o", f"cache_dir={directory / 'cache'}"]
+    return {
         "workspace": str(environment.source),
         "seed": spec.random_seed,
-        "own_hash_seed": "PYTHONHASHSEED" in spec.env,
-        "text_limit_bytes": MAX_RESULT_TEXT_BYTES,
+        "own_hash_seed": _HASH_SEED in spec.env,
         "arguments": [*cache, *spec.command],
     }
+
+
+def _nowhere(_: bytes) -> None:
+    """Nobody reads it."""
 
 
 def _install(channel_directory: Path) -> Path:
@@ -320,11 +395,7 @@ def _install(channel_directory: Path) -> Path:
 
 
 def _variables(run_id: str, spec: TaskSpec) -> Mapping[str, str]:
-    variables = {"FLEETEST_RUN_ID": run_id, "FLEETEST_TASK": spec.task_id}
-    if "PYTHONHASHSEED" not in spec.env:
-        # Ids and order of cases that come from sets must be the same in every session.
-        variables["PYTHONHASHSEED"] = str(spec.random_seed % _HASH_SEEDS + 1)
-    return variables
+    return {"FLEETEST_RUN_ID": run_id, "FLEETEST_TASK": spec.task_id}
 
 
 def _read_stacks(directory: Path) -> str:

@@ -30,10 +30,12 @@ from fleetest.worker.runners.pytest_appetite import Appetite
 from fleetest.worker.runners.pytest_attempt import Attempt, RunningCase
 from fleetest.worker.runners.pytest_channel import case_result
 from fleetest.worker.runners.pytest_resident import Key, Resident
+from fleetest.worker.runners.pytest_standby import Standbys, conditions_of
 
 __all__ = ["PytestSession"]
 
 _CLOSED: Final = "the session is closed"
+_IDLE_SECONDS: Final = 3.0
 _ORDERLY: Final = frozenset({"exit", "limit"})  # kinds of stop after which pytest ends by itself, as it was asked
 _log = structlog.get_logger(__name__)
 
@@ -43,10 +45,13 @@ Event = Callable[[], Awaitable[None] | None]
 class PytestSession:
     """Fulfils `Session`; see there."""
 
-    def __init__(self, spec: TaskSpec, environment: Environment, blobs: Blobs) -> None:
+    def __init__(self, spec: TaskSpec, environment: Environment, blobs: Blobs, standbys: Standbys) -> None:
         self.environment_key = spec.environment_key
         self._environment = environment
         self._blobs = blobs
+        self._standbys = standbys
+        self._preparing: asyncio.Task[None] | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._attempts: list[Attempt] = []
         self._resident: Resident | None = None
@@ -75,6 +80,8 @@ class PytestSession:
             # In line at once, so that `backlog` counts it; the one task only ever looks at the front.
             self._attempts.append(attempt)
             self._flush_wanted = False
+            if self._idle_timer is not None:
+                self._idle_timer.cancel()
             self._wake()
         return attempt.future
 
@@ -114,6 +121,11 @@ class PytestSession:
         return process.sample() if process is not None else None
 
     async def close(self) -> None:
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+        if self._preparing is not None:
+            self._preparing.cancel()
+            await asyncio.wait([self._preparing])
         self._events.put_nowait(self._end_all)
         await self._server
         if self._finishing:
@@ -180,21 +192,39 @@ class PytestSession:
 
     async def _start(self, head: Attempt) -> bool:
         """Start a process for `head`; false when it could not be, and `head` has ended."""
-        resident = Resident(head.key, on_message=self._post_message, on_gone=self._post_gone)
         try:
             if self._last_key is not None and self._last_key != head.key:
                 await self._make_pristine(head.assignment.spec)
-            await resident.start(self._environment, self._write)
+            self._resident = await self._open_resident(head.key)
         except InvalidRequest as error:
             self._end(head, Verdict.FAILED, str(error))
             return False
         except (FleetestError, OSError) as error:
             self._end(head, Verdict.ERRORED, str(error))
             return False
-        self._resident = resident
         self._last_key = head.key
         self._started_at = self._last_word = self._loop.time()
         return True
+
+    async def _open_resident(self, key: Key) -> Resident:
+        conditions = conditions_of(self._environment, key)
+        waiting = self._standbys.take(self._environment, conditions)
+        if waiting is not None:
+            waiting.begin(key, self._environment, self._write, on_message=self._post_message, on_gone=self._post_gone)
+            return waiting
+        resident = Resident(key, on_message=self._post_message, on_gone=self._post_gone)
+        await resident.start(self._environment, self._write, conditions=conditions, waits=False)
+        return resident
+
+    async def _rest(self) -> None:
+        """
+        Nothing has been asked for a while. Exchange the process, which holds what its cases need, for one that holds
+        nothing yet, and is soon there for the next run.
+        """
+        if self._attempts or self._closing or self._last_key is None:
+            return
+        await self._end_resident()
+        self._preparing = asyncio.create_task(self._standbys.prepare(self._environment, self._last_key[1]))
 
     async def _make_pristine(self, spec: TaskSpec) -> None:
         """For another run, after the process of the one before has ended and may have written its last."""
@@ -255,6 +285,7 @@ class PytestSession:
         if resident is not self._resident:
             return
         self._last_word = self._loop.time()
+        resident.has_waited = False
         try:
             match message["event"]:
                 case "start":
@@ -265,6 +296,9 @@ class PytestSession:
                     self._on_stopped(resident, str(message["kind"]), str(message["reason"]))
                 case "cleared":
                     self._on_cleared(str(message["problem"]))
+                case "unfit":
+                    _log.info("pytest_standby_unfit", reason=str(message["reason"]))
+                    await self._kill_resident(timedelta())
                 case _:
                     resident.collection.take(message)
         except (KeyError, ValueError) as error:
@@ -323,6 +357,8 @@ class PytestSession:
             return
         running = self._running
         self._lose_resident()
+        if resident.has_waited:
+            return  # it may have died while nobody needed it: whether the run is to blame, a new one shows
         reason = resident.explain(exit_code)
         if running is not None:
             if not (resident.killed_through_parent and resident.finished > 0 and running.may_be_innocent()):
@@ -380,6 +416,8 @@ class PytestSession:
 
     def _end(self, attempt: Attempt, verdict: Verdict, reason: str) -> None:
         self._attempts.remove(attempt)
+        if not self._attempts and self._environment.keeps_processes:
+            self._idle_timer = self._loop.call_later(_IDLE_SECONDS, self._events.put_nowait, self._rest)
         ended = Ended(verdict=verdict, reason=reason, usage=self._used(attempt), missing=attempt.missing)
         task = asyncio.create_task(self._finish(attempt, ended))
         self._finishing.add(task)

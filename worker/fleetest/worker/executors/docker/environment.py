@@ -48,6 +48,7 @@ class DockerEnvironment:
         self.source = WORKSPACE
         self.host_source = cell.workspace.host_path
         self.python = python
+        self.keeps_processes = False
         self.notes = (*cell.notes, *notes)
         self.where = where
         self.channel_directory = CHANNEL
