@@ -74,12 +74,13 @@ async def test_idle_session_is_exchanged_for_a_process_that_waits(
     spec = make_spec(suite(tmp_path / "w", test_a=TELLING))
     waiting = standbys()
 
-    async with environment(spec) as place, session_of(spec, place, waiting) as session:
-        _, told = await told_by(session, spec)
-        async with asyncio.timeout(30):
-            while is_alive(int(told[1])) or place not in waiting:
-                await asyncio.sleep(0.02)
-        _, again = await told_by(session, spec)
+    async with environment(spec) as place:
+        async with session_of(spec, place, waiting) as session:
+            _, told = await told_by(session, spec)
+            async with asyncio.timeout(60):
+                while is_alive(int(told[1])) or place not in waiting:
+                    await asyncio.sleep(0.02)
+            _, again = await told_by(session, spec)
         await waiting.end(place)
 
     assert again[2:] == told[2:]
