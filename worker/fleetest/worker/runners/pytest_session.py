@@ -121,13 +121,13 @@ class PytestSession:
         return process.sample() if process is not None else None
 
     async def close(self) -> None:
-        if self._idle_timer is not None:
-            self._idle_timer.cancel()
-        if self._preparing is not None:
-            self._preparing.cancel()
-            await asyncio.wait([self._preparing])
         self._events.put_nowait(self._end_all)
         await self._server
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+        if self._preparing is not None:  # it may have begun before the end was dealt with
+            self._preparing.cancel()
+            await asyncio.wait([self._preparing])
         if self._finishing:
             await asyncio.wait(self._finishing)
 
@@ -224,7 +224,8 @@ class PytestSession:
         if self._attempts or self._closing or self._last_key is None:
             return
         await self._end_resident()
-        self._preparing = asyncio.create_task(self._standbys.prepare(self._environment, self._last_key[1]))
+        if self._preparing is None or self._preparing.done():
+            self._preparing = asyncio.create_task(self._standbys.prepare(self._environment, self._last_key[1]))
 
     async def _make_pristine(self, spec: TaskSpec) -> None:
         """For another run, after the process of the one before has ended and may have written its last."""
