@@ -589,6 +589,21 @@ async def test_assignment_beyond_the_credit_is_declined(master, address, tmp_pat
         assert (declined.attempt.shard_id, declined.reason) == ("unit#1", "every slot is busy")
 
 
+async def test_assignment_that_crossed_the_end_of_a_want_waits_for_the_last_case(master, address, tmp_path):
+    async with working(tmp_path, address, slots=1) as worker:
+        await master.wanted(1)
+        master.enqueue("wait-a", shard="unit#0")
+        await worker.runner.ran.wait()
+        await master.wanted(0)
+        master.enqueue("x", shard="unit#1")
+        master.assign(*master.backlog)
+        worker.runner.gate("a").set()
+        await master.ended("unit#1")
+
+        assert not master.of("declined")
+        assert [case for case, _ in master.results()] == ["wait-a", "x"]
+
+
 async def test_repeated_assignment_is_taken_once(master, address, tmp_path):
     master.enqueue("wait-a", "b")
     repeated = list(master.backlog)

@@ -62,6 +62,7 @@ class Slot:
         self._submitted: dict[AttemptRef, asyncio.Task[None]] = {}  # what watches over those that the session has
         self._preparing: Attempt | None = None
         self._hungry = False
+        self._ending = False
         self._idle_timer: asyncio.TimerHandle | None = None
         self._work_task = asyncio.create_task(self._work(), name=f"slot-{number}")
 
@@ -74,6 +75,11 @@ class Slot:
     def hungry(self) -> bool:
         """Its session holds its last case back until it knows whether more comes."""
         return self._hungry
+
+    @property
+    def ending(self) -> bool:
+        """Its session was hungry until it was told that nothing comes, and has its last case to do."""
+        return self._ending
 
     @property
     def environment_key(self) -> str:
@@ -93,7 +99,7 @@ class Slot:
 
     def accept(self, attempt: Attempt) -> None:
         """Take an attempt, behind those that are here."""
-        self._hungry = False
+        self._hungry = self._ending = False
         self.last_used = time.monotonic()
         if self._idle_timer is not None:
             self._idle_timer.cancel()
@@ -116,6 +122,7 @@ class Slot:
 
     def flush(self) -> None:
         """Nothing more is known to come for the session: it need not hold its last case back."""
+        self._ending = self._ending or self._hungry
         self._hungry = False
         if self._station.session is not None:
             self._station.session.flush()
@@ -216,7 +223,7 @@ class Slot:
         self._submitted.pop(attempt.ref, None)
         self.last_used = time.monotonic()
         if self.idle:
-            self._hungry = False
+            self._hungry = self._ending = False
             loop = asyncio.get_running_loop()
             self._idle_timer = loop.call_later(self._idle_timeout.total_seconds(), self.release)
         self._observer.attempt_ended(attempt, ended)

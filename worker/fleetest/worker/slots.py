@@ -55,12 +55,14 @@ class Slots:
     def place(self, attempt: Attempt) -> Slot:
         """
         Give an attempt to the slot where it starts soonest: an idle one that has its environment, an idle one that has
-        none, the idle one that was used the longest time ago, a hungry one.
+        none, the idle one that was used the longest time ago, a hungry one. One that was hungry until a moment ago
+        takes what crossed that news on its way: to send it back would cost more than to let it wait there.
 
         Raises:
             CapacityExceeded: every slot is busy.
         """
         open_slots = [slot for slot in self._slots if slot.idle or slot.hungry]
+        open_slots = open_slots or [slot for slot in self._slots if slot.ending]
         if not open_slots:
             raise CapacityExceeded("every slot is busy")
         key = attempt.assignment.spec.environment_key
