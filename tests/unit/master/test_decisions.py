@@ -357,6 +357,66 @@ def test_an_attempt_that_is_declined_while_its_task_stops_is_not_repeated() -> N
     assert story.state("lint") is TaskState.CANCELLED
 
 
+# -- handing back
+
+
+def handing_back(*given: str) -> Story:
+    """A shard of four cases, of which the first has passed; its worker was asked for the last two, and gave these."""
+    story = Story(pytest_task())
+    story.plans("unit", "a", "b", "c", "d")
+    token = story.start("unit#0")
+    story.report("unit#0", a="passed")
+    story.ask(lambda decider: decider.ask_back_cases("unit#0", token, ["c", "d"], 1))
+    story.ask(lambda decider: decider.cases_handed_back("unit#0", token, given))
+    story.queued = story.queued[-len(given) :] if given else []
+    return story
+
+
+def test_cases_that_were_handed_back_run_in_new_shards_and_count_once() -> None:
+    story = handing_back("c", "d")
+
+    new = [story.status.shard(shard_id) for shard_id in story.queued]
+    story.report("unit#0", b="passed", c="failed", d="failed")  # what it runs after all is not taken
+    story.end("unit#0")
+    for shard_id in story.queued:
+        story.runs(shard_id, c="passed", d="passed")
+
+    assert sorted(case_id for shard in new if shard is not None for case_id in shard.case_ids) == ["c", "d"]
+    assert story.outcomes("unit") == dict.fromkeys("abcd", "passed")
+    assert (story.task("unit").counts.done, story.state("unit")) == (4, TaskState.PASSED)
+
+
+def test_a_lost_worker_takes_with_it_nothing_that_it_handed_back() -> None:
+    story = handing_back("d")
+
+    story.end("unit#0", "lost")
+
+    assert [story.status.shard(each).case_ids for each in story.waiting()] == [("b", "c"), ("d",)]  # type: ignore[union-attr]  # they exist
+
+
+def test_what_a_worker_was_asked_for_and_did_not_give_stays_with_it() -> None:
+    story = handing_back()
+
+    shard = story.status.shard("unit#0")
+    assert shard is not None
+    assert shard.attempt is not None
+    assert (shard.attempt.awaited, shard.attempt.asked_back) == ({"b", "c", "d"}, None)
+    assert story.waiting() == []
+
+
+def test_an_attempt_that_hands_all_of_its_cases_back_costs_nothing() -> None:
+    story = Story(pytest_task())
+    story.plans("unit", "a", "b")
+    token = story.start("unit#0")
+
+    story.ask(lambda decider: decider.cases_handed_back("unit#0", token, ["a", "b"]))
+
+    shard = story.status.shard("unit#0")
+    assert shard is not None
+    assert (shard.waiting, shard.mishaps, shard.retry_at) == (True, 0, None)
+    assert shard.case_ids == ("a", "b")
+
+
 # -- fencing
 
 

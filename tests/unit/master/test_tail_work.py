@@ -13,12 +13,16 @@ from datetime import timedelta
 
 import pytest
 
+from fleetest.common.backoff import Backoff
 from fleetest.common.results import PlannedCase
 from fleetest.common.states import Outcome, RunState, Verdict
 from fleetest.common.tasks import Split, Task
+from fleetest.master.queue.ports import CommitNotice
 from fleetest.master.reports import Ended, HandedBack, Planned, Results, Running
+from fleetest.master.runs.keeper import Committed, RunKeeper
 from fleetest.master.runs.results import KeptResult
 from fleetest.master.runs.speeds import SpeedBook
+from fleetest.master.runs.state import RunStatus
 from fleetest.master.sessions import Assign, Assigned, HandBack, Session, Want
 from fleetest.master.store.ports import CaseHistory
 from tests.tools.core import CAPACITY, Core, instructions
@@ -240,6 +244,30 @@ async def test_a_suite_that_says_its_number_of_shards_keeps_it(core: Core) -> No
     await simulation.run()
 
     assert not simulation.handed_back
+
+
+async def test_the_master_that_has_the_stream_asks_the_worker(core: Core) -> None:
+    """Another one decides, and tells of its commit."""
+    suite = Suite(cases("a.py", 6, 1.0), cases("a.py", 6, 0.01))
+    session = await core.connect("w1", shards=0, slots=1)
+    slot = Slot(core, session, suite, 1.0)
+    await core.store.save_history("p", "unit", suite.history())
+    run_id = await core.submit(pytest_task(shards=None))
+    for _ in range(2):
+        slot.ask(frozenset())
+        await core.dispatcher.dispatch()
+        await slot.obey(0.0)
+    [(assigned, todo)] = slot.held
+    ref, elsewhere = assigned.ref, RunKeeper(run_id, core.store, core.clock, Backoff(), nothing_follows)
+
+    await elsewhere.ask(lambda decider: decider.ask_back_cases(ref.shard_id, ref.token, list(todo)[3:], 1))
+    position = (await elsewhere.status()).position
+    await core.book.pass_on_stops([CommitNotice(run_id=run_id, position=position, events=b"", stops=True)])
+
+    assert instructions(session) == [HandBack(ref=ref, case_ids=tuple(todo)[3:])]
+
+
+async def nothing_follows(status: RunStatus, committed: Committed) -> None: ...
 
 
 async def test_runs_teach_how_fast_workers_are(core: Core) -> None:
