@@ -17,6 +17,7 @@ from fleetest.client.cli.output import output_option
 
 if TYPE_CHECKING:
     from fleetest.client.async_client import AsyncClient
+    from fleetest.client.view.fold import RunView
 
 __all__ = ["FollowingOptions", "following_options", "present_user"]
 
@@ -64,16 +65,21 @@ class FollowingOptions:
 
             checked_reports(self.junit, self.ctrf)
 
+    async def _write_reports(self, client: AsyncClient, view: RunView) -> None:
+        if self.junit is not None or self.ctrf is not None:
+            from fleetest.client.cli.reporting import checked_reports, write_reports
+
+            await write_reports(client, view, checked_reports(self.junit, self.ctrf))
+
     async def follow(self, client: AsyncClient, run_id: str, environment: Mapping[str, str]) -> int:
         """Show the run to its end, leave reports and artifacts; answers the exit code."""
         from fleetest.client.cli.choosing import choose_renderer
         from fleetest.client.cli.following import Follower
         from fleetest.client.cli.interrupts import AskAtTerminal, CancelAtOnce, Signals
         from fleetest.client.cli.output import print_json, stderr_console
-        from fleetest.client.cli.reporting import checked_reports, write_reports
         from fleetest.common.clock import SystemClock
 
-        reports = checked_reports(self.junit, self.ctrf)
+        self.check()
         asks = sys.stdin.isatty() and sys.stderr.isatty()
         follower = Follower(
             client=client,
@@ -86,7 +92,7 @@ class FollowingOptions:
         with follower.signals.caught():
             view = await follower.follow(run_id)
         if view.state.ended:
-            await write_reports(client, view, reports)
+            await self._write_reports(client, view)
             if self.artifacts is not None:
                 for artifact in await client.artifacts(run_id):
                     await client.download(artifact, self.artifacts)

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import os
+import asyncio
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
 
 import structlog
 
 from fleetest.common.errors import DependencyUnavailable
 from fleetest.common.tasks import Resources
-from fleetest.worker.executors.docker.cells import WORKER_LABEL, ContainerRules
-from fleetest.worker.executors.docker.executor import DockerExecutor
-from fleetest.worker.executors.docker.sdk_engine import EngineAddress, SdkEngine
-from fleetest.worker.executors.docker.setup_images import SetupBounds
-from fleetest.worker.executors.docker.surroundings import find_surroundings
-from fleetest.worker.executors.docker.warm_cells import WarmBounds
 from fleetest.worker.executors.process import ProcessExecutor
-from fleetest.worker.identity import persistent_worker_id
-from fleetest.worker.ownership import Owner
 from fleetest.worker.ports import Executor, Workspaces
 from fleetest.worker.settings import WorkerSettings
 
 __all__ = ["Offered", "open_executors"]
+
+_DOCKER: Final = "docker"
+_CONNECT_SECONDS: Final = 30
 
 _log = structlog.stdlib.get_logger()
 
@@ -63,9 +60,11 @@ async def open_executors(settings: WorkerSettings, workspaces: Workspaces, worke
             )
             stack.push_async_callback(process.close)
             offered.append(process)
-        if not names or DockerExecutor.name in names:
+        if _DOCKER in names or (not names and await _listens(settings.engine_url)):
+            from fleetest.worker.executors.docker.opening import open_docker  # twenty megabytes
+
             try:
-                docker, version, room = await _docker(stack, settings, workspaces, worker_id)
+                docker, version, room = await open_docker(stack, settings, workspaces, worker_id)
                 offered.append(docker)
             except DependencyUnavailable as error:
                 if names:
@@ -74,45 +73,19 @@ async def open_executors(settings: WorkerSettings, workspaces: Workspaces, worke
         yield Offered(executors=tuple(offered), engine_version=version, room=room)
 
 
-async def _docker(
-    stack: AsyncExitStack, settings: WorkerSettings, workspaces: Workspaces, worker_id: str
-) -> tuple[DockerExecutor, str, Resources | None]:
-    address = EngineAddress(
-        url=settings.engine_url,
-        certificates=settings.engine_certificates,
-        verify=settings.engine_verified,
-    )
-    engine = await SdkEngine.connect(address)
-    stack.callback(engine.close)
-    directory_id = persistent_worker_id(settings.directory)
-    surroundings = await find_surroundings(engine, settings.directory, engine_url=address.url, tasks_label=WORKER_LABEL)
-    executor = DockerExecutor(
-        engine,
-        settings.directory / "docker",
-        workspaces,
-        worker_id=worker_id,
-        directory_id=directory_id,
-        engine_url=address.url,
-        as_engine_sees=surroundings.engine_path,
-        rules=ContainerRules(
-            owner=_owner(settings.container_user), pids=settings.container_pids, tmp_bytes=settings.container_tmp_bytes
-        ),
-        setups=SetupBounds(
-            images=settings.setup_images,
-            image_bytes=settings.setup_image_bytes,
-            cache_bytes=settings.package_cache_bytes,
-        ),
-        warm=WarmBounds(cells=settings.warm_containers, idle_timeout=settings.warm_timeout),
-        locks=(settings.cache_directory or settings.directory) / "locks",
-    )
-    stack.push_async_callback(executor.close)
-    version = await engine.version()
-    await executor.open()
-    return executor, version, surroundings.room
-
-
-def _owner(user: tuple[int, int]) -> Owner:
-    """Root hands its files to another user; anybody else can only have them as their own."""
-    if os.geteuid() == 0:
-        return Owner(uid=user[0], gid=user[1])
-    return Owner(uid=os.geteuid(), gid=os.getegid())
+async def _listens(url: str) -> bool:
+    """Whether something takes connections at an Engine's address; of an address that only the SDK can read, perhaps."""
+    parts = urlsplit(url)
+    try:
+        async with asyncio.timeout(_CONNECT_SECONDS):
+            if parts.scheme == "unix":
+                _, writer = await asyncio.open_unix_connection(parts.path)
+            elif parts.scheme in {"tcp", "http", "https"} and parts.hostname and parts.port:
+                _, writer = await asyncio.open_connection(parts.hostname, parts.port)
+            else:
+                return True
+    except (OSError, TimeoutError, ValueError) as error:
+        _log.info("docker_not_offered", reason=f"no Docker Engine answers at {url}: {error}")
+        return False
+    writer.close()
+    return True
