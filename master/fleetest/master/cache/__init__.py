@@ -1,0 +1,1 @@
+"""Results of earlier runs, and when they may stand for new ones."""
