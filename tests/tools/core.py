@@ -19,6 +19,13 @@ from fleetest.common.clock import ManualClock
 from fleetest.common.directory_blob_store import DirectoryBlobStore
 from fleetest.common.ids import new_run_id, new_token
 from fleetest.common.tasks import Resources, Task
+from fleetest.master.cache.chain import LayerChain
+from fleetest.master.cache.clerk import CacheClerk
+from fleetest.master.cache.layers import CacheStrategy
+from fleetest.master.cache.memory_layer import MemoryLayer
+from fleetest.master.cache.planning import CachedPlanning
+from fleetest.master.cache.redis_layer import RedisLayer
+from fleetest.master.cache.result_cache import ResultCache
 from fleetest.master.dispatcher import Dispatcher
 from fleetest.master.leases import Leases
 from fleetest.master.peers import Peers
@@ -46,6 +53,7 @@ from tests.tools.story import submitted
 
 LEASE_TTL = timedelta(seconds=15)
 INTERVAL = timedelta(seconds=2)
+CACHE_TTL = timedelta(days=1)
 BUSY_TIMEOUT = timedelta(milliseconds=150)
 CAPACITY = Resources(cpu_millis=8000, memory_bytes=8 << 30, disk_bytes=8 << 30)
 
@@ -74,6 +82,8 @@ class Core:
     inbox: Inbox
     peers: Peers
     leases: Leases
+    cache: ResultCache
+    clerk: CacheClerk
 
     async def submit(self, *tasks: Task, secrets: dict[str, str] | None = None, **settings: Any) -> str:
         run_id = new_run_id()
@@ -151,6 +161,10 @@ async def open_core(path: Path, redis_url: str, *, busy_timeout: timedelta = BUS
         registry, feed, secrets = RedisWorkerRegistry(redis), RedisCommitFeed(redis), RedisSecretStore(redis)
         hub, sessions = Hub(), Sessions()
         projector = await stack.enter_async_context(Projector(store))
+        strategy = CacheStrategy(ttl=CACHE_TTL, max_bytes=1 << 20)
+        layers = LayerChain([MemoryLayer(strategy, clock), RedisLayer(redis, strategy, clock)])
+        cache = ResultCache(layers, store, clock, usable_for=CACHE_TTL)
+        clerk = await stack.enter_async_context(CacheClerk(cache))
         book = RunBook(
             store=store,
             queue=queue,
@@ -161,11 +175,13 @@ async def open_core(path: Path, redis_url: str, *, busy_timeout: timedelta = BUS
             sessions=sessions,
             clock=clock,
             backoff=backoff,
+            on_change=clerk.take,
         )
         workspaces = BlobWorkspaces(blobs, clock)
         tail_work = TailWork(sessions, book, clock)
         dispatcher = Dispatcher(sessions, queue, book, secrets)
-        peers = Peers(RedisPeerChannel(redis), registry, hub, sessions, dispatcher.hear_of_worker)
+        peers = Peers(RedisPeerChannel(redis), registry, hub, sessions, dispatcher.hear_of_worker, layers.drop)
+        cache.on_invalidated(peers.cache_dropped)
         yield Core(
             path=path / "fleetest.sqlite",
             clock=clock,
@@ -203,9 +219,11 @@ async def open_core(path: Path, redis_url: str, *, busy_timeout: timedelta = BUS
                 workspaces=workspaces,
                 clock=clock,
             ),
-            inbox=Inbox(store, book, Planning(store, registry, workspaces), peers.output_grew),
+            inbox=Inbox(store, book, CachedPlanning(Planning(store, registry, workspaces), cache), peers.output_grew),
             peers=peers,
             leases=Leases(store, book),
+            cache=cache,
+            clerk=clerk,
         )
 
 

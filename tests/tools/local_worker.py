@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from textwrap import dedent
+from types import MappingProxyType
 from typing import Any
 
 from fleetest.common.results import Artifact, CaseResult, PlannedCase
@@ -81,6 +82,7 @@ class RecordingReporter:
 
     results: list[CaseResult] = field(default_factory=list)
     plan: list[PlannedCase] | None = None
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
     deselected: int = 0
     collection_errors: list[CaseResult] = field(default_factory=list)
     notes: list[str] | None = None
@@ -97,9 +99,15 @@ class RecordingReporter:
         self.changed.set()
 
     def planned(
-        self, cases: Sequence[PlannedCase], *, deselected: int, collection_errors: Sequence[CaseResult]
+        self,
+        cases: Sequence[PlannedCase],
+        *,
+        deselected: int,
+        collection_errors: Sequence[CaseResult],
+        fingerprints: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         assert self.plan is None, "planned is said once"
+        self.fingerprints = fingerprints
         self.plan, self.deselected, self.collection_errors = list(cases), deselected, list(collection_errors)
         self.changed.set()
 

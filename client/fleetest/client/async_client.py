@@ -262,6 +262,14 @@ class AsyncClient:
         response = await self._connection.call(lambda services: services.runs.CancelRun, request)
         return not response.already_ended
 
+    async def invalidate_cache(self, *, project: str = "", task_id: str = "", file: str = "") -> None:
+        """
+        Have results that were obtained until now not be taken from the cache any more: of a project (else this
+        client's), of a task of it, or of a test file of that task. Idempotent.
+        """
+        request = run_pb2.InvalidateCacheRequest(project=project or self._project, task_id=task_id, file=file)
+        await self._connection.call(lambda services: services.runs.InvalidateCache, request)
+
     async def retry(
         self,
         run_id: str,

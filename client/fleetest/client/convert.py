@@ -13,8 +13,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from fleetest.client import events, values
 from fleetest.common.convert import (
     artifact_from_proto,
+    cache_origin_from_proto,
     case_result_from_proto,
     duration_from_proto,
+    outcome_from_proto,
     planned_case_from_proto,
     resource_sample_from_proto,
     resource_usage_from_proto,
@@ -93,6 +95,7 @@ def _task(message: run_pb2.Task) -> values.TaskStatus:
         usage=resource_usage_from_proto(message.usage),
         requested=resources_from_proto(message.requested),
         packed=resources_from_proto(message.packed),
+        wrong_hits=message.wrong_hits,
     )
 
 
@@ -295,6 +298,18 @@ def _cases_finished(at: datetime, message: run_pb2.RunEvent) -> events.RunEvent:
     )
 
 
+def _wrong_hit(at: datetime, message: run_pb2.RunEvent) -> events.RunEvent:
+    wrong = message.wrong_hit
+    return events.WrongHit(
+        at=at,
+        task_id=wrong.task_id,
+        case_id=wrong.case_id,
+        file=wrong.file,
+        outcome=outcome_from_proto(wrong.outcome),
+        cached_from=cache_origin_from_proto(wrong.cached_from),
+    )
+
+
 def _cases_asked_back(at: datetime, message: run_pb2.RunEvent) -> events.RunEvent:
     asked = message.cases_asked_back
     return events.CasesAskedBack(
@@ -360,6 +375,7 @@ _EVENTS: Final[Mapping[str, Callable[[datetime, run_pb2.RunEvent], events.RunEve
     "attempt_started": _attempt_started,
     "attempt_running": _attempt_running,
     "cases_finished": _cases_finished,
+    "wrong_hit": _wrong_hit,
     "cases_asked_back": _cases_asked_back,
     "cases_handed_back": _cases_handed_back,
     "artifacts_saved": _artifacts_saved,

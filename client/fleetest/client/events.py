@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from fleetest.client.values import Run
-from fleetest.common.results import Artifact, CaseResult, PlannedCase, ResourceUsage
-from fleetest.common.states import RunState, ShardKind, TaskState, Verdict
+from fleetest.common.results import Artifact, CacheOrigin, CaseResult, PlannedCase, ResourceUsage
+from fleetest.common.states import Outcome, RunState, ShardKind, TaskState, Verdict
 
 __all__ = [
     "ArtifactsSaved",
@@ -29,6 +29,7 @@ __all__ = [
     "TaskEnded",
     "TaskPlanned",
     "TaskQueued",
+    "WrongHit",
 ]
 
 
@@ -83,7 +84,7 @@ class AttemptRunning:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CasesFinished:
-    """Results that were accepted."""
+    """Results that were accepted; without a worker those of the cache."""
 
     at: datetime
     shard_id: str
@@ -91,6 +92,18 @@ class CasesFinished:
     token: int
     worker_id: str
     results: tuple[CaseResult, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrongHit:
+    """A case that was run as a check of the cache ended otherwise than that has it."""
+
+    at: datetime
+    task_id: str
+    case_id: str
+    file: str
+    outcome: Outcome
+    cached_from: CacheOrigin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +189,7 @@ RunEvent = (
     | AttemptStarted
     | AttemptRunning
     | CasesFinished
+    | WrongHit
     | CasesAskedBack
     | CasesHandedBack
     | ArtifactsSaved

@@ -146,6 +146,9 @@ class Client:
     ) -> bool:
         return self._wait(self._client.cancel(run_id, task_id=task_id, reason=reason, grace=grace, user=user))
 
+    def invalidate_cache(self, *, project: str = "", task_id: str = "", file: str = "") -> None:
+        self._wait(self._client.invalidate_cache(project=project, task_id=task_id, file=file))
+
     def retry(
         self,
         run_id: str,

@@ -56,6 +56,7 @@ class TaskStatus:
         usage: of all its attempts so far; the peak of memory is the highest of one.
         requested: what a worker must have in all for one shard.
         packed: what one shard takes of a worker's free room: as requested, or by what earlier runs used.
+        wrong_hits: cases that ended otherwise than the cache had said of them.
     """
 
     task_id: str
@@ -76,6 +77,7 @@ class TaskStatus:
     usage: ResourceUsage = ResourceUsage()
     requested: Resources = Resources()
     packed: Resources = Resources()
+    wrong_hits: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

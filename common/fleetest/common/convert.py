@@ -17,7 +17,15 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from fleetest.common.errors import InvalidRequest
-from fleetest.common.results import Artifact, CaseResult, PlannedCase, ResourceSample, ResourceUsage, VersionControl
+from fleetest.common.results import (
+    Artifact,
+    CacheOrigin,
+    CaseResult,
+    PlannedCase,
+    ResourceSample,
+    ResourceUsage,
+    VersionControl,
+)
 from fleetest.common.states import Outcome, RunState, ShardKind, TaskState, Verdict, WorkerState
 from fleetest.common.tasks import Resources
 from fleetest.v1 import fleet_pb2, types_pb2
@@ -25,6 +33,8 @@ from fleetest.v1 import fleet_pb2, types_pb2
 __all__ = [
     "artifact_from_proto",
     "artifact_to_proto",
+    "cache_origin_from_proto",
+    "cache_origin_to_proto",
     "case_result_from_proto",
     "case_result_to_proto",
     "duration_from_proto",
@@ -186,6 +196,14 @@ def resource_usage_from_proto(message: types_pb2.ResourceUsage) -> ResourceUsage
     )
 
 
+def cache_origin_to_proto(value: CacheOrigin) -> types_pb2.CacheOrigin:
+    return types_pb2.CacheOrigin(run_id=value.run_id, at=time_to_proto(value.at))
+
+
+def cache_origin_from_proto(message: types_pb2.CacheOrigin) -> CacheOrigin:
+    return CacheOrigin(run_id=message.run_id, at=time_from_proto(message.at))
+
+
 def case_result_to_proto(value: CaseResult) -> types_pb2.CaseResult:
     return types_pb2.CaseResult(
         case_id=text_to_proto(value.case_id),
@@ -201,6 +219,7 @@ def case_result_to_proto(value: CaseResult) -> types_pb2.CaseResult:
         line=value.line,
         truncated=value.truncated,
         properties={text_to_proto(name): text_to_proto(text) for name, text in value.properties.items()},
+        cached_from=cache_origin_to_proto(value.cached_from) if value.cached_from is not None else None,
     )
 
 
@@ -219,6 +238,7 @@ def case_result_from_proto(message: types_pb2.CaseResult) -> CaseResult:
         line=message.line,
         truncated=message.truncated,
         properties=dict(message.properties),
+        cached_from=cache_origin_from_proto(message.cached_from) if message.HasField("cached_from") else None,
     )
 
 

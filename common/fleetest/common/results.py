@@ -8,7 +8,16 @@ from datetime import datetime, timedelta
 
 from fleetest.common.states import Outcome
 
-__all__ = ["Artifact", "CaseResult", "Counts", "PlannedCase", "ResourceSample", "ResourceUsage", "VersionControl"]
+__all__ = [
+    "Artifact",
+    "CacheOrigin",
+    "CaseResult",
+    "Counts",
+    "PlannedCase",
+    "ResourceSample",
+    "ResourceUsage",
+    "VersionControl",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +39,14 @@ class PlannedCase:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CacheOrigin:
+    """Where a result of the cache was obtained: in which run, and when the case ended there."""
+
+    run_id: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CaseResult:
     """
     What became of one case in one attempt.
@@ -40,6 +57,7 @@ class CaseResult:
         details: the traceback, or what else explains the outcome.
         truncated: whether a text was longer than the limit.
         properties: what the test recorded about itself.
+        cached_from: it did not run: the result is an earlier one.
     """
 
     case_id: str
@@ -55,6 +73,7 @@ class CaseResult:
     line: int = 0
     truncated: bool = False
     properties: Mapping[str, str] = field(default_factory=dict)
+    cached_from: CacheOrigin | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +142,9 @@ class VersionControl:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """How many cases were planned, and how many ended how. `flaky` ones are counted under their outcome too."""
+    """
+    How many cases were planned, and how many ended how. `flaky` and `cached` ones are counted under their outcome too.
+    """
 
     planned: int = 0
     passed: int = 0
@@ -134,6 +155,7 @@ class Counts:
     xpassed: int = 0
     timed_out: int = 0
     flaky: int = 0
+    cached: int = 0
 
     @property
     def done(self) -> int:

@@ -11,7 +11,19 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 
-__all__ = ["Need", "Network", "Pull", "Resources", "RetryOn", "Split", "Task", "TaskType", "Timeouts", "When"]
+__all__ = [
+    "CachePolicy",
+    "Need",
+    "Network",
+    "Pull",
+    "Resources",
+    "RetryOn",
+    "Split",
+    "Task",
+    "TaskType",
+    "Timeouts",
+    "When",
+]
 
 
 class TaskType(StrEnum):
@@ -131,6 +143,22 @@ class Timeouts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CachePolicy:
+    """
+    How a task uses results of earlier runs.
+
+    Args:
+        inputs: globs of workspace files that results depend on besides what their tests import.
+        sample: the share of cases, from 0 to 1, that is run although the cache has a result.
+        inputs_digest: of the files that `inputs` name; empty without any. Known once it is submitted.
+    """
+
+    inputs: tuple[str, ...] = ()
+    sample: float = 0.05
+    inputs_digest: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """
     One node of a run's graph.
@@ -158,6 +186,7 @@ class Task:
         python: interpreter for the process executor; empty means the worker's.
         executor: `process` or `docker`; empty lets the worker decide.
         setup_digest: of all that decides what `setup` makes; empty without setup. Known once it is submitted.
+        cache: how results of earlier runs are used; `None`: not at all.
     """
 
     name: str
@@ -190,3 +219,4 @@ class Task:
     artifacts: tuple[str, ...] = ()
     reports: tuple[str, ...] = ()
     setup_digest: str = ""
+    cache: CachePolicy | None = None

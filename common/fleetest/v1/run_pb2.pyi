@@ -281,6 +281,7 @@ class Counts(_message.Message):
     XPASSED_FIELD_NUMBER: _builtins.int
     TIMED_OUT_FIELD_NUMBER: _builtins.int
     FLAKY_FIELD_NUMBER: _builtins.int
+    CACHED_FIELD_NUMBER: _builtins.int
     planned: _builtins.int
     passed: _builtins.int
     failed: _builtins.int
@@ -291,6 +292,8 @@ class Counts(_message.Message):
     timed_out: _builtins.int
     flaky: _builtins.int
     """passed after an attempt that had not; also counted under its outcome"""
+    cached: _builtins.int
+    """did not run: the result is an earlier one; also counted under its outcome"""
     def __init__(
         self,
         *,
@@ -303,10 +306,11 @@ class Counts(_message.Message):
         xpassed: _builtins.int = ...,
         timed_out: _builtins.int = ...,
         flaky: _builtins.int = ...,
+        cached: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "failed", b"failed", "flaky", b"flaky", "passed", b"passed", "planned", b"planned", "skipped", b"skipped", "timed_out", b"timed_out", "xfailed", b"xfailed", "xpassed", b"xpassed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached", b"cached", "error", b"error", "failed", b"failed", "flaky", b"flaky", "passed", b"passed", "planned", b"planned", "skipped", b"skipped", "timed_out", b"timed_out", "xfailed", b"xfailed", "xpassed", b"xpassed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -334,6 +338,7 @@ class Task(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     REQUESTED_FIELD_NUMBER: _builtins.int
     PACKED_FIELD_NUMBER: _builtins.int
+    WRONG_HITS_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """its name in the suite, matrix values included"""
     type: _builtins.str
@@ -345,6 +350,8 @@ class Task(_message.Message):
     shards: _builtins.int
     shards_done: _builtins.int
     attempts: _builtins.int
+    wrong_hits: _builtins.int
+    """cases that ended otherwise than the cache had said of them"""
     @_builtins.property
     def needs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -394,10 +401,11 @@ class Task(_message.Message):
         usage: _types_pb2.ResourceUsage | None = ...,
         requested: _types_pb2.Resources | None = ...,
         packed: _types_pb2.Resources | None = ...,
+        wrong_hits: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "ended_at", b"ended_at", "packed", b"packed", "predicted", b"predicted", "queued_at", b"queued_at", "requested", b"requested", "started_at", b"started_at", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "attempts", b"attempts", "counts", b"counts", "ended_at", b"ended_at", "needs", b"needs", "packed", b"packed", "predicted", b"predicted", "priority", b"priority", "queued_at", b"queued_at", "reason", b"reason", "requested", b"requested", "shards", b"shards", "shards_done", b"shards_done", "started_at", b"started_at", "state", b"state", "task_id", b"task_id", "type", b"type", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "attempts", b"attempts", "counts", b"counts", "ended_at", b"ended_at", "needs", b"needs", "packed", b"packed", "predicted", b"predicted", "priority", b"priority", "queued_at", b"queued_at", "reason", b"reason", "requested", b"requested", "shards", b"shards", "shards_done", b"shards_done", "started_at", b"started_at", "state", b"state", "task_id", b"task_id", "type", b"type", "usage", b"usage", "wrong_hits", b"wrong_hits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -747,6 +755,7 @@ class RunEvent(_message.Message):
     RUN_ENDED_FIELD_NUMBER: _builtins.int
     CASES_ASKED_BACK_FIELD_NUMBER: _builtins.int
     CASES_HANDED_BACK_FIELD_NUMBER: _builtins.int
+    WRONG_HIT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -775,6 +784,8 @@ class RunEvent(_message.Message):
     def cases_asked_back(self) -> Global___CasesAskedBack: ...
     @_builtins.property
     def cases_handed_back(self) -> Global___CasesHandedBack: ...
+    @_builtins.property
+    def wrong_hit(self) -> Global___WrongHit: ...
     def __init__(
         self,
         *,
@@ -792,12 +803,13 @@ class RunEvent(_message.Message):
         run_ended: Global___RunEnded | None = ...,
         cases_asked_back: Global___CasesAskedBack | None = ...,
         cases_handed_back: Global___CasesHandedBack | None = ...,
+        wrong_hit: Global___WrongHit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["artifacts_saved", b"artifacts_saved", "at", b"at", "attempt_ended", b"attempt_ended", "attempt_running", b"attempt_running", "attempt_started", b"attempt_started", "cancel_requested", b"cancel_requested", "cases_asked_back", b"cases_asked_back", "cases_finished", b"cases_finished", "cases_handed_back", b"cases_handed_back", "event", b"event", "run_ended", b"run_ended", "run_submitted", b"run_submitted", "task_ended", b"task_ended", "task_planned", b"task_planned", "task_queued", b"task_queued"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["artifacts_saved", b"artifacts_saved", "at", b"at", "attempt_ended", b"attempt_ended", "attempt_running", b"attempt_running", "attempt_started", b"attempt_started", "cancel_requested", b"cancel_requested", "cases_asked_back", b"cases_asked_back", "cases_finished", b"cases_finished", "cases_handed_back", b"cases_handed_back", "event", b"event", "run_ended", b"run_ended", "run_submitted", b"run_submitted", "task_ended", b"task_ended", "task_planned", b"task_planned", "task_queued", b"task_queued", "wrong_hit", b"wrong_hit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts_saved", b"artifacts_saved", "at", b"at", "attempt_ended", b"attempt_ended", "attempt_running", b"attempt_running", "attempt_started", b"attempt_started", "cancel_requested", b"cancel_requested", "cases_asked_back", b"cases_asked_back", "cases_finished", b"cases_finished", "cases_handed_back", b"cases_handed_back", "event", b"event", "run_ended", b"run_ended", "run_submitted", b"run_submitted", "task_ended", b"task_ended", "task_planned", b"task_planned", "task_queued", b"task_queued"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts_saved", b"artifacts_saved", "at", b"at", "attempt_ended", b"attempt_ended", "attempt_running", b"attempt_running", "attempt_started", b"attempt_started", "cancel_requested", b"cancel_requested", "cases_asked_back", b"cases_asked_back", "cases_finished", b"cases_finished", "cases_handed_back", b"cases_handed_back", "event", b"event", "run_ended", b"run_ended", "run_submitted", b"run_submitted", "task_ended", b"task_ended", "task_planned", b"task_planned", "task_queued", b"task_queued", "wrong_hit", b"wrong_hit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["run_submitted", "task_queued", "task_planned", "attempt_started", "attempt_running", "cases_finished", "artifacts_saved", "attempt_ended", "task_ended", "cancel_requested", "run_ended", "cases_asked_back", "cases_handed_back"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["run_submitted", "task_queued", "task_planned", "attempt_started", "attempt_running", "cases_finished", "artifacts_saved", "attempt_ended", "task_ended", "cancel_requested", "run_ended", "cases_asked_back", "cases_handed_back", "wrong_hit"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -1208,6 +1220,43 @@ class RunEnded(_message.Message):
 Global___RunEnded: _TypeAlias = RunEnded  # noqa: Y015
 
 @_typing.final
+class WrongHit(_message.Message):
+    """A case of which the cache had a result was run all the same, and did not end as the cache had it. What is cached of
+    its file under the same key is not used again.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    CASE_ID_FIELD_NUMBER: _builtins.int
+    FILE_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    CACHED_FROM_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    case_id: _builtins.str
+    file: _builtins.str
+    outcome: _types_pb2.Outcome.ValueType
+    """what it ended with"""
+    @_builtins.property
+    def cached_from(self) -> _types_pb2.CacheOrigin: ...
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        case_id: _builtins.str = ...,
+        file: _builtins.str = ...,
+        outcome: _types_pb2.Outcome.ValueType = ...,
+        cached_from: _types_pb2.CacheOrigin | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cached_from", b"cached_from"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_from", b"cached_from", "case_id", b"case_id", "file", b"file", "outcome", b"outcome", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WrongHit: _TypeAlias = WrongHit  # noqa: Y015
+
+@_typing.final
 class ReadLogsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1606,3 +1655,47 @@ class GetTaskSpecResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetTaskSpecResponse: _TypeAlias = GetTaskSpecResponse  # noqa: Y015
+
+@_typing.final
+class InvalidateCacheRequest(_message.Message):
+    """Of one project: all its tasks, one task, or one test file of a task."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    FILE_FIELD_NUMBER: _builtins.int
+    project: _builtins.str
+    task_id: _builtins.str
+    """empty: all"""
+    file: _builtins.str
+    """relative to the workspace; needs a task; empty: all"""
+    def __init__(
+        self,
+        *,
+        project: _builtins.str = ...,
+        task_id: _builtins.str = ...,
+        file: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "project", b"project", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InvalidateCacheRequest: _TypeAlias = InvalidateCacheRequest  # noqa: Y015
+
+@_typing.final
+class InvalidateCacheResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InvalidateCacheResponse: _TypeAlias = InvalidateCacheResponse  # noqa: Y015

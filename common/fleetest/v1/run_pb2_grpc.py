@@ -89,6 +89,11 @@ class RunServiceStub:
                 request_serializer=fleetest_dot_v1_dot_run__pb2.GetTaskSpecRequest.SerializeToString,
                 response_deserializer=fleetest_dot_v1_dot_run__pb2.GetTaskSpecResponse.FromString,
                 _registered_method=True)
+        self.InvalidateCache = channel.unary_unary(
+                '/fleetest.v1.RunService/InvalidateCache',
+                request_serializer=fleetest_dot_v1_dot_run__pb2.InvalidateCacheRequest.SerializeToString,
+                response_deserializer=fleetest_dot_v1_dot_run__pb2.InvalidateCacheResponse.FromString,
+                _registered_method=True)
 
 
 class RunServiceServicer:
@@ -172,6 +177,13 @@ class RunServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def InvalidateCache(self, request, context):
+        """Results that were obtained before are not taken for cached ones any more. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RunServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -229,6 +241,11 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.GetTaskSpec,
                     request_deserializer=fleetest_dot_v1_dot_run__pb2.GetTaskSpecRequest.FromString,
                     response_serializer=fleetest_dot_v1_dot_run__pb2.GetTaskSpecResponse.SerializeToString,
+            ),
+            'InvalidateCache': grpc.unary_unary_rpc_method_handler(
+                    servicer.InvalidateCache,
+                    request_deserializer=fleetest_dot_v1_dot_run__pb2.InvalidateCacheRequest.FromString,
+                    response_serializer=fleetest_dot_v1_dot_run__pb2.InvalidateCacheResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -528,6 +545,33 @@ class RunService:
             '/fleetest.v1.RunService/GetTaskSpec',
             fleetest_dot_v1_dot_run__pb2.GetTaskSpecRequest.SerializeToString,
             fleetest_dot_v1_dot_run__pb2.GetTaskSpecResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def InvalidateCache(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleetest.v1.RunService/InvalidateCache',
+            fleetest_dot_v1_dot_run__pb2.InvalidateCacheRequest.SerializeToString,
+            fleetest_dot_v1_dot_run__pb2.InvalidateCacheResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -56,6 +56,8 @@ class RunServiceStub:
     """What a worker is told to prepare for a task, whatever became of it; without any secret. NOT_FOUND names the tasks
     that there are.
     """
+    InvalidateCache: _grpc.UnaryUnaryMultiCallable[_run_pb2.InvalidateCacheRequest, _run_pb2.InvalidateCacheResponse]
+    """Results that were obtained before are not taken for cached ones any more. Idempotent."""
 
 @_typing.type_check_only
 class RunServiceAsyncStub(RunServiceStub):
@@ -85,6 +87,8 @@ class RunServiceAsyncStub(RunServiceStub):
     """What a worker is told to prepare for a task, whatever became of it; without any secret. NOT_FOUND names the tasks
     that there are.
     """
+    InvalidateCache: _aio.UnaryUnaryMultiCallable[_run_pb2.InvalidateCacheRequest, _run_pb2.InvalidateCacheResponse]  # type: ignore[assignment]
+    """Results that were obtained before are not taken for cached ones any more. Idempotent."""
 
 class RunServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -177,5 +181,13 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         """What a worker is told to prepare for a task, whatever became of it; without any secret. NOT_FOUND names the tasks
         that there are.
         """
+
+    @_abc_1.abstractmethod
+    def InvalidateCache(
+        self,
+        request: _run_pb2.InvalidateCacheRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_pb2.InvalidateCacheResponse, _abc.Awaitable[_run_pb2.InvalidateCacheResponse]]:
+        """Results that were obtained before are not taken for cached ones any more. Idempotent."""
 
 def add_RunServiceServicer_to_server(servicer: RunServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

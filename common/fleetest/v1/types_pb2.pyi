@@ -378,6 +378,7 @@ class CaseResult(_message.Message):
     LINE_FIELD_NUMBER: _builtins.int
     TRUNCATED_FIELD_NUMBER: _builtins.int
     PROPERTIES_FIELD_NUMBER: _builtins.int
+    CACHED_FROM_FIELD_NUMBER: _builtins.int
     case_id: _builtins.str
     """a pytest node id, or a name the runner gives"""
     outcome: Global___Outcome.ValueType
@@ -406,6 +407,10 @@ class CaseResult(_message.Message):
     def properties(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """what the test recorded about itself (record_property)"""
 
+    @_builtins.property
+    def cached_from(self) -> Global___CacheOrigin:
+        """it did not run: where this result comes from; absent: it ran"""
+
     def __init__(
         self,
         *,
@@ -422,14 +427,40 @@ class CaseResult(_message.Message):
         line: _builtins.int = ...,
         truncated: _builtins.bool = ...,
         properties: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        cached_from: Global___CacheOrigin | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "started_at", b"started_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cached_from", b"cached_from", "duration", b"duration", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["case_id", b"case_id", "details", b"details", "duration", b"duration", "file", b"file", "line", b"line", "log", b"log", "message", b"message", "outcome", b"outcome", "properties", b"properties", "started_at", b"started_at", "stderr", b"stderr", "stdout", b"stdout", "truncated", b"truncated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_from", b"cached_from", "case_id", b"case_id", "details", b"details", "duration", b"duration", "file", b"file", "line", b"line", "log", b"log", "message", b"message", "outcome", b"outcome", "properties", b"properties", "started_at", b"started_at", "stderr", b"stderr", "stdout", b"stdout", "truncated", b"truncated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CaseResult: _TypeAlias = CaseResult  # noqa: Y015
+
+@_typing.final
+class CacheOrigin(_message.Message):
+    """Where a result of the cache was obtained."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CacheOrigin: _TypeAlias = CacheOrigin  # noqa: Y015
 
 @_typing.final
 class PlannedCase(_message.Message):

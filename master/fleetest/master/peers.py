@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import timedelta
 from typing import Final
 
@@ -34,6 +34,7 @@ class Peers:
     """
     Args:
         on_change: called when a worker here may take work no more.
+        drop_cached: forgets what is cached in a scope; never raises.
     """
 
     def __init__(
@@ -43,7 +44,9 @@ class Peers:
         hub: Hub,
         sessions: Sessions,
         on_change: Callable[[], None],
+        drop_cached: Callable[[str], Awaitable[None]],
     ) -> None:
+        self._drop_cached = drop_cached
         self._channel = channel
         self._registry = registry
         self._hub = hub
@@ -52,6 +55,7 @@ class Peers:
         self._name = secrets.token_hex(8)
         self._output_of: set[str] = set()
         self._workers: set[str] = set()
+        self._dropped: set[str] = set()
         self._wake = asyncio.Event()
 
     def output_grew(self, run_ids: Iterable[str]) -> None:
@@ -64,6 +68,11 @@ class Peers:
     def worker_changed(self, worker_id: str) -> None:
         """The registry says something new of a worker whose stream another master may hold."""
         self._workers.add(worker_id)
+        self._wake.set()
+
+    def cache_dropped(self, scope: str) -> None:
+        """What the other masters have cached in this scope does not count any more."""
+        self._dropped.add(scope)
         self._wake.set()
 
     async def run(self) -> None:
@@ -82,8 +91,13 @@ class Peers:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            word = PeerWord(by=self._name, output_of=tuple(self._output_of), workers=tuple(self._workers))
-            self._output_of, self._workers = set(), set()
+            word = PeerWord(
+                by=self._name,
+                output_of=tuple(self._output_of),
+                workers=tuple(self._workers),
+                dropped=tuple(self._dropped),
+            )
+            self._output_of, self._workers, self._dropped = set(), set(), set()
             try:
                 await self._channel.tell(word)
             except FleetestError as error:
@@ -106,6 +120,8 @@ class Peers:
                 continue
             for run_id in word.output_of:
                 self._hub.ring(run_id)
+            for scope in word.dropped:
+                await self._drop_cached(scope)
             for worker_id in word.workers:
                 try:
                     await self._look_at(worker_id)

@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fleetest.common.errors import LeaseLost, NotFound, WrongState
 from fleetest.common.limits import MAX_CASES_PER_TASK
 from fleetest.common.results import Artifact, PlannedCase, ResourceUsage
 from fleetest.common.states import Outcome, Verdict
-from fleetest.master.planning import Planning
+from fleetest.master.cache.planning import CachedPlanning
 from fleetest.master.runs.book import RunBook
 from fleetest.master.runs.decisions import Decider
 from fleetest.master.runs.planner import Plan
@@ -30,11 +30,12 @@ class Running:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:
-    """The task's cases, in the order of collection."""
+    """The task's cases, in the order of collection; `fingerprints` of their files, if the task asks for these."""
 
     cases: tuple[PlannedCase, ...]
     deselected: int = 0
     collection_errors: tuple[KeptResult, ...] = ()
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +100,7 @@ class Inbox:
     """
 
     def __init__(
-        self, store: Store, book: RunBook, planning: Planning, on_output: Callable[[Collection[str]], None]
+        self, store: Store, book: RunBook, planning: CachedPlanning, on_output: Callable[[Collection[str]], None]
     ) -> None:
         self._store = store
         self._book = book
@@ -163,7 +164,7 @@ class Inbox:
                 continue
             task = status.tasks[shard.task_id].task
             cases = () if _too_many(report.content.cases) else report.content.cases
-            plans[report.ref] = await self._planning.plan(status, task, cases)
+            plans[report.ref] = await self._planning.plan(status, task, cases, report.content.fingerprints)
         return plans
 
 

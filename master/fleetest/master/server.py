@@ -19,6 +19,11 @@ from fleetest.master.access.open_streams import OpenStreams
 from fleetest.master.access.principals import Audience
 from fleetest.master.access.token_book import TokenBook
 from fleetest.master.activity import Activity
+from fleetest.master.cache.chain import LayerChain
+from fleetest.master.cache.clerk import CacheClerk
+from fleetest.master.cache.opening import open_layers, usable_for
+from fleetest.master.cache.planning import CachedPlanning
+from fleetest.master.cache.result_cache import ResultCache
 from fleetest.master.cluster_clock import ClusterClock
 from fleetest.master.dispatcher import Dispatcher
 from fleetest.master.leases import Leases
@@ -127,6 +132,9 @@ class Master:
         self._activity = activity
         roster = Roster(registry, sessions)
         projector = await self._stack.enter_async_context(Projector(store))
+        layers = LayerChain(open_layers(settings, redis, clock))
+        cache = ResultCache(layers, store, clock, usable_for=usable_for(settings))
+        clerk = await self._stack.enter_async_context(CacheClerk(cache))
         book = RunBook(
             store=store,
             queue=queue,
@@ -139,10 +147,12 @@ class Master:
             backoff=Backoff(),
             turns=RedisTurns(redis),
             on_commit=recent.add,
+            on_change=clerk.take,
         )
         tail_work = TailWork(sessions, book, clock)
         dispatcher = Dispatcher(sessions, queue, book, secrets, tail_work.slots_are_idle)
-        peers = Peers(RedisPeerChannel(redis), registry, hub, sessions, dispatcher.hear_of_worker)
+        peers = Peers(RedisPeerChannel(redis), registry, hub, sessions, dispatcher.hear_of_worker, layers.drop)
+        cache.on_invalidated(peers.cache_dropped)
         reconciler = Reconciler(
             store=store,
             queue=queue,
@@ -180,11 +190,14 @@ class Master:
                 recent=recent,
                 roster=roster,
                 queue=queue,
+                cache=cache,
             ),
             workers=WorkerServicer(
                 registry=registry,
                 sessions=sessions,
-                inbox=Inbox(store, book, Planning(store, registry, workspaces), peers.output_grew),
+                inbox=Inbox(
+                    store, book, CachedPlanning(Planning(store, registry, workspaces), cache), peers.output_grew
+                ),
                 leases=Leases(store, book),
                 clock=clock,
                 tokens=tokens,

@@ -6,12 +6,34 @@ import ipaddress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Final
 
 from fleetest.common.errors import InvalidRequest
-from fleetest.common.settings import Secret, days, header_secret, path, seconds, secret, setting, switch, text
+from fleetest.common.settings import (
+    Secret,
+    days,
+    header_secret,
+    path,
+    seconds,
+    secret,
+    setting,
+    switch,
+    text,
+    whole_number,
+)
+from fleetest.master.cache.layers import CacheStrategy, Eviction
 from fleetest.master.server_tls import ServerTls
 
 __all__ = ["MasterSettings"]
+
+_SIZE: Final = whole_number()
+
+
+def _eviction(raw: str) -> Eviction:
+    try:
+        return Eviction(raw)
+    except ValueError:
+        raise ValueError(f"{raw!r} is not one of {', '.join(Eviction)}") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +55,9 @@ class MasterSettings:
         event_retention: how long the log of a run is kept; what was derived from it stays.
         idle_exit: end when nobody used the master for so long; zero means never.
         default_image: of tasks that name none; empty leaves these to the process executor.
+        cache_memory_bytes, cache_redis_bytes, cache_file_bytes: what each layer of the result cache may hold; zero
+            switches it off. The other settings of a layer say for how long, and what makes room.
+        cache_file_directory: of the layer of files; absent means in `data_directory`, and without that there is none.
         lease_ttl: a worker that says nothing for so long has lost its work.
     """
 
@@ -58,7 +83,35 @@ class MasterSettings:
     idle_exit: timedelta = setting("FLEETEST_IDLE_EXIT_SECONDS", seconds, default=timedelta())
     event_retention: timedelta = setting("FLEETEST_EVENT_RETENTION_DAYS", days, default=timedelta(days=30))
     default_image: str = setting("FLEETEST_DEFAULT_IMAGE", text, default="")
+    cache_memory_bytes: int = setting("FLEETEST_CACHE_MEMORY_BYTES", _SIZE, default=100 << 20)
+    cache_memory_ttl: timedelta = setting("FLEETEST_CACHE_MEMORY_TTL_SECONDS", seconds, default=timedelta(minutes=1))
+    cache_memory_eviction: Eviction = setting("FLEETEST_CACHE_MEMORY_EVICTION", _eviction, default=Eviction.LRU)
+    cache_redis_bytes: int = setting("FLEETEST_CACHE_REDIS_BYTES", _SIZE, default=64 << 20)
+    cache_redis_ttl: timedelta = setting("FLEETEST_CACHE_REDIS_TTL_SECONDS", seconds, default=timedelta(hours=1))
+    cache_redis_eviction: Eviction = setting("FLEETEST_CACHE_REDIS_EVICTION", _eviction, default=Eviction.LRU)
+    cache_file_bytes: int = setting("FLEETEST_CACHE_FILE_BYTES", _SIZE, default=1 << 30)
+    cache_file_ttl: timedelta = setting("FLEETEST_CACHE_FILE_TTL_SECONDS", seconds, default=timedelta(days=30))
+    cache_file_eviction: Eviction = setting("FLEETEST_CACHE_FILE_EVICTION", _eviction, default=Eviction.LRU)
+    cache_file_directory: Path | None = setting("FLEETEST_CACHE_FILE_DIR", path, default=None)
     log_level: str = setting("FLEETEST_LOG_LEVEL", text, default="info")
+
+    @property
+    def cache_memory(self) -> CacheStrategy:
+        return CacheStrategy(
+            ttl=self.cache_memory_ttl, max_bytes=self.cache_memory_bytes, eviction=self.cache_memory_eviction
+        )
+
+    @property
+    def cache_redis(self) -> CacheStrategy:
+        return CacheStrategy(
+            ttl=self.cache_redis_ttl, max_bytes=self.cache_redis_bytes, eviction=self.cache_redis_eviction
+        )
+
+    @property
+    def cache_file(self) -> CacheStrategy:
+        return CacheStrategy(
+            ttl=self.cache_file_ttl, max_bytes=self.cache_file_bytes, eviction=self.cache_file_eviction
+        )
 
     @property
     def tls(self) -> ServerTls | None:

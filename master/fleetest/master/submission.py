@@ -158,7 +158,7 @@ class Desk:
         self, run_id: str, *, everything: bool, user: str, secrets: Mapping[str, str], key: str
     ) -> Submitted:
         """
-        Submit a run again: all of it, or only the cases that did not pass.
+        Submit a run again: all of it, or only the cases that did not pass. Nothing is taken from the cache.
 
         Raises:
             NotFound: there is no such run, or its log was dropped.
@@ -178,7 +178,7 @@ class Desk:
             at=self._clock.now(),
             project=status.request.project,
             suite_name=status.request.suite_name,
-            tasks=tasks,
+            tasks=tuple(replace(task, cache=None) for task in tasks),
             suite_text=status.request.suite_text,
             workspace_digest=status.request.workspace_digest,
             version_control=status.request.version_control,
@@ -264,7 +264,10 @@ def _project(submission: Submission, suite: Suite) -> str:
 def _ready(task: Task, executor: str, default_image: str, inputs: SetupInputs) -> Task:
     executor = executor or task.executor
     image = "" if executor == "process" else task.image or default_image
-    task = replace(task, executor=executor, image=image)
+    cache = task.cache
+    if cache is not None and cache.inputs:
+        cache = replace(cache, inputs_digest=inputs.digest(cache.inputs))
+    task = replace(task, executor=executor, image=image, cache=cache)
     return replace(task, setup_digest=setup_digest(task, inputs)) if task.setup else task
 
 

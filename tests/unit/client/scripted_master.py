@@ -98,6 +98,21 @@ def finished(task_id, *results):
     )
 
 
+def cached(case_id, run_id="01a1fbf0-0000-7000-8000-000000000000", **fields):
+    """The result of a case that did not run."""
+    origin = types_pb2.CacheOrigin(run_id=run_id, at=at(-3600))
+    return types_pb2.CaseResult(case_id=case_id, outcome="OUTCOME_PASSED", cached_from=origin, **fields)
+
+
+def wrong_hit(task_id, case_id, file):
+    origin = types_pb2.CacheOrigin(run_id="01a1fbf0-0000-7000-8000-000000000000", at=at(-3600))
+    return run_pb2.RunEvent(
+        wrong_hit=run_pb2.WrongHit(
+            task_id=task_id, case_id=case_id, file=file, outcome="OUTCOME_FAILED", cached_from=origin
+        )
+    )
+
+
 def attempt_ended(task_id, verdict="COMPLETED", shard="0", **fields):
     return run_pb2.RunEvent(
         attempt_ended=run_pb2.AttemptEnded(
@@ -245,6 +260,10 @@ class ScriptedMaster(
     def CancelRun(self, request, context):
         self._note("CancelRun", request, context)
         return run_pb2.CancelRunResponse(already_ended=request.task_id == "over")
+
+    def InvalidateCache(self, request, context):
+        self._note("InvalidateCache", request, context)
+        return run_pb2.InvalidateCacheResponse()
 
     def RetryRun(self, request, context):
         self._note("RetryRun", request, context)

@@ -213,6 +213,17 @@ def test_cancel_says_what_it_did(fleetest, master):
     assert master.requests("CancelRun")[0].grace.seconds == 3
 
 
+def test_cache_clear_says_what_is_forgotten(fleetest, master):
+    done = fleetest("cache", "clear", "--project", "shop", "--task", "unit", "--file", "tests/test_a.py")
+    nameless = fleetest("cache", "clear", "--project", "shop", "--file", "tests/test_a.py")
+
+    assert done.err == "forgotten: what is cached of shop / unit / tests/test_a.py\n"
+    (request,) = master.requests("InvalidateCache")
+    assert (request.project, request.task_id, request.file) == ("shop", "unit", "tests/test_a.py")
+    assert nameless.code == 2
+    assert "--file needs --task" in nameless.err
+
+
 def test_explain_tells_reasons(fleetest, master):
     master.explanations = [
         run_pb2.TaskExplanation(

@@ -12,7 +12,7 @@ from fleetest.client.reports.junit import junit_xml
 from fleetest.client.reports.outcome import RunOutcome
 from fleetest.client.values import CaseRecord, Run, TaskStatus
 from fleetest.common.errors import DependencyUnavailable, InvalidRequest
-from fleetest.common.results import CaseResult, VersionControl
+from fleetest.common.results import CacheOrigin, CaseResult, VersionControl
 from fleetest.common.states import Outcome, RunState, TaskState
 from tests.unit.client.scripted_master import RUN_ID, at
 
@@ -122,6 +122,19 @@ def test_junit_shows_a_task_that_ended_badly_without_a_case_to_blame():
     assert suite[1][0].get("message") == "errored: setup failed"
 
 
+def test_reports_say_where_a_cached_result_comes_from():
+    outcome = an_outcome(record("a", cached_from=CacheOrigin(run_id="r0", at=at(-60))))
+
+    case = ET.fromstring(junit_xml(outcome))[0][0]
+    (test,) = json.loads(ctrf_json(outcome))["results"]["tests"]
+
+    assert {each.get("name"): each.get("value") for each in case.find("properties")} == {
+        "cached_from": "r0",
+        "cached_at": at(-60).isoformat(),
+    }
+    assert test["extra"] == {"cachedFrom": {"runId": "r0", "at": at(-60).isoformat()}}
+
+
 def test_ctrf_has_what_its_schema_requires():
     first = CaseResult(case_id="a", outcome=Outcome.FAILED, message="\x1b[31mfirst\x1b[0m")
     outcome = an_outcome(
@@ -136,7 +149,9 @@ def test_ctrf_has_what_its_schema_requires():
 
     assert (report["reportFormat"], report["results"]["tool"]["name"]) == ("CTRF", "fleetest")
     summary = report["results"]["summary"]
-    assert summary.pop("extra")["tasks"] == {"unit": {"state": "failed", "reason": ""}}
+    extra = summary.pop("extra")
+    assert extra["tasks"] == {"unit": {"state": "failed", "reason": ""}}
+    assert (extra["cached"], extra["wrongHits"]) == (0, 0)
     assert summary == {
         "tests": 4,
         "passed": 2,

@@ -12,6 +12,7 @@ from fleetest.client.view.news import (
     RunOver,
     RunStarted,
     TaskChanged,
+    WronglyCached,
 )
 from fleetest.common.results import Counts
 from fleetest.common.states import RunState, TaskState, Verdict
@@ -20,6 +21,7 @@ from tests.unit.client.scripted_master import (
     RUN_ID,
     at,
     attempt_ended,
+    cached,
     commits,
     finished,
     leased,
@@ -30,6 +32,7 @@ from tests.unit.client.scripted_master import (
     submitted,
     task,
     task_ended,
+    wrong_hit,
 )
 
 
@@ -76,6 +79,28 @@ def test_counts_hold_each_case_once_by_its_last_result():
     assert view.earlier_failures("unit", "b") == view.earlier_failures("none", "a") == ()
     assert isinstance(news[-1], CaseRecovered)
     assert isinstance(news[-2], CaseFailed)
+
+
+def test_cached_cases_count_as_such_and_are_no_work():
+    view, _ = view_of(
+        [submitted(task("unit"))],
+        [leased("unit"), running("unit"), planned("unit", "a", "b", "c", predicted=timedelta(seconds=8))],
+        [finished("unit", cached("a", duration=timedelta(seconds=100)))],
+        [finished("unit", result("b", seconds=3))],
+    )
+
+    assert view.counts == Counts(planned=3, passed=2, cached=1)
+    assert view.eta() == Eta(left=timedelta(seconds=4), whole=True)
+    assert [each.case_id for each in view.slowest] == ["b"]
+
+
+def test_a_wrong_hit_is_news():
+    view, news = view_of(
+        [submitted(task("unit"))], [finished("unit", result("a", "FAILED")), wrong_hit("unit", "a", "t.py")]
+    )
+
+    assert isinstance(news[-1], WronglyCached)
+    assert [each.case_id for each in view.wrong_hits] == ["a"]
 
 
 def test_a_case_that_fails_again_is_one_failure():

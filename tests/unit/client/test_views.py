@@ -36,6 +36,7 @@ from tests.unit.client.scripted_master import (
     submitted,
     task,
     task_ended,
+    wrong_hit,
 )
 
 HOSTILE = "t.py::x[\x1b[2J\x1b[31m\u202egnp\x07[bold]m\r\n::error::boo]"
@@ -72,7 +73,10 @@ def flaky_run():
         [submitted(task("lint"), task("unit"), task("after", "BLOCKED", needs=["unit"]))],
         [leased("unit"), running("unit"), planned("unit", "t.py::a", "t.py::slow")],
         [finished("unit", result("t.py::a", "FAILED", message="first"), result("t.py::slow", seconds=65))],
-        [attempt_ended("unit", "LOST", reason="worker w1 is gone", will_retry=True)],
+        [
+            attempt_ended("unit", "LOST", reason="worker w1 is gone", will_retry=True),
+            wrong_hit("unit", "t.py::a", "t.py"),
+        ],
         [leased("unit", number=2), running("unit"), finished("unit", result("t.py::a"))],
         [run_pb2.RunEvent(cancel_requested=run_pb2.CancelRequested(by="ann"))],
         [task_ended("lint", "ERRORED", "no disk"), task_ended("unit", "PASSED"), task_ended("after", "SKIPPED")],
@@ -160,6 +164,13 @@ def test_plain_lines_tell_of_flaky_cases_lost_workers_and_cancelling():
 
     assert "NOTE unit#0: its worker was lost: worker w1 is gone; what is left runs again\n" in text
     assert "FLAKY t.py::a  unit  passed in try 2\n" in text
+    assert (
+        "CACHE t.py::a  unit  failed, though it was cached as passed in run 01a1fbf0-0000: what is cached of " in text
+    )
+    assert (
+        "wrong in the cache: their results depend on more than it knows of, see `cache.inputs`\n  t.py::a  unit\n"
+        in text
+    )
     assert "STOP the run is being cancelled by ann\n" in text
     assert "✗ lint   errored  no disk\n" in text
     assert "– after  skipped\n" in text

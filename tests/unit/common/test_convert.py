@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from fleetest.common import convert
 from fleetest.common.errors import InvalidRequest
-from fleetest.common.results import Artifact, CaseResult, PlannedCase, ResourceSample, ResourceUsage, VersionControl
+from fleetest.common.results import (
+    Artifact,
+    CacheOrigin,
+    CaseResult,
+    PlannedCase,
+    ResourceSample,
+    ResourceUsage,
+    VersionControl,
+)
 from fleetest.common.states import Outcome, RunState, ShardKind, TaskState, Verdict, WorkerState
 from fleetest.common.tasks import Resources
 from fleetest.v1 import types_pb2
@@ -60,6 +68,7 @@ case_results = st.builds(
     line=lines,
     truncated=st.booleans(),
     properties=st.dictionaries(texts, texts, max_size=3),
+    cached_from=st.none() | st.builds(CacheOrigin, run_id=texts, at=times),
 )
 
 

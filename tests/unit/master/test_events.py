@@ -11,9 +11,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from fleetest.common.convert import case_result_from_proto, case_result_to_proto
 from fleetest.common.errors import InvalidRequest
-from fleetest.common.results import Artifact, CaseResult, PlannedCase, ResourceUsage, VersionControl
+from fleetest.common.results import Artifact, CacheOrigin, CaseResult, PlannedCase, ResourceUsage, VersionControl
 from fleetest.common.states import Outcome, RunState, ShardKind, TaskState, Verdict
-from fleetest.common.tasks import Need, Resources, RetryOn, Split, Task, TaskType, Timeouts, When
+from fleetest.common.tasks import CachePolicy, Need, Resources, RetryOn, Split, Task, TaskType, Timeouts, When
 from fleetest.master.runs.events import (
     ArtifactsSaved,
     AttemptEnded,
@@ -30,6 +30,7 @@ from fleetest.master.runs.events import (
     TaskEnded,
     TaskPlanned,
     TaskQueued,
+    WrongHit,
     decode,
     encode,
 )
@@ -51,6 +52,7 @@ TASK = Task(
     retries=2,
     retry_on=frozenset({RetryOn.ERRORED, RetryOn.FAILED}),
     split=Split.GROUP,
+    cache=CachePolicy(inputs=("data/*",), sample=0.1),
 )
 
 EVENTS: tuple[Event, ...] = (
@@ -79,6 +81,8 @@ EVENTS: tuple[Event, ...] = (
         cases=(PlannedCase(case_id="a", file="f.py", line=3, group="g"),),
         shards=(ShardPlan(shard_id="unit#0", cases=(0,), predicted=timedelta(microseconds=1)),),
         predicted=timedelta(days=2),
+        cache_keys={"f.py": "a/b/c"},
+        sampled={"a": CacheOrigin(run_id="r0", at=AT)},
     ),
     AttemptStarted(
         at=AT, shard_id="unit#0", task_id="unit", number=1, worker_id="w", instance="i", kind=ShardKind.EXECUTE
@@ -91,6 +95,14 @@ EVENTS: tuple[Event, ...] = (
         token=3,
         worker_id="w",
         results=(KeptResult(case_id="a", outcome=Outcome.XFAILED, started_at=AT, properties={"k": "v"}),),
+    ),
+    WrongHit(
+        at=AT,
+        task_id="unit",
+        case_id="a",
+        file="f.py",
+        outcome=Outcome.FAILED,
+        cached_from=CacheOrigin(run_id="r0", at=AT),
     ),
     ArtifactsSaved(
         at=AT, shard_id="unit#0", task_id="unit", artifacts=(Artifact(path="x", digest="d", size_bytes=1 << 33),)
@@ -155,6 +167,17 @@ def test_a_result_is_kept_whole_under_the_name_that_it_was_accepted_by() -> None
     assert (kept.case_id, kept.outcome) == ("lint", Outcome.FAILED)
     expected = replace(sent, case_id="lint [1/2]", started_at=AT - timedelta(seconds=2))
     assert case_result_from_proto(message) == expected
+
+
+def test_a_cached_result_is_sent_as_it_was_with_its_origin() -> None:
+    origin = CacheOrigin(run_id="r0", at=AT)
+    kept = kept_result(case_result_to_proto(CaseResult(case_id="a", outcome=Outcome.PASSED, properties={"k": "v"})))
+    message = types_pb2.CaseResult()
+
+    put_result(msgspec.structs.replace(kept, cached_from=origin), message)
+
+    received = case_result_from_proto(message)
+    assert (received.cached_from, received.properties) == (origin, {"k": "v"})
 
 
 def test_a_result_with_a_time_that_nobody_can_read_is_refused() -> None:

@@ -13,11 +13,13 @@ from typing import NamedTuple
 import pytest
 
 from fleetest.common.states import Outcome, RunState, Verdict
+from fleetest.common.tasks import CachePolicy
+from fleetest.master.cache.entries import CachedCase, entry_key
 from fleetest.master.queue.embedded_redis import EmbeddedRedis
 from fleetest.master.reports import Ended, Output, Results
 from fleetest.master.sessions import Drain, Session, Stop, Want
 from tests.tools.core import CAPACITY, LEASE_TTL, Core, instructions, open_core, until
-from tests.tools.story import command_task, result
+from tests.tools.story import command_task, pytest_task, result
 
 DONE = Ended(verdict=Verdict.COMPLETED)
 
@@ -186,6 +188,21 @@ async def test_a_run_that_another_master_takes_in_is_found_though_it_was_missed_
         await two.b.projector.current(late)
 
     assert (await two.b.status(run_id)).position == 1
+
+
+async def test_what_is_cached_at_one_master_goes_when_another_hears_that_it_is_invalid(two: Two) -> None:
+    key = entry_key("p", pytest_task(cache=CachePolicy()), "test_a.py", "f")
+    passed = {"one": CachedCase(run_id="r1", at=two.b.clock.now())}
+    await two.b.cache.keep("p", {key: passed}, {})
+    two.a.clock.advance(timedelta(seconds=1))
+
+    await two.a.cache.invalidate("p")
+
+    async def gone() -> bool:
+        return not await two.b.cache._layer.get([key])
+
+    await until(gone)
+    assert await two.b.cache.look_up("p", [key]) == {}
 
 
 async def test_masters_that_look_at_the_same_time_repair_each_thing_once(two: Two) -> None:

@@ -245,6 +245,34 @@ async def test_the_setup_digest_knows_the_files_that_setup_reads(core: Core) -> 
     assert all(digests)
 
 
+async def test_the_digest_of_cache_inputs_knows_the_files_that_are_named_and_none_without(core: Core) -> None:
+    digests = []
+    for cache, content in (("{inputs: a*}", b"1"), ("{inputs: a*}", b"2"), ("true", b"2")):
+        workspace = workspace_of([WorkspaceFile(path="a.csv", digest=digest_of(content), size_bytes=1)])
+        await core.blobs.put({digest_of(content): content, workspace.digest: workspace.manifest})
+        text = SUITE.replace("[tests]", f"[tests], cache: {cache}")
+        submitted = await core.desk.submit(submission(text, workspace_digest=workspace.digest))
+        policy = (await stored_tasks(core, submitted.run_id))["unit"].cache
+        assert policy is not None
+        digests.append(policy.inputs_digest)
+
+    first, second, without = digests
+    assert first != second
+    assert all([first, second])
+    assert without == ""
+
+
+async def test_a_retry_takes_nothing_from_the_cache(core: Core) -> None:
+    text = SUITE.replace("args: [tests]", "type: command, run: x") + "  more: {args: [tests], cache: true}\n"
+    first = await core.desk.submit(submission(text))
+    await core.book.keeper(first.run_id).ask(lambda decider: decider.cancel(by="x", reason="x"))
+
+    again = await core.desk.retry(first.run_id, everything=True, user="", secrets={}, key="")
+
+    assert (await stored_tasks(core, first.run_id))["more"].cache is not None
+    assert (await stored_tasks(core, again.run_id))["more"].cache is None
+
+
 # -- supersede
 
 

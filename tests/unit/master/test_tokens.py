@@ -246,7 +246,7 @@ ADMINISTRATION = {
     for name in ("DrainWorker", "CreateJoinToken", "CreateClientToken", "ListTokens", "RevokeToken")
 }
 JOINING = {f"/fleetest.v1.WorkerService/{name}" for name in ("Register", "Session")}
-WRITING = {f"/fleetest.v1.RunService/{name}" for name in ("SubmitRun", "RetryRun", "CancelRun")}
+WRITING = {f"/fleetest.v1.RunService/{name}" for name in ("SubmitRun", "RetryRun", "CancelRun", "InvalidateCache")}
 FILES = {method for method in METHODS if method.startswith("/fleetest.v1.BlobService/")}
 
 

@@ -18,6 +18,7 @@ class EchoEnvironment:
     keeps_processes = False
     python = sys.executable
     notes = ("echo",)
+    image = ""
 
     def __init__(self, executor, spec):
         self.executor = executor

@@ -40,6 +40,7 @@ bodies = st.one_of(
         cases=st.lists(st.builds(PlannedCase, case_id=texts), max_size=3).map(tuple),
         deselected=lines,
         collection_errors=st.lists(results, max_size=2).map(tuple),
+        fingerprints=st.dictionaries(texts, texts, max_size=2),
     ),
     st.builds(Results, results=st.lists(results, max_size=3).map(tuple)),
     st.builds(HandedBack, case_ids=tuples),
@@ -80,6 +81,7 @@ specs = st.builds(
     secret_names=tuples,
     version_control=st.builds(VersionControl, commit=texts, dirty=st.booleans()),
     random_seed=sizes,
+    fingerprints=st.booleans(),
 )
 REF = AttemptRef(run_id="r", shard_id="unit#0", token=7)
 PROTO_REF = types_pb2.AttemptRef(run_id="r", shard_id="unit#0", token=7)

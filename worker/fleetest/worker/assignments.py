@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Protocol
 
 from fleetest.common.results import Artifact, CaseResult, PlannedCase, ResourceUsage, VersionControl
@@ -53,6 +54,7 @@ class TaskSpec:
     secret_names: tuple[str, ...] = ()
     version_control: VersionControl = VersionControl()
     random_seed: int = 0
+    fingerprints: bool = False
 
     @property
     def executor_name(self) -> str:
@@ -111,8 +113,14 @@ class Reporter(Protocol):
         """The environment is ready, tests start. Called once."""
 
     def planned(
-        self, cases: Sequence[PlannedCase], *, deselected: int, collection_errors: Sequence[CaseResult]
-    ) -> None: ...
+        self,
+        cases: Sequence[PlannedCase],
+        *,
+        deselected: int,
+        collection_errors: Sequence[CaseResult],
+        fingerprints: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """`fingerprints` are digests, by file, of what the results of its cases depend on, if the task asks for it."""
 
     def result(self, result: CaseResult) -> None:
         """A case is final: its teardown is over."""

@@ -187,6 +187,7 @@ def report_to_proto(value: Report) -> worker_pb2.Report:
                     cases=[planned_case_to_proto(case) for case in planned.cases],
                     deselected=planned.deselected,
                     collection_errors=[case_result_to_proto(error) for error in planned.collection_errors],
+                    fingerprints={text_to_proto(file): digest for file, digest in planned.fingerprints.items()},
                 )
             )
         case Results(results=results):
@@ -219,6 +220,7 @@ def report_from_proto(message: worker_pb2.Report) -> Report:
                 cases=tuple(planned_case_from_proto(case) for case in message.planned.cases),
                 deselected=message.planned.deselected,
                 collection_errors=tuple(case_result_from_proto(error) for error in message.planned.collection_errors),
+                fingerprints=dict(message.planned.fingerprints),
             )
         case "results":
             body = Results(results=tuple(case_result_from_proto(result) for result in message.results.results))
@@ -358,6 +360,7 @@ def task_spec_to_proto(value: TaskSpec) -> worker_pb2.TaskSpec:
         secret_names=value.secret_names,
         version_control=version_control_to_proto(value.version_control),
         random_seed=value.random_seed,
+        fingerprints=value.fingerprints,
     )
 
 
@@ -389,4 +392,5 @@ def task_spec_from_proto(message: worker_pb2.TaskSpec) -> TaskSpec:
         secret_names=tuple(message.secret_names),
         version_control=version_control_from_proto(message.version_control),
         random_seed=message.random_seed,
+        fingerprints=message.fingerprints,
     )

@@ -118,6 +118,7 @@ class Environment(Protocol):
         python: the interpreter to run tests with.
         notes: for people: what was reused, how strong the isolation is.
         where: for people: what and where it is.
+        image: the digest of the image that it was made of; empty when it was made of none.
         channel_directory: a private directory for sockets, plugin files and dumps, as processes see it. Empty at first.
         keeps_processes: whether processes live on through a `refresh`, and see what that puts in place.
         host_channel_directory: the same directory as this agent sees it. What lies above it keeps strangers out, so
@@ -129,6 +130,7 @@ class Environment(Protocol):
     python: str
     notes: tuple[str, ...]
     where: str
+    image: str
     channel_directory: Path
     host_channel_directory: Path
     keeps_processes: bool

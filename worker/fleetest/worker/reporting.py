@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 from fleetest.common.clock import Clock
 from fleetest.common.limits import MAX_OUTPUT_BYTES, MAX_RESULT_TEXT_BYTES
@@ -54,7 +55,12 @@ class AttemptReporter:
             self._say(Running(notes=tuple(map(self._masker.text, notes))))
 
     def planned(
-        self, cases: Sequence[PlannedCase], *, deselected: int, collection_errors: Sequence[CaseResult]
+        self,
+        cases: Sequence[PlannedCase],
+        *,
+        deselected: int,
+        collection_errors: Sequence[CaseResult],
+        fingerprints: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         text = self._masker.text
         self._say(
@@ -67,6 +73,7 @@ class AttemptReporter:
                 ),
                 deselected=deselected,
                 collection_errors=tuple(map(self._fit, collection_errors)),
+                fingerprints={text(file): digest for file, digest in fingerprints.items()},
             )
         )
 

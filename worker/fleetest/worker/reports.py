@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from fleetest.common.results import Artifact, CaseResult, PlannedCase
@@ -20,11 +21,17 @@ class Running:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:
-    """What a plan found. Files that could not be collected are `collection_errors`."""
+    """
+    What a plan found. Files that could not be collected are `collection_errors`.
+
+    Args:
+        fingerprints: by file, a digest of what the results of its cases depend on, if the task asks for that.
+    """
 
     cases: tuple[PlannedCase, ...]
     deselected: int = 0
     collection_errors: tuple[CaseResult, ...] = ()
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "retry": _own("retry", "Run again what did not pass."),
     "explain": _own("explain", "Say why a task is not running."),
     "artifacts": _own("artifacts", "List or save the files that tasks left behind."),
+    "cache": _own("cache", "Have cached results forgotten."),
     "workers": _own("workers", "List the cluster's workers."),
     "drain": _own("drain", "Let a worker finish, and give it nothing more.", module="workers"),
     "token": _own("token", "Create, list and revoke tokens.", module="tokens"),

@@ -13,7 +13,7 @@ from fleetest.client.cli.output import json_form, output_option, print_json, pri
 from fleetest.client.cli.run_ids import optional_run_argument
 from fleetest.client.values import CaseRecord, Run, TaskStatus
 from fleetest.client.view.harmless import harmless, one_line
-from fleetest.client.view.words import ago, counts_text, duration_text, size_text, state_style
+from fleetest.client.view.words import ago, counts_text, duration_text, plural, short_id, size_text, state_style
 from fleetest.common.states import Outcome
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def show(*, run_id: str, task_id: str, every_case: bool, verbose: bool, project:
     )
     if cases:
         click.echo()
-    print_lines(line for record in cases for line in _case_lines(record, verbose=verbose))
+    print_lines(line for record in cases for line in _case_lines(record, now, verbose=verbose))
 
 
 async def _fetch(
@@ -80,6 +80,7 @@ def _head(run: Run, now: datetime) -> Iterator[Text]:
         "labels": ", ".join(f"{key}={value}" for key, value in run.labels.items()),
         "retry of": run.retry_of,
         "cases": counts_text(run.counts),
+        "cache": plural(wrong, "wrong hit") if (wrong := sum(task.wrong_hits for task in run.tasks)) else "",
     }
     for name, value in facts.items():
         if value:
@@ -117,7 +118,13 @@ def _cores(task: TaskStatus) -> str:
     return "" if used is None else f"{used:.1f} of {task.requested.cpu_millis / 1000:g}"
 
 
-def _case_lines(record: CaseRecord, *, verbose: bool) -> Iterator[Text]:
+def _origin(record: CaseRecord, now: datetime) -> str:
+    """Of a result that is an earlier one."""
+    origin = record.result.cached_from
+    return f"  cached: run {short_id(origin.run_id)}, {ago(origin.at, now)}" if origin is not None else ""
+
+
+def _case_lines(record: CaseRecord, now: datetime, *, verbose: bool) -> Iterator[Text]:
     from rich.text import Text
 
     from fleetest.client.view.lines import command_output_lines, in_task, place_of
@@ -129,6 +136,7 @@ def _case_lines(record: CaseRecord, *, verbose: bool) -> Iterator[Text]:
         one_line(result.case_id),
         (f"{in_task(record.task_id, result.case_id)}  {duration_text(result.duration)}", "dim"),
         ("  flaky" if record.flaky else "", "yellow"),
+        (_origin(record, now), "cyan"),
     )
     if result.message:
         yield Text(f"    {one_line(result.message)}")

@@ -67,6 +67,8 @@ def _summary(run: Run, tests: list[dict[str, Any]]) -> dict[str, Any]:
         "extra": {
             "runId": run.run_id,
             "state": run.state.value,
+            "cached": run.counts.cached,
+            "wrongHits": sum(task.wrong_hits for task in run.tasks),
             "tasks": {task.task_id: {"state": task.state.value, "reason": task.reason} for task in run.tasks},
         },
     }
@@ -103,6 +105,8 @@ def _test(record: CaseRecord, outcome: RunOutcome) -> dict[str, Any]:
         test["labels"] = dict(result.properties)
     if record.worker_id:
         test["threadId"] = record.worker_id
+    if (origin := result.cached_from) is not None:
+        test["extra"] = {"cachedFrom": {"runId": origin.run_id, "at": origin.at.isoformat()}}
     if record.attempts > 1:
         test["retries"] = record.attempts - 1
         test["flaky"] = record.flaky

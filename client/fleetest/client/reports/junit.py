@@ -101,6 +101,8 @@ def _add_properties(case: Element, record: CaseRecord) -> None:
     properties = dict(record.result.properties)
     if record.flaky:
         properties["flaky"] = "true"
+    if (origin := record.result.cached_from) is not None:
+        properties |= {"cached_from": origin.run_id, "cached_at": origin.at.isoformat()}
     if record.attempts > 1:
         properties["attempts"] = str(record.attempts)
     if properties:

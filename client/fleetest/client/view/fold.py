@@ -29,6 +29,7 @@ from fleetest.client.events import (
     TaskEnded,
     TaskPlanned,
     TaskQueued,
+    WrongHit,
 )
 from fleetest.client.values import TaskStatus
 from fleetest.client.view.attempts import Attempt, LiveAttempts
@@ -41,6 +42,7 @@ from fleetest.client.view.news import (
     RunOver,
     RunStarted,
     TaskChanged,
+    WronglyCached,
 )
 from fleetest.common.results import CaseResult, Counts
 from fleetest.common.states import Outcome, RunState, TaskState, Verdict
@@ -76,6 +78,7 @@ class _Case:
     outcome: Outcome
     duration: timedelta
     tries: int = 1
+    cached: bool = False
     earlier: tuple[CaseResult, ...] = ()
 
 
@@ -87,6 +90,7 @@ class TaskView:
     Args:
         predicted: of all its cases together; `None` when nothing is known.
         failures: the last result of each case that is bad now.
+        cached: how many of its cases did not run.
     """
 
     task_id: str
@@ -102,6 +106,7 @@ class TaskView:
     cases: dict[str, _Case] = field(default_factory=dict)
     tally: Counter[Outcome] = field(default_factory=Counter)
     flaky: int = 0
+    cached: int = 0
     work_done: timedelta = timedelta()
 
     @property
@@ -111,6 +116,7 @@ class TaskView:
         return Counts(
             planned=max(self.planned, done),
             flaky=self.flaky,
+            cached=self.cached,
             **{outcome.value: count for outcome, count in self.tally.items()},
         )
 
@@ -125,21 +131,21 @@ class TaskView:
         Work that is still to do, all slots together; `None` when there is nothing to tell it from.
 
         The recorded durations predict it, in proportion to the cases that are left; without them the cases that
-        ended in this run do.
+        ended in this run do. Cached ones are no work.
         """
         if self.state.ended:
             return timedelta()
-        done = len(self.cases)
+        done, planned = len(self.cases) - self.cached, self.planned - self.cached
         if self.predicted is not None:
-            return self.predicted * (1 - done / self.planned) if self.planned else self.predicted
-        if not done or not self.planned:
+            return self.predicted * (1 - done / planned) if planned > 0 else self.predicted
+        if not done or planned <= 0:
             return None
-        return self.work_done / done * max(0, self.planned - done)
+        return self.work_done / done * max(0, planned - done)
 
     def record(self, result: CaseResult) -> _Case:
         """Take a result; the one before of the same case counts no longer."""
         before = self.cases.get(result.case_id)
-        case = _Case(outcome=result.outcome, duration=result.duration)
+        case = _Case(outcome=result.outcome, duration=result.duration, cached=result.cached_from is not None)
         if before is not None:
             case.tries = before.tries + 1
             case.earlier = before.earlier
@@ -151,7 +157,8 @@ class TaskView:
         self.flaky += is_flaky - bool(was_flaky)
         self.cases[result.case_id] = case
         self.tally[result.outcome] += 1
-        self.work_done += result.duration
+        self.cached += case.cached
+        self.work_done += timedelta() if case.cached else result.duration
         if result.outcome.bad:
             self.failures[result.case_id] = replace(
                 result, stdout="", stderr="", log="", details=result.details[-_KEPT_DETAILS:]
@@ -173,6 +180,7 @@ class RunView:
         self.submitted_at: datetime | None = None
         self.ended_at: datetime | None = None
         self.tasks: dict[str, TaskView] = {}
+        self.wrong_hits: list[WrongHit] = []
         self.attempts = LiveAttempts()
 
     def apply(self, commit: Commit) -> list[News]:
@@ -196,13 +204,14 @@ class RunView:
 
     @property
     def slowest(self) -> list[SlowCase]:
-        """The slowest cases, slowest first."""
+        """The slowest cases that ran, slowest first."""
         return heapq.nlargest(
             _SLOWEST,
             (
                 SlowCase(duration=case.duration, task_id=task.task_id, case_id=case_id)
                 for task in self.tasks.values()
                 for case_id, case in task.cases.items()
+                if not case.cached
             ),
         )
 
@@ -253,6 +262,15 @@ class RunView:
                 yield from self._attempt_event(event)
             case CasesFinished():
                 yield from self._finished(event)
+            case WrongHit():
+                self.wrong_hits.append(event)
+                yield WronglyCached(
+                    task_id=event.task_id,
+                    case_id=event.case_id,
+                    file=event.file,
+                    outcome=event.outcome,
+                    cached_from=event.cached_from,
+                )
             case CasesAskedBack() | CasesHandedBack():
                 pass  # where cases run is no news
             case CancelRequested():

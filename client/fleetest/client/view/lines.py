@@ -9,7 +9,15 @@ from rich.text import Text
 
 from fleetest.client.view.fold import RunView
 from fleetest.client.view.harmless import first_line, harmless, one_line
-from fleetest.client.view.news import AttemptFailed, CancelAsked, CaseFailed, CaseRecovered, News, RunStarted
+from fleetest.client.view.news import (
+    AttemptFailed,
+    CancelAsked,
+    CaseFailed,
+    CaseRecovered,
+    News,
+    RunStarted,
+    WronglyCached,
+)
 from fleetest.client.view.words import short_id
 from fleetest.common.results import CaseResult
 from fleetest.common.states import Outcome, Verdict
@@ -118,6 +126,17 @@ def _recovered_line(news: CaseRecovered) -> Text:
     )
 
 
+def _wrongly_cached_line(news: WronglyCached) -> Text:
+    ended = news.outcome.value.replace("_", " ")
+    return Text.assemble(
+        ("CACHE ", "bold yellow"),
+        one_line(news.case_id),
+        (in_task(news.task_id, news.case_id), "dim"),
+        f"  {ended}, though it was cached as passed in run {short_id(news.cached_from.run_id)}: "
+        f"what is cached of {one_line(news.file)} is not used again",
+    )
+
+
 def _attempt_failed_line(news: AttemptFailed) -> Text:
     what = {
         Verdict.LOST: "its worker was lost",
@@ -147,7 +166,9 @@ def _written_lines(reason: str) -> list[Text]:
     return [Text(_INDENT + line[:_MESSAGE_WIDTH], "dim") for line in written[-_OUTPUT_LINES:]]
 
 
-def news_lines(view: RunView, news: News, explain: Callable[[CaseFailed], list[Text]] = failure_lines) -> list[Text]:
+def news_lines(  # noqa: PLR0911 - a flat table
+    view: RunView, news: News, explain: Callable[[CaseFailed], list[Text]] = failure_lines
+) -> list[Text]:
     """
     What every renderer says of a piece of news; nothing of a task's change, which each shows in its own way.
 
@@ -161,6 +182,8 @@ def news_lines(view: RunView, news: News, explain: Callable[[CaseFailed], list[T
             return explain(news)
         case CaseRecovered():
             return [_recovered_line(news)]
+        case WronglyCached():
+            return [_wrongly_cached_line(news)]
         case AttemptFailed():
             return [_attempt_failed_line(news)]
         case CancelAsked():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fleetest.common.results import CaseResult
-from fleetest.common.states import RunState, TaskState, Verdict
+from fleetest.common.results import CacheOrigin, CaseResult
+from fleetest.common.states import Outcome, RunState, TaskState, Verdict
 
 __all__ = [
     "AttemptFailed",
@@ -16,6 +16,7 @@ __all__ = [
     "RunOver",
     "RunStarted",
     "TaskChanged",
+    "WronglyCached",
 ]
 
 
@@ -57,6 +58,17 @@ class CaseRecovered:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WronglyCached:
+    """The cache had another result of a case."""
+
+    task_id: str
+    case_id: str
+    file: str
+    outcome: Outcome
+    cached_from: CacheOrigin
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptFailed:
     """A worker was lost, the infrastructure failed, or a time limit passed."""
 
@@ -84,4 +96,4 @@ class RunOver:
     reason: str
 
 
-News = RunStarted | TaskChanged | CaseFailed | CaseRecovered | AttemptFailed | CancelAsked | RunOver
+News = RunStarted | TaskChanged | CaseFailed | CaseRecovered | WronglyCached | AttemptFailed | CancelAsked | RunOver

@@ -41,6 +41,7 @@ def summary_lines(view: RunView, now: datetime) -> Iterator[Text]:
     yield from _tasks(view, now)
     yield from _slowest(view)
     yield from _flaky(view)
+    yield from _wrong_hits(view)
     yield Text()
     yield Text.assemble((view.state.value.upper(), f"bold {state_style(view.state)}"), f"  {totals_text(view, now)}")
     if view.reason and view.state in _EXPLAINED_ENDS:
@@ -109,6 +110,16 @@ def _flaky(view: RunView) -> Iterator[Text]:
         message = f"  {one_line(first.message, limit=100)}" if first.message else ""
         yield Text.assemble("  ", (one_line(case_id), "yellow"), (f"{in_task(task.task_id, case_id)}{message}", "dim"))
     if (more := view.counts.flaky - len(flaky)) > 0:
+        yield Text(f"  and {more:,} more", "dim")
+
+
+def _wrong_hits(view: RunView) -> Iterator[Text]:
+    if view.wrong_hits:
+        yield Text()
+        yield Text("wrong in the cache: their results depend on more than it knows of, see `cache.inputs`", "dim")
+    for hit in view.wrong_hits[:_FLAKY_SHOWN]:
+        yield Text.assemble("  ", (one_line(hit.case_id), "yellow"), (in_task(hit.task_id, hit.case_id), "dim"))
+    if (more := len(view.wrong_hits) - _FLAKY_SHOWN) > 0:
         yield Text(f"  and {more:,} more", "dim")
 
 

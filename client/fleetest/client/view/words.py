@@ -125,6 +125,7 @@ def counts_text(counts: Counts) -> str:
         (counts.xfailed, "xfailed"),
         (counts.xpassed, "xpassed"),
         (counts.flaky, "flaky"),
+        (counts.cached, "cached"),
     )
     return ", ".join(f"{count:,} {word}" for count, word in shown if count)
 

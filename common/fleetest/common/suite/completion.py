@@ -10,7 +10,7 @@ from fleetest.common.tasks import TaskType
 
 __all__ = ["completed"]
 
-_ONLY_PYTEST: Final = ("args", "split", "maxfail")
+_ONLY_PYTEST: Final = ("args", "split", "maxfail", "cache")
 _PROGRAM: Final = ("command", "run")
 _ONLY_COMMAND: Final = (*_PROGRAM, "reports")
 _MERGED_BY_KEY: Final = frozenset({"env", "requires", "timeouts"})
@@ -34,6 +34,7 @@ def completed(own: Node, defaults: Node, name: Place, findings: Findings) -> Nod
     node = _merged(without(defaults, *inferred, *foreign, *replaced), own)
     _check_what_to_run(node, task_type, name, findings)
     _check_secrets(node, findings)
+    _check_cache(node, findings)
     if task_type and "type" not in own.entries:
         entry = Entry(key=name, value=scalar(name, task_type.value))
         node = mapping(node.place, {"type": entry, **node.entries})
@@ -94,3 +95,10 @@ def _check_secrets(node: Node, findings: Findings) -> None:
     for secret in secrets.items if secrets else ():
         if env and secret.text in env.entries:
             findings.add(secret.place, f"'{secret.text}' is in `env` too", "Take one out.")
+
+
+def _check_cache(node: Node, findings: Findings) -> None:
+    cache, secrets = node.get("cache"), node.get("secrets")
+    if cache and cache.content is not False and secrets and (secrets.items or secrets.text):
+        hint = "Say `cache: false` here, or give the tests that need no secret a task of their own."
+        findings.add(cache.place, "results that may depend on secrets are not cached", hint)

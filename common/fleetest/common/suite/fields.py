@@ -34,6 +34,7 @@ __all__ = [
     "RelativePaths",
     "SecretNames",
     "Shards",
+    "Share",
     "ShellLines",
     "Size",
     "Text",
@@ -50,6 +51,7 @@ NAME_PATTERN: Final = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$"
 _MAX_SHARDS: Final = 10_000
 _LINE: Final = r"^[^\x00-\x1f\x7f]{1,200}$"
 _ENV_NAME: Final = r"^[A-Za-z_][A-Za-z0-9_.-]*$"
+_PERCENT: Final = r"^(100|[0-9]{1,2}(\.[0-9]{1,3})?)%$"
 _CAPABILITY_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9_./-]*$"
 _MATRIX_VALUE: Final = r"^(?!.*\$\{matrix\.)[^,\[\]#\x00-\x1f\x7f]{1,100}$"
 
@@ -164,6 +166,12 @@ def _duration(text: str) -> timedelta | None:
     return duration
 
 
+def _share(text: str) -> float:
+    if not re.fullmatch(_PERCENT, text):
+        raise InvalidRequest(f"'{text[:60]}' is not a share", hint="Write 5%, from 0% to 100%.")
+    return float(text.removesuffix("%")) / 100
+
+
 def _shards(value: object) -> object:
     if value == "auto":
         return None
@@ -231,4 +239,10 @@ Shards = Annotated[
     BeforeValidator(_shards),
     PlainSerializer(lambda value: value or "auto"),
     WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": _MAX_SHARDS}]}),
+]
+Share = Annotated[
+    float,
+    _reading(_share),
+    PlainSerializer(lambda value: f"{value * 100:g}%"),
+    WithJsonSchema({"type": "string", "pattern": _PERCENT}),
 ]

@@ -14,7 +14,7 @@ from fleetest.common.suite.problems import Findings
 from fleetest.common.suite.pytest_args import interpret_pytest_args
 from fleetest.common.suite.tree import Entry, Node, mapping, without
 from fleetest.common.suite.validation import validated
-from fleetest.common.tasks import Need, Resources, Task, Timeouts
+from fleetest.common.tasks import CachePolicy, Need, Resources, Task, Timeouts
 
 __all__ = ["Suite", "load_suite"]
 
@@ -106,4 +106,5 @@ def _task(draft: Draft, model: TaskModel, needs: Sequence[Need]) -> Task:
         last_failed=options.last_failed,
         artifacts=tuple(model.artifacts),
         reports=tuple(model.reports),
+        cache=CachePolicy(inputs=tuple(model.cache.inputs), sample=model.cache.sample) if model.cache else None,
     )

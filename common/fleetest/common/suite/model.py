@@ -31,6 +31,7 @@ from fleetest.common.suite.fields import (
     RelativePaths,
     SecretNames,
     Shards,
+    Share,
     ShellLines,
     Size,
     Text,
@@ -40,9 +41,10 @@ from fleetest.common.suite.fields import (
     refused,
 )
 from fleetest.common.suite.problems import Fault
-from fleetest.common.tasks import Network, Pull, RetryOn, Split, Task, TaskType, When
+from fleetest.common.tasks import CachePolicy, Network, Pull, RetryOn, Split, Task, TaskType, When
 
 __all__ = [
+    "CacheModel",
     "DefaultsModel",
     "MatrixModel",
     "NeedModel",
@@ -55,6 +57,7 @@ __all__ = [
 
 _MAX_MATRIX_ENTRIES: Final = 256
 _DEFAULT: Final = Task(name="", type=TaskType.PYTEST)
+_DEFAULT_CACHE: Final = CachePolicy()
 _BY_VALUE: Final = Strict(strict=False)  # an enum's member is written as its value
 
 
@@ -89,6 +92,29 @@ class RequiresModel(_Section):
         _DEFAULT.resources.memory_bytes, description="Memory that a shard reserves, and may use at most: `2GiB`."
     )
     disk: Size = Field(_DEFAULT.resources.disk_bytes, description="Disk that a shard reserves: `10GiB`.")
+
+
+class CacheModel(_Section):
+    """Whether a case that passed before, and of which nothing has changed since, is run again."""
+
+    inputs: RelativePaths = Field(
+        [], description="Globs of the files that tests read; what they import is found without being named."
+    )
+    sample: Share = Field(
+        _DEFAULT_CACHE.sample, description="The share of cached cases that is run all the same, as a check: `5%`."
+    )
+
+
+def _cache_as_mapping(value: object) -> object:
+    """`true` is a cache as it is by default, `false` none."""
+    if isinstance(value, bool):
+        return {} if value else None
+    if value is None:
+        raise refused(Fault(message="must be true, false or a mapping, not nothing"))
+    return value
+
+
+_Cache = Annotated[CacheModel | None, BeforeValidator(_cache_as_mapping, json_schema_input_type=bool | CacheModel)]
 
 
 class NeedModel(_Section):
@@ -194,6 +220,7 @@ class DefaultsModel(_Section):
     maxfail: int = Field(
         _DEFAULT.maxfail, ge=0, le=1_000_000, description="Stop the task after so many failures; 0 means never."
     )
+    cache: _Cache = Field(None, description="Take results of earlier runs for cases of which nothing has changed.")
     artifacts: RelativePaths = Field([], description="Globs of the files to keep.")
     reports: RelativePaths = Field([], description="Globs of JUnit XML files that become the command's cases.")
     matrix: MatrixModel = Field(

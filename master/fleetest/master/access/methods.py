@@ -29,7 +29,10 @@ _ACCESS: Final[Mapping[str, Access]] = {
             "GetTaskSpec",
         )
     },
-    **{f"/fleetest.v1.RunService/{name}": Access.WRITE for name in ("SubmitRun", "RetryRun", "CancelRun")},
+    **{
+        f"/fleetest.v1.RunService/{name}": Access.WRITE
+        for name in ("SubmitRun", "RetryRun", "CancelRun", "InvalidateCache")
+    },
     **{f"/fleetest.v1.FleetService/{name}": Access.READ for name in ("ListWorkers", "GetServerInfo")},
     "/fleetest.v1.BlobService/DownloadBlobs": Access.READ,
     **{

@@ -284,11 +284,13 @@ class PeerWord:
         by: names the master.
         output_of: runs of which there is more output.
         workers: those of whom the registry says something new: one drains, or has another stream.
+        dropped: scopes of the result cache in which nothing counts any more.
     """
 
     by: str
     output_of: tuple[str, ...] = ()
     workers: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
 
 
 class PeerChannel(Protocol):

@@ -56,6 +56,7 @@ class RunBook:
 
     Args:
         on_commit: told of every commit of this master once it is durable, before its followers are woken.
+        on_change: likewise, with what the run has come to by it.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class RunBook:
         backoff: Backoff,
         turns: Turns | None = None,
         on_commit: Callable[[Commit, tuple[Event, ...]], None] = lambda _commit, _events: None,
+        on_change: Callable[[RunStatus, tuple[Event, ...]], None] = lambda _status, _events: None,
     ) -> None:
         self._store = store
         self._queue = queue
@@ -84,6 +86,7 @@ class RunBook:
         self._backoff = backoff
         self._turns = turns
         self._on_commit = on_commit
+        self._on_change = on_change
         self._keepers: dict[str, RunKeeper] = {}
 
     def keeper(self, run_id: str) -> RunKeeper:
@@ -181,6 +184,7 @@ class RunBook:
         commit, decider = committed.commit, committed.decider
         self._projector.take(self.keeper(status.run_id), status, commit.position, committed.events)
         self._on_commit(commit, committed.events)
+        self._on_change(status, committed.events)
         self._hub.ring(status.run_id)
         for event in committed.events:
             if isinstance(event, TaskPlanned):

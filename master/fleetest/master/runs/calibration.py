@@ -68,6 +68,7 @@ def measures_of(task: TaskStatus, history: Mapping[str, CaseHistory]) -> list[Me
         )
         for case_id, case in task.cases.items()
         if case.outcome is not None
+        and not case.cached
         and not case.outcome.bad
         and case.duration >= _SHORTEST
         and (earlier := history.get(case_id)) is not None

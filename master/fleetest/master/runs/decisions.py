@@ -18,7 +18,7 @@ import msgspec
 from fleetest.common.backoff import Backoff
 from fleetest.common.errors import LeaseLost, NotFound, WrongState
 from fleetest.common.results import Artifact, ResourceUsage
-from fleetest.common.states import ShardKind, TaskState, Verdict
+from fleetest.common.states import Outcome, ShardKind, TaskState, Verdict
 from fleetest.common.tasks import RetryOn
 from fleetest.master.runs.endings import count, end_of_run, end_of_task, gone, not_collected, past, settle
 from fleetest.master.runs.events import (
@@ -36,6 +36,7 @@ from fleetest.master.runs.events import (
     TaskEnded,
     TaskPlanned,
     TaskQueued,
+    WrongHit,
 )
 from fleetest.master.runs.planner import Plan, deal_again
 from fleetest.master.runs.results import KeptResult
@@ -139,8 +140,11 @@ class Decider:
                 predicted_us=plan.predicted_us,
                 speeds=plan.speeds,
                 deselected=deselected + plan.left_out,
+                cache_keys=plan.cache_keys,
+                sampled=plan.sampled,
             )
         )
+        self._take_cached(shard, plan.cached)
         self._finish_cases(shard, [gone(case_id) for case_id in plan.missing])
         self.enqueue += [each for each in status.shards.values() if each.kind is ShardKind.EXECUTE]
         self._advance()
@@ -379,7 +383,39 @@ class Decider:
                 results=tuple(results),
             )
         )
+        self._find_wrong_hits(status, results)
         self._stop_at_failures(status)
+
+    def _take_cached(self, shard: ShardStatus, results: Sequence[KeptResult]) -> None:
+        """No worker has run them."""
+        if results:
+            assert shard.attempt is not None
+            self._emit(
+                CasesFinished(
+                    at=self.now,
+                    shard_id=shard.shard_id,
+                    task_id=shard.task_id,
+                    token=shard.attempt.token,
+                    worker_id="",
+                    results=tuple(results),
+                )
+            )
+
+    def _find_wrong_hits(self, status: TaskStatus, results: Sequence[KeptResult]) -> None:
+        """Only cases that passed are cached."""
+        for result in results if status.sampled else ():
+            origin = status.sampled.get(result.case_id)
+            if origin is not None and result.outcome is not Outcome.PASSED:
+                self._emit(
+                    WrongHit(
+                        at=self.now,
+                        task_id=status.task.name,
+                        case_id=result.case_id,
+                        file=status.cases[result.case_id].planned.file,
+                        outcome=result.outcome,
+                        cached_from=origin,
+                    )
+                )
 
     def _stop_at_failures(self, status: TaskStatus) -> None:
         if status.stop is not None:

@@ -13,8 +13,8 @@ from typing import Final
 
 import msgspec
 
-from fleetest.common.results import Artifact, PlannedCase, ResourceUsage, VersionControl
-from fleetest.common.states import RunState, ShardKind, TaskState, Verdict
+from fleetest.common.results import Artifact, CacheOrigin, PlannedCase, ResourceUsage, VersionControl
+from fleetest.common.states import Outcome, RunState, ShardKind, TaskState, Verdict
 from fleetest.common.tasks import Resources, Task
 from fleetest.master.runs.results import KeptResult
 
@@ -34,6 +34,7 @@ __all__ = [
     "TaskEnded",
     "TaskPlanned",
     "TaskQueued",
+    "WrongHit",
     "decode",
     "encode",
 ]
@@ -79,7 +80,13 @@ class ShardPlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class TaskPlanned(_Event, frozen=True, kw_only=True):
-    """The task's cases are known and dealt to shards."""
+    """
+    The task's cases are known and dealt to shards, but for those that the cache has a result of.
+
+    Args:
+        cache_keys: under which results are cached, by file; empty without a cache.
+        sampled: cases that are run although the cache has a result, and where that comes from.
+    """
 
     task_id: str
     cases: tuple[PlannedCase, ...]
@@ -90,6 +97,8 @@ class TaskPlanned(_Event, frozen=True, kw_only=True):
     """Of each case, in microseconds on a worker of speed 1; empty without any history."""
     speeds: Mapping[str, float] = msgspec.field(default_factory=dict)
     """How fast the workers that were there are, by id; 1 where nothing is known."""
+    cache_keys: Mapping[str, str] = msgspec.field(default_factory=dict)
+    sampled: Mapping[str, CacheOrigin] = msgspec.field(default_factory=dict)
 
 
 class AttemptStarted(_Event, frozen=True, kw_only=True):
@@ -115,13 +124,23 @@ class AttemptRunning(_Event, frozen=True, kw_only=True):
 
 
 class CasesFinished(_Event, frozen=True, kw_only=True):
-    """Cases whose results were accepted."""
+    """Cases whose results were accepted; without a worker those of the cache."""
 
     shard_id: str
     task_id: str
     token: int
     worker_id: str
     results: tuple[KeptResult, ...]
+
+
+class WrongHit(_Event, frozen=True, kw_only=True):
+    """A sampled case did not end as the cache has it: what is cached of its file under the same key is wrong."""
+
+    task_id: str
+    case_id: str
+    file: str
+    outcome: Outcome
+    cached_from: CacheOrigin
 
 
 class CasesAskedBack(_Event, frozen=True, kw_only=True):
@@ -227,6 +246,7 @@ Event = (
     | AttemptStarted
     | AttemptRunning
     | CasesFinished
+    | WrongHit
     | CasesAskedBack
     | CasesHandedBack
     | ArtifactsSaved

@@ -32,7 +32,7 @@ async def save_history(store: Store, status: RunStatus) -> None:
         history = [
             _case_history(case_id, case, speeds if task_id in planned else _NOTHING)
             for case_id, case in task.cases.items()
-            if case.outcome is not None and case.repeatable
+            if case.outcome is not None and case.repeatable and not case.cached
         ]
         if history:
             await store.save_history(project, task_id, history)

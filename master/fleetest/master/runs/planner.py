@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
-from fleetest.common.results import PlannedCase
+from fleetest.common.results import CacheOrigin, PlannedCase
 from fleetest.common.tasks import Split, Task
 from fleetest.master.runs.events import ShardPlan
 from fleetest.master.runs.fail_fast import makespan, most_that_may_come_first
+from fleetest.master.runs.results import KeptResult
 from fleetest.master.runs.state import shard_id
 from fleetest.master.store.ports import CaseHistory
 
@@ -53,6 +54,9 @@ class Plan:
         left_out: how many collected cases the task does not ask for.
         missing: asked for by id, but not collected.
         speeds: of the workers, by id, those of which something is known.
+        cached: results of cases that are in no shard.
+        sampled: cases that are in one although the cache has a result, and where that comes from.
+        cache_keys: under which results are cached, by file; empty without a cache.
     """
 
     cases: tuple[PlannedCase, ...]
@@ -62,6 +66,9 @@ class Plan:
     left_out: int = 0
     missing: tuple[str, ...] = ()
     speeds: Mapping[str, float] = field(default_factory=dict)
+    cached: tuple[KeptResult, ...] = ()
+    sampled: Mapping[str, CacheOrigin] = field(default_factory=dict)
+    cache_keys: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

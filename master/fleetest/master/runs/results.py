@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from fleetest.common.results import CacheOrigin
 from fleetest.common.states import Outcome
 
 __all__ = ["KeptResult", "decode_result", "encode_result"]
@@ -25,6 +26,7 @@ class KeptResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     Args:
         whole: the result as its worker put it, opaque here. With it, the fields below it are not filled in, and
             `case_id` alone may differ from what it says.
+        cached_from: it is an earlier run's; `whole` does not say so.
     """
 
     case_id: str
@@ -33,6 +35,7 @@ class KeptResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     file: str = ""
     line: int = 0
     whole: bytes = b""
+    cached_from: CacheOrigin | None = None
     started_at: datetime | None = None
     message: str = ""
     details: str = ""

@@ -52,7 +52,7 @@ def packed(request: Resources, usages: Sequence[ResourceUsage]) -> Resources:
 def telling_usage(status: TaskStatus) -> ResourceUsage | None:
     """What an ended task used, when that says something of its next run: all of it ran, and was measured."""
     task, usage = status.task, status.usage
-    partly = bool(task.only_cases) or task.last_failed or status.state not in _TELLING
+    partly = bool(task.only_cases) or task.last_failed or bool(status.counts.cached) or status.state not in _TELLING
     return None if partly or not (usage.wall_time and usage.peak_memory_bytes) else usage
 
 

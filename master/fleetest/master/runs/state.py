@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from fleetest.common.results import Artifact, Counts, PlannedCase, ResourceUsage
+from fleetest.common.results import Artifact, CacheOrigin, Counts, PlannedCase, ResourceUsage
 from fleetest.common.states import Outcome, RunState, ShardKind, TaskState, Verdict
 from fleetest.common.tasks import Need, Resources, RetryOn, Task, When
 from fleetest.master.runs.environment import environment_key
@@ -31,6 +31,7 @@ from fleetest.master.runs.events import (
     TaskEnded,
     TaskPlanned,
     TaskQueued,
+    WrongHit,
 )
 from fleetest.master.runs.results import KeptResult
 
@@ -77,6 +78,7 @@ class CaseStatus:
     worker_id: str = ""
     predicted: float | None = None
     repeatable: bool = True
+    cached: bool = False
 
     @property
     def bad(self) -> bool:
@@ -164,6 +166,8 @@ class TaskStatus:
         unmet: the first need whose task did not end as it asks.
         ran_seconds: how long the results so far took, all together.
         speeds: how fast workers are that were there when it was planned; 1 where nothing is known.
+        cache_keys: under which results are cached, by file.
+        sampled: cases that are run although the cache has a result, until they are seen to end otherwise.
     """
 
     task: Task
@@ -192,6 +196,9 @@ class TaskStatus:
     artifacts: dict[tuple[str, str], Artifact] = field(default_factory=dict)
     usage: ResourceUsage = ResourceUsage()
     dependents: list[tuple[str, Need]] = field(default_factory=list)
+    cache_keys: Mapping[str, str] = field(default_factory=dict)
+    sampled: dict[str, CacheOrigin] = field(default_factory=dict)
+    wrong_hits: int = 0
 
     @property
     def counts(self) -> Counts:
@@ -273,6 +280,9 @@ class RunStatus:
                 self._run(event)
             case CasesFinished(task_id=task_id):
                 self._finish_cases(self.tasks[task_id], event)
+            case WrongHit(task_id=task_id):
+                self.tasks[task_id].sampled.pop(event.case_id, None)
+                self.tasks[task_id].wrong_hits += 1
             case CasesAskedBack(shard_id=shard_id):
                 if (attempt := self._attempt(shard_id, event.token)) is not None:
                     attempt.asked_back = event
@@ -316,6 +326,7 @@ class RunStatus:
     def _plan(self, status: TaskStatus, event: TaskPlanned) -> None:
         status.planned, status.predicted, status.deselected = True, event.predicted, event.deselected
         status.speeds = event.speeds
+        status.cache_keys, status.sampled = event.cache_keys, dict(event.sampled)
         known = len(status.cases)
         for case in event.cases:
             status.cases.setdefault(case.case_id, CaseStatus(case, len(status.cases)))
@@ -380,7 +391,10 @@ class RunStatus:
                 self._count(status, "flaky", 1)
         self._count(status, result.outcome.value, 1)
         case.outcome, case.duration = result.outcome, result.duration
-        case.tries += 1
+        case.cached = result.cached_from is not None
+        case.tries += not case.cached
+        if case.cached:
+            self._count(status, "cached", 1)
         status.final_failures += case.failed_for_good(status.task) - failed_before
 
     def _count(self, status: TaskStatus, name: str, change: int) -> None:

@@ -46,6 +46,7 @@ class TaskSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     usage: ResourceUsage = ResourceUsage()
     requested: Resources = Resources()
     packed: Resources = Resources()
+    wrong_hits: int = 0
 
 
 class RunSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -138,4 +139,5 @@ def _task_summary(status: TaskStatus) -> TaskSummary:
         usage=status.usage,
         requested=status.task.resources,
         packed=status.packed,
+        wrong_hits=status.wrong_hits,
     )

@@ -113,6 +113,7 @@ def _task_to_proto(task: TaskSummary) -> run_pb2.Task:
         usage=resource_usage_to_proto(task.usage),
         requested=resources_to_proto(task.requested),
         packed=resources_to_proto(task.packed),
+        wrong_hits=task.wrong_hits,
     )
 
 
@@ -265,5 +266,6 @@ def task_spec_to_proto(run_id: str, request: RunSubmitted, task: Task, *, enviro
         reports=task.reports,
         secret_names=task.secrets,
         version_control=version_control_to_proto(request.version_control),
+        fingerprints=task.cache is not None,
         random_seed=int(run_id.replace("-", ""), 16) & 0x7FFFFFFF,
     )

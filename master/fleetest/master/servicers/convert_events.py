@@ -12,7 +12,9 @@ from typing import Any, Final
 
 from fleetest.common.convert import (
     artifact_to_proto,
+    cache_origin_to_proto,
     duration_to_proto,
+    outcome_to_proto,
     planned_case_to_proto,
     resource_usage_to_proto,
     run_state_to_proto,
@@ -38,6 +40,7 @@ from fleetest.master.runs.events import (
     TaskEnded,
     TaskPlanned,
     TaskQueued,
+    WrongHit,
     decode,
 )
 from fleetest.master.runs.state import RunStatus
@@ -109,6 +112,13 @@ def _cases_finished(event: CasesFinished, message: run_pb2.RunEvent, _: Commit) 
         put_result(result, add())
 
 
+def _wrong_hit(event: WrongHit, message: run_pb2.RunEvent, _: Commit) -> None:
+    wrong = message.wrong_hit
+    wrong.task_id, wrong.case_id, wrong.file = event.task_id, event.case_id, event.file
+    wrong.outcome = outcome_to_proto(event.outcome)
+    wrong.cached_from.CopyFrom(cache_origin_to_proto(event.cached_from))
+
+
 def _cases_asked_back(event: CasesAskedBack, message: run_pb2.RunEvent, _: Commit) -> None:
     asked = message.cases_asked_back
     asked.shard_id, asked.task_id, asked.token = event.shard_id, event.task_id, event.token
@@ -166,6 +176,7 @@ _FILL: Final[dict[type[Event], Callable[[Any, run_pb2.RunEvent, Commit], None]]]
     AttemptStarted: _attempt_started,
     AttemptRunning: _attempt_running,
     CasesFinished: _cases_finished,
+    WrongHit: _wrong_hit,
     CasesAskedBack: _cases_asked_back,
     CasesHandedBack: _cases_handed_back,
     ArtifactsSaved: _artifacts_saved,

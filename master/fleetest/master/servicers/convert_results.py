@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from fleetest.common.convert import (
+    cache_origin_to_proto,
     case_result_to_proto,
     duration_from_proto,
     outcome_from_proto,
@@ -49,6 +50,8 @@ def put_result(result: KeptResult, message: types_pb2.CaseResult) -> None:
         message.case_id = result.case_id  # under which it was accepted
     else:
         message.CopyFrom(case_result_to_proto(_of_our_own(result)))
+    if result.cached_from is not None:
+        message.cached_from.CopyFrom(cache_origin_to_proto(result.cached_from))
 
 
 def _of_our_own(result: KeptResult) -> CaseResult:

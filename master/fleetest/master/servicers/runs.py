@@ -22,6 +22,7 @@ from fleetest.common.convert import (
 )
 from fleetest.common.errors import InvalidRequest, NotFound
 from fleetest.master.access.principals import caller
+from fleetest.master.cache.result_cache import ResultCache
 from fleetest.master.explain import explain
 from fleetest.master.queue.ports import ShardQueue
 from fleetest.master.roster import Roster
@@ -64,6 +65,7 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
         recent: Recent[run_pb2.WatchRunResponse],
         roster: Roster,
         queue: ShardQueue,
+        cache: ResultCache,
     ) -> None:
         self._desk = desk
         self._store = store
@@ -73,6 +75,7 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
         self._recent = recent
         self._roster = roster
         self._queue = queue
+        self._cache = cache
 
     async def SubmitRun(
         self, request: run_pb2.SubmitRunRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -232,6 +235,18 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
             spec=task_spec_to_proto(run_id, status.request, task.task, environment_key=key),
             state=task_state_to_proto(task.state),
         )
+
+    async def InvalidateCache(
+        self, request: run_pb2.InvalidateCacheRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> run_pb2.InvalidateCacheResponse:
+        project = request.project or caller().project
+        if not project:
+            raise InvalidRequest("the cache is cleared of one project at a time", hint="name it with --project")
+        if request.file and not request.task_id:
+            raise InvalidRequest("a file's results belong to a task", hint="name it with --task")
+        caller().check_project(project)
+        await self._cache.invalidate(project, task=request.task_id, file=request.file)
+        return run_pb2.InvalidateCacheResponse()
 
     async def ListArtifacts(
         self, request: run_pb2.ListArtifactsRequest, context: grpc.aio.ServicerContext[Any, Any]

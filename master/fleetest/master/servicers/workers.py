@@ -330,6 +330,7 @@ def _content(message: worker_pb2.Report, clock_ahead: timedelta) -> Content:
                 cases=tuple(planned_case_from_proto(case) for case in message.planned.cases),
                 deselected=message.planned.deselected,
                 collection_errors=tuple(kept_result(error) for error in message.planned.collection_errors),
+                fingerprints=dict(message.planned.fingerprints),
             )
         case "results":
             return Results(results=tuple(kept_result(result, clock_ahead) for result in message.results.results))

@@ -49,6 +49,7 @@ class ProcessEnvironment:
         self.keeps_processes = True
         self.notes: tuple[str, ...] = (ISOLATION_NOTE,)
         self.channel_directory = self.host_channel_directory = scratch.channel
+        self.image = ""
         self.where = f"as processes of this machine in {place.source}"
         self.variables: Mapping[str, str] = {}
         self._spec = spec

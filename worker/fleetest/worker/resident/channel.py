@@ -12,6 +12,8 @@ From the session, each with an `event`:
 - ``collect_error``: a result (see `outcome.py`) with outcome ``error``, for what could not be collected.
 - ``collect_skip``: a result with outcome ``skipped``, for a module that skips itself.
 - ``collected``: `cases`, a list of ``[id, file, line, group]``; as many such lines as it takes.
+- ``fingerprints``: `files`, by file a digest of what its results depend on (see `fingerprint.py`); if the config asks
+  for it. `problem` is empty, or why there are none.
 - ``ready``: collection is over; `deselected`, `keep_going` (``--continue-on-collection-errors``).
 - ``start``: `id`. The case begins.
 - ``done``: a result. The case's teardown is over.
@@ -35,7 +37,8 @@ the descriptor lies high, and it is looked at before each use: what is no longer
 
 The `Config` that `launch.py` reads has: `socket`, `token`, `claims_file`, `dump_file` and `dump_signal` (stacks of all
 threads go there on that signal), `workspace`, `seed`, `own_hash_seed` (whether the task sets PYTHONHASHSEED itself),
-`text_limit_bytes`, `arguments`, and `waits`: whether to wait for ``begin`` when pytest is imported.
+`text_limit_bytes`, `arguments`, `fingerprints` (whether they are asked for), and `waits`: whether to wait for ``begin``
+when pytest is imported.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ Started as ``python launch.py CONFIG`` inside the user's interpreter; CONFIG is 
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import os
@@ -67,7 +68,10 @@ def main() -> int:
         if not waiting.wait(channel, watch, config):
             return 0
         _become_the_pytest_command(config["arguments"], config["own_hash_seed"])
-    plugin = _load("plugin").ResidentPlugin(channel, claims, _load("outcome"), config)
+    fingerprints = None
+    if config["fingerprints"]:
+        fingerprints = functools.partial(_load("fingerprint").Fingerprints, _load("closure"))
+    plugin = _load("plugin").ResidentPlugin(channel, claims, _load("outcome"), config, fingerprints)
     return int(pytest.main(config["arguments"], plugins=[plugin]))
 
 

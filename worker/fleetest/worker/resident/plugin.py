@@ -37,10 +37,20 @@ class _Canary:
 
 
 class ResidentPlugin:
-    """See `channel.py` for what is said to the agent, and when."""
+    """
+    See `channel.py` for what is said to the agent, and when.
 
-    def __init__(self, channel: Any, claims: Any, outcome: Any, config: Dict[str, Any]) -> None:
+    Args:
+        fingerprints: makes `Fingerprints` of the session, the workspace and the collected modules; `None` when nobody
+            asks for them.
+    """
+
+    def __init__(
+        self, channel: Any, claims: Any, outcome: Any, config: Dict[str, Any], fingerprints: Any = None
+    ) -> None:
         self._channel, self._claims, self._outcome = channel, claims, outcome
+        self._fingerprints = fingerprints
+        self._modules: List[str] = []
         self._limit = config["text_limit_bytes"]
         self._seed = config["seed"]
         self._workspace = os.path.realpath(config["workspace"])
@@ -83,6 +93,8 @@ class ResidentPlugin:
         self._deselected += len(items)
 
     def pytest_collectreport(self, report: Any) -> None:
+        if report.nodeid and "::" not in report.nodeid:
+            self._modules.append(report.nodeid)
         if report.outcome == "passed":
             return
         case_id = self._outcome.bounded(report.nodeid or "collection", self._limit)[0]
@@ -123,8 +135,23 @@ class ResidentPlugin:
             cases.append([case_id, *self._place(item), self._group(item)])
         for start in range(0, len(cases), _BATCH):
             self._channel.send({"event": "collected", "cases": cases[start : start + _BATCH]})
+        if self._fingerprints is not None:
+            self._send_fingerprints(session)
         keep_going = bool(session.config.option.continue_on_collection_errors)
         self._channel.send({"event": "ready", "deselected": self._deselected, "keep_going": keep_going})
+
+    def _send_fingerprints(self, session: Any) -> None:
+        of_files: Dict[str, List[Any]] = {}
+        for item in self._items.values():
+            of_files.setdefault(self._place(item)[0], []).append(item)
+        files, problem = {}, ""
+        try:
+            root = str(session.config.rootpath)
+            modules = [os.path.join(root, node_id) for node_id in self._modules]
+            files = self._fingerprints(session, self._workspace, modules).of_files(of_files)
+        except Exception:  # noqa: BLE001 - tests run as well without: nothing of them is cached then
+            problem = self._outcome.bounded(traceback.format_exc(), self._limit)[0]
+        self._channel.send({"event": "fingerprints", "files": files, "problem": problem})
 
     # -- the loop
 

@@ -20,7 +20,7 @@ from typing import Any, Final
 from fleetest.common.results import CaseResult, PlannedCase
 from fleetest.common.states import Outcome
 
-__all__ = ["DESCRIPTOR_LOST", "PROTOCOL", "Channel", "case_result", "planned_cases"]
+__all__ = ["DESCRIPTOR_LOST", "PROTOCOL", "Channel", "case_result", "fingerprints", "planned_cases"]
 
 PROTOCOL: Final = 1
 DESCRIPTOR_LOST: Final = 97
@@ -242,3 +242,16 @@ def planned_cases(message: Message) -> list[PlannedCase]:
         ]
     except (KeyError, TypeError) as error:
         raise ValueError(f"not a list of cases: {error}") from error
+
+
+def fingerprints(message: Message) -> dict[str, str]:
+    """
+    The digests, by file, that a message holds.
+
+    Raises:
+        ValueError: it does not hold any.
+    """
+    files = message.get("files")
+    if not isinstance(files, dict) or not all(isinstance(digest, str) for digest in files.values()):
+        raise ValueError("not a mapping of files to digests")
+    return files

@@ -23,7 +23,7 @@ from fleetest.common.results import CaseResult, PlannedCase
 from fleetest.worker.assignments import TaskSpec
 from fleetest.worker.ports import KILLED_THROUGH_PARENT, Environment, Process
 from fleetest.worker.runners.endings import ending_of
-from fleetest.worker.runners.pytest_channel import Channel, case_result, planned_cases
+from fleetest.worker.runners.pytest_channel import Channel, case_result, fingerprints, planned_cases
 from fleetest.worker.runners.pytest_claims import Claims
 from fleetest.worker.tail import Tail
 
@@ -56,6 +56,8 @@ class Collection:
     Args:
         skipped: modules that skip themselves, by id.
         keep_going: whether cases run in spite of errors (`--continue-on-collection-errors`).
+        fingerprints: by file, what the results of its cases depend on; those that it was asked for.
+        problem: why there are no fingerprints.
     """
 
     cases: dict[str, PlannedCase] = field(default_factory=dict)
@@ -64,6 +66,8 @@ class Collection:
     deselected: int = 0
     keep_going: bool = False
     complete: bool = False
+    fingerprints: dict[str, str] = field(default_factory=dict)
+    problem: str = ""
 
     def take(self, message: Mapping[str, Any]) -> None:
         """
@@ -80,6 +84,9 @@ class Collection:
             case "collect_skip":
                 result = case_result(message)
                 self.skipped[result.case_id] = result
+            case "fingerprints":
+                self.fingerprints = fingerprints(message)
+                self.problem = str(message["problem"])
             case "ready":
                 self.deselected = int(message.get("deselected", 0))
                 self.keep_going = bool(message.get("keep_going"))
@@ -169,7 +176,13 @@ class Resident:
         self._watch: asyncio.Task[None] | None = None
 
     async def start(
-        self, environment: Environment, output: Callable[[bytes], None], *, conditions: Conditions, waits: bool
+        self,
+        environment: Environment,
+        output: Callable[[bytes], None],
+        *,
+        conditions: Conditions,
+        waits: bool,
+        fingerprints: bool = False,
     ) -> None:
         """
         Start the process.
@@ -177,6 +190,7 @@ class Resident:
         Args:
             conditions: as `Conditions.of` has them for the key.
             waits: whether it waits for `begin` when it has imported pytest, and says so (``waiting``).
+            fingerprints: whether it shall find out what its results depend on.
 
         Raises:
             InvalidRequest, CapacityExceeded, DependencyUnavailable: as `Environment.start` does.
@@ -195,7 +209,11 @@ class Resident:
         self._channel.listen()
         self._claims = Claims(self._directory / _CLAIMS)
         config = self._directory / "config.json"
-        content = {**_own_config(seen, token), **_config(environment, spec, seen), "waits": waits}
+        content = {
+            **_own_config(seen, token),
+            **_config(environment, spec, seen, fingerprints=fingerprints),
+            "waits": waits,
+        }
         config.write_text(json.dumps(content), encoding="utf-8")
         config.chmod(_OPEN_FILE)
 
@@ -226,6 +244,7 @@ class Resident:
         *,
         on_message: Callable[[Resident, Mapping[str, Any]], None],
         on_gone: Callable[[Resident, int | DependencyUnavailable], None],
+        fingerprints: bool = False,
     ) -> None:
         """Let a process that waits go on as one that is started with `key` does."""
         self.key = key
@@ -234,7 +253,7 @@ class Resident:
         run_id, spec = key
         seen = environment.channel_directory / self._directory.name
         begin = {
-            "config": _config(environment, spec, seen),
+            "config": _config(environment, spec, seen, fingerprints=fingerprints),
             "environ": _variables(run_id, spec),
             "directory": str(environment.source / spec.working_directory),
         }
@@ -357,7 +376,7 @@ def _own_config(directory: Path, token: str) -> Mapping[str, Any]:
     }
 
 
-def _config(environment: Environment, spec: TaskSpec, directory: Path) -> Mapping[str, Any]:
+def _config(environment: Environment, spec: TaskSpec, directory: Path, *, fingerprints: bool) -> Mapping[str, Any]:
     """What it must know of its task."""
     # A cache of its own, so that `--lf` and its like select the same in every session of a run.
     cache = ["-o", f"cache_dir={directory / 'cache'}"]
@@ -366,6 +385,7 @@ def _config(environment: Environment, spec: TaskSpec, directory: Path) -> Mappin
         "seed": spec.random_seed,
         "own_hash_seed": _HASH_SEED in spec.env,
         "arguments": [*cache, *spec.command],
+        "fingerprints": fingerprints,
     }
 
 

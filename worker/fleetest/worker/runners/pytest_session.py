@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import structlog
 
+from fleetest.common.digest import digest_of
 from fleetest.common.errors import DependencyUnavailable, FleetestError, InvalidRequest
 from fleetest.common.results import CaseResult, ResourceSample, ResourceUsage
 from fleetest.common.states import Outcome, Verdict
@@ -195,7 +196,7 @@ class PytestSession:
         try:
             if self._last_key is not None and self._last_key != head.key:
                 await self._make_pristine(head.assignment.spec)
-            self._resident = await self._open_resident(head.key)
+            self._resident = await self._open_resident(head)
         except InvalidRequest as error:
             self._end(head, Verdict.FAILED, str(error))
             return False
@@ -206,14 +207,22 @@ class PytestSession:
         self._started_at = self._last_word = self._loop.time()
         return True
 
-    async def _open_resident(self, key: Key) -> Resident:
+    async def _open_resident(self, head: Attempt) -> Resident:
+        key, wanted = head.key, head.is_plan and head.assignment.spec.fingerprints
         conditions = conditions_of(self._environment, key)
         waiting = self._standbys.take(self._environment, conditions)
         if waiting is not None:
-            waiting.begin(key, self._environment, self._write, on_message=self._post_message, on_gone=self._post_gone)
+            waiting.begin(
+                key,
+                self._environment,
+                self._write,
+                on_message=self._post_message,
+                on_gone=self._post_gone,
+                fingerprints=wanted,
+            )
             return waiting
         resident = Resident(key, on_message=self._post_message, on_gone=self._post_gone)
-        await resident.start(self._environment, self._write, conditions=conditions, waits=False)
+        await resident.start(self._environment, self._write, conditions=conditions, waits=False, fingerprints=wanted)
         return resident
 
     async def _rest(self) -> None:
@@ -264,7 +273,16 @@ class PytestSession:
         collection = resident.collection
         attempt.announce(self._environment.notes)
         planned = collection.planned()
-        attempt.reporter.planned(planned, deselected=collection.deselected, collection_errors=collection.errors)
+        if collection.problem:
+            self._write(
+                f"\nnothing is cached, since what results depend on is not known:\n{collection.problem}\n".encode()
+            )
+        attempt.reporter.planned(
+            planned,
+            deselected=collection.deselected,
+            collection_errors=collection.errors,
+            fingerprints=_with_image(collection.fingerprints, self._environment.image),
+        )
         if planned or collection.errors:
             self._end(attempt, Verdict.COMPLETED, "")
         else:
@@ -545,3 +563,8 @@ class PytestSession:
         if running is not None:
             self._report(running, running.ended(Outcome.TIMED_OUT, message=message, details=stacks))
         return stacks
+
+
+def _with_image(fingerprints: Mapping[str, str], image: str) -> Mapping[str, str]:
+    """Results depend on the image, too, of which the session inside knows nothing."""
+    return {file: digest_of(f"{digest} {image}".encode()) for file, digest in fingerprints.items()}

@@ -30,6 +30,7 @@ class DockerEnvironment:
 
     Args:
         variables: of every process; may hold secrets.
+        image: the digest of the task's image, whatever its setup added to that.
         has_products: whether the image keeps something at `PRODUCTS`.
         give_back: takes the cell when the environment is closed.
     """
@@ -42,6 +43,7 @@ class DockerEnvironment:
         python: str,
         notes: tuple[str, ...] = (),
         where: str = "in a container",
+        image: str = "",
         has_products: bool = False,
         give_back: Callable[[Cell], Awaitable[None]],
     ) -> None:
@@ -51,6 +53,7 @@ class DockerEnvironment:
         self.keeps_processes = False
         self.notes = (*cell.notes, *notes)
         self.where = where
+        self.image = image
         self.channel_directory = CHANNEL
         self.host_channel_directory = cell.channel
         self._cell = cell

@@ -139,7 +139,7 @@ class DockerExecutor:
                 f"the task {spec.task_id} has no image to run in",
                 hint="Give it an `image`, or the master a FLEETEST_DEFAULT_IMAGE.",
             )
-        image = await self._images.ensure(spec.image, spec.pull, output=output)
+        image = named = await self._images.ensure(spec.image, spec.pull, output=output)
         self._check_free_space(spec)
         python = spec.python or self._python
         plan = CellPlan(
@@ -162,7 +162,7 @@ class DockerExecutor:
             cell = await self._cells.open(plan, image, spec.workspace_digest)
         if setup_reused:
             notes += ("setup reused",)
-        return await self._environment(cell, spec, python=python, secrets=secrets, notes=notes)
+        return await self._environment(cell, spec, image=named.id, python=python, secrets=secrets, notes=notes)
 
     def release_idle(self) -> None:
         self._warm.release()
@@ -177,16 +177,24 @@ class DockerExecutor:
         await self._cells.remove_orphans()
 
     async def _environment(
-        self, cell: Cell, spec: TaskSpec, *, python: str, secrets: Mapping[str, str], notes: tuple[str, ...]
+        self,
+        cell: Cell,
+        spec: TaskSpec,
+        *,
+        image: str,
+        python: str,
+        secrets: Mapping[str, str],
+        notes: tuple[str, ...],
     ) -> DockerEnvironment:
-        image = cell.image
+        made_of = cell.image
         environment = DockerEnvironment(
             cell,
-            variables={**BASE_VARIABLES, **(activated(image) if has_venv(image) else {}), **spec.env, **secrets},
-            python=str(VENV / "bin" / "python") if has_venv(image) else python,
+            variables={**BASE_VARIABLES, **(activated(made_of) if has_venv(made_of) else {}), **spec.env, **secrets},
+            python=str(VENV / "bin" / "python") if has_venv(made_of) else python,
+            image=image,
             notes=notes,
             where=f"in a container of {spec.image} with network {spec.network.value}",
-            has_products=has_products(image),
+            has_products=has_products(made_of),
             give_back=self._warm.park,
         )
         try:
