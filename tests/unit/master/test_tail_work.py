@@ -23,10 +23,11 @@ from fleetest.master.runs.keeper import Committed, RunKeeper
 from fleetest.master.runs.results import KeptResult
 from fleetest.master.runs.speeds import SpeedBook
 from fleetest.master.runs.state import RunStatus
+from fleetest.master.runs.tail import ASK_AGAIN, RELUCTANT_FOR, TailLook, look_at_tail
 from fleetest.master.sessions import Assign, Assigned, HandBack, Session, Want
 from fleetest.master.store.ports import CaseHistory
 from tests.tools.core import CAPACITY, Core, instructions
-from tests.tools.story import pytest_task
+from tests.tools.story import Story, pytest_task
 
 HANDOVER_SECONDS = 0.02  # what it takes until the first case of a shard runs
 
@@ -244,6 +245,28 @@ async def test_a_suite_that_says_its_number_of_shards_keeps_it(core: Core) -> No
     await simulation.run()
 
     assert not simulation.handed_back
+
+
+def test_a_worker_that_is_asked_or_gave_nothing_is_left_alone_for_a_while() -> None:
+    story = Story(pytest_task(shards=None))
+    story.plans("unit", *(f"a.py::{index}" for index in range(40)))
+    token = story.start("unit#0")
+    story.ask(lambda decider: decider.attempt_running("unit#0", token))
+
+    def look() -> TailLook:
+        enough = len(story.waiting()) + 1
+        return look_at_tail(story.task("unit"), story.clock.now(), idle=enough, slots={"w1": 1})
+
+    [request] = look().requests
+    story.ask(lambda decider: decider.ask_back_cases("unit#0", token, request.case_ids, request.parts))
+    asked = look()
+    story.ask(lambda decider: decider.cases_handed_back("unit#0", token, []))
+    gave_nothing = look()
+    story.clock.advance(RELUCTANT_FOR)
+
+    assert (asked.requests, asked.again_in) == ((), ASK_AGAIN.total_seconds())
+    assert (gave_nothing.requests, gave_nothing.again_in) == ((), RELUCTANT_FOR.total_seconds())
+    assert look().requests
 
 
 async def test_the_master_that_has_the_stream_asks_the_worker(core: Core) -> None:

@@ -604,6 +604,22 @@ async def test_assignment_that_crossed_the_end_of_a_want_waits_for_the_last_case
         assert [case for case, _ in master.results()] == ["wait-a", "x"]
 
 
+async def test_cases_are_handed_back_while_the_environment_is_made_ready(master, address, tmp_path):
+    async with working(tmp_path, address, slots=1) as worker:
+        await master.wanted(1)
+        worker.executor.ready.clear()
+        ref = master.enqueue("a", "b", "c", shard="unit#0")
+        await master.until(lambda: worker.executor.log)
+        master.say(hand_back=worker_pb2.HandBack(attempt=ref, case_ids=["a", "c", "stranger"]))
+        await master.until(lambda: any(report.WhichOneof("report") == "handed_back" for report in master.reports()))
+        worker.executor.ready.set()
+        await master.ended("unit#0")
+
+        given = [report.handed_back.case_ids for report in master.reports() if report.HasField("handed_back")]
+        assert given == [["c"]]
+        assert [case for case, _ in master.results()] == ["a", "b"]
+
+
 async def test_repeated_assignment_is_taken_once(master, address, tmp_path):
     master.enqueue("wait-a", "b")
     repeated = list(master.backlog)

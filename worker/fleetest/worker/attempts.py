@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -56,6 +57,17 @@ class Attempt:
         if standing is None or (standing.finish_running_case and not order.finish_running_case):
             self.stop_order = order
             self.stop_ordered.set()
+
+    def give_up(self, case_ids: Sequence[str]) -> Sequence[str]:
+        """
+        Before a session has the attempt: run fewer cases, and answer which it will not. The first one stays, so that
+        something is left to do.
+        """
+        assignment = self.assignment
+        given = tuple(case_id for case_id in assignment.case_ids[1:] if case_id in case_ids)
+        kept = tuple(case_id for case_id in assignment.case_ids if case_id not in given)
+        self.assignment = replace(assignment, case_ids=kept)
+        return given
 
     def start_clock(self) -> float | None:
         """Let the start timeout run, if it does not yet; answers the deadline, `None` without a limit."""

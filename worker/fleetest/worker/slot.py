@@ -113,12 +113,12 @@ class Slot:
             self._finish(attempt, attempt.stopped())
 
     def hand_back(self, attempt: Attempt, case_ids: Sequence[str]) -> None:
-        """Give up cases of an attempt that have not been started. What has no session yet keeps all."""
+        """Give up cases of an attempt that have not been started."""
         session = self._station.session
         if attempt.ref in self._submitted and session is not None:
             session.hand_back(attempt.ref, case_ids)
         else:
-            attempt.reporter.handed_back(())
+            attempt.reporter.handed_back(attempt.give_up(case_ids))
 
     def flush(self) -> None:
         """Nothing more is known to come for the session: it need not hold its last case back."""

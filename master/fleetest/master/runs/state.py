@@ -109,6 +109,7 @@ class Attempt:
         seen: the cases that have one.
         since: when its present case began, as far as results tell.
         asked_back: cases that its worker was asked to hand back and has not answered for, and when that was.
+        gave_nothing_at: when its worker last answered so with nothing.
     """
 
     token: int
@@ -121,6 +122,7 @@ class Attempt:
     seen: set[str] = field(default_factory=set)
     since: datetime = field(init=False)
     asked_back: CasesAskedBack | None = None
+    gave_nothing_at: datetime | None = None
 
     def __post_init__(self) -> None:
         self.since = self.started_at
@@ -408,6 +410,7 @@ class RunStatus:
         if shard.attempt is not None:
             shard.attempt.awaited -= given
             shard.attempt.asked_back = None
+            shard.attempt.gave_nothing_at = None if given else event.at
         for plan in event.shards:
             case_ids = tuple(event.case_ids[each] for each in plan.cases)
             for case_id in case_ids:

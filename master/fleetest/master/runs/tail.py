@@ -33,6 +33,9 @@ NOTICEABLE_SECONDS: Final = 0.2
 ASK_AGAIN: Final = timedelta(seconds=5)
 """After so long without an answer, the worker is asked again: the question, or the worker's stream, was lost."""
 
+RELUCTANT_FOR: Final = timedelta(seconds=2)
+"""After an answer that gave nothing, the worker is left alone for so long."""
+
 _SLACK_SECONDS: Final = 0.1  # of cases that took so little, a ratio says nothing
 _SHORTEST_CASE_SECONDS: Final = 0.001
 
@@ -135,16 +138,14 @@ def look_at_tail(
         return TailLook()
     waiting = sum(shard.waiting for shard in task.shards.values())
     under_way = sum(_asked(shard, now) for shard in task.live_attempts)
-    donors = [
-        _donor(task, shard, now, slots, idle_speed)
-        for shard in task.live_attempts
-        if shard.kind is ShardKind.EXECUTE and not _asked(shard, now)
-    ]
+    shards = [shard for shard in task.live_attempts if shard.kind is ShardKind.EXECUTE]
+    left_alone = [seconds for shard in shards if (seconds := _left_alone_for(shard, now)) > 0]
+    donors = [_donor(task, shard, now, slots, idle_speed) for shard in shards if _left_alone_for(shard, now) <= 0]
     donors = [donor for donor in donors if donor.units]
     _share(donors, idle - waiting - under_way, worth_seconds)
     return TailLook(
         requests=tuple(_request(donor) for donor in donors if donor.parts > 1),
-        again_in=min((donor.again_in for donor in donors if donor.parts == 1), default=None),
+        again_in=min([*left_alone, *(donor.again_in for donor in donors if donor.parts == 1)], default=None),
     )
 
 
@@ -157,6 +158,15 @@ def _asked(shard: ShardStatus, now: datetime) -> int:
     """For how many slots its worker is asked just now."""
     asked = shard.attempt.asked_back if shard.attempt is not None else None
     return asked.parts if asked is not None and now - asked.at < ASK_AGAIN else 0
+
+
+def _left_alone_for(shard: ShardStatus, now: datetime) -> float:
+    """How many seconds it is of no use to ask its worker again."""
+    attempt = shard.attempt
+    assert attempt is not None
+    until = [attempt.asked_back.at + ASK_AGAIN] if attempt.asked_back is not None else []
+    until += [attempt.gave_nothing_at + RELUCTANT_FOR] if attempt.gave_nothing_at is not None else []
+    return max(((each - now).total_seconds() for each in until), default=0.0)
 
 
 def _share(donors: Sequence[_Donor], idle: int, worth_seconds: float) -> None:
