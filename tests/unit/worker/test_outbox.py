@@ -3,7 +3,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -82,6 +83,22 @@ async def test_full_batch_waits_for_nothing(outbox, spool, say):
     say(reporter(outbox))
 
     assert len(batches(spool)) == 1
+
+
+async def test_results_that_come_all_the_time_wait_longer_unless_one_is_bad(outbox, spool, monkeypatch):
+    monkeypatch.setattr(module, "_BATCH_INTERVAL", timedelta(days=1))
+    mine = reporter(outbox)
+    sent = outbox.batches()
+    mine.result(passed("a"))
+    await anext(sent)
+
+    mine.result(passed("b"))
+    mine.result(replace(passed("c"), outcome=Outcome.FAILED))
+    mine.result(passed("d"))
+    async with asyncio.timeout(60):
+        await anext(sent)
+
+    assert [result.case_id for result in bodies(spool)[-1].results] == ["b", "c", "d"]
 
 
 async def test_end_of_an_attempt_waits_only_for_what_else_happens_at_that_moment(outbox, spool):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import replace
@@ -26,6 +27,7 @@ __all__ = ["Outbox"]
 _BATCH_RESULTS: Final = 100
 _BATCH_BYTES: Final = 256 << 10
 _BATCH_DELAY: Final = timedelta(milliseconds=25)
+_BATCH_INTERVAL: Final = timedelta(milliseconds=150)
 _MESSAGE_BYTES: Final = MAX_MESSAGE_BYTES - 1024
 """The rest is for the envelope."""
 
@@ -36,7 +38,8 @@ class Outbox:
     """
     Reports wait a moment for others: until there are a hundred results or 256 KiB, 25 ms have passed, or an attempt
     has ended (or handed cases back, for which others wait) and whatever else happened at that moment has been reported.
-    The reports of one attempt keep their order.
+    While results come all the time they wait longer, for at most 150 ms after those before, unless one is bad: each
+    batch costs the master as much as a large one. The reports of one attempt keep their order.
 
     When neither disk nor memory has room, reports are dropped and their attempt ends as errored, whatever it says
     itself, so that it runs again: a missing result must not look like a finished attempt.
@@ -48,6 +51,7 @@ class Outbox:
         self._waiting_results = 0
         self._waiting_bytes = 0
         self._timer: asyncio.Handle | None = None
+        self._next_at = self._due_at = 0.0  # when more results are worth a batch again, and when they are sent
         self._ending = False  # whether the timer is that of an attempt's end
         self._grown = asyncio.Event()
         self._emptied = asyncio.Event()
@@ -82,8 +86,8 @@ class Outbox:
             # Many short attempts end in one turn of the loop: each batch costs the master as much as a large one.
             self._flush_by(asyncio.get_running_loop().call_soon(self.flush))
             self._ending = True
-        elif self._timer is None:
-            self._flush_by(asyncio.get_running_loop().call_later(_BATCH_DELAY.total_seconds(), self.flush))
+        elif not self._ending:
+            self._flush_at(time.monotonic() + _BATCH_DELAY.total_seconds(), urgent=_is_urgent(report))
 
     def flush(self) -> None:
         """Put what waits into the spool."""
@@ -91,6 +95,7 @@ class Outbox:
         reports = _coalesced(self._waiting)
         self._waiting, self._waiting_results, self._waiting_bytes = [], 0, 0
         if reports:
+            self._next_at = time.monotonic() + _BATCH_INTERVAL.total_seconds()
             self._keep(reports)
             self._grown.set()
 
@@ -116,6 +121,12 @@ class Outbox:
         while not self.empty:
             self._emptied.clear()
             await self._emptied.wait()
+
+    def _flush_at(self, soon: float, *, urgent: bool) -> None:
+        when = soon if urgent else max(soon, self._next_at)
+        if self._timer is None or when < self._due_at:
+            self._flush_by(asyncio.get_running_loop().call_at(when, self.flush))
+            self._due_at = when
 
     def _flush_by(self, timer: asyncio.Handle | None) -> None:
         if self._timer is not None:
@@ -153,6 +164,17 @@ class Outbox:
             return report
         why = self._lossy.pop(report.ref)
         return replace(report, body=replace(report.body, verdict=Verdict.ERRORED, reason=f"reports were lost: {why}"))
+
+
+def _is_urgent(report: Report) -> bool:
+    """Whether somebody waits for it: for anything but output, and results that are as they should be."""
+    match report.body:
+        case Results(results=results):
+            return any(result.outcome.bad for result in results)
+        case Output():
+            return False
+        case _:
+            return True
 
 
 def _coalesced(reports: Iterable[Report]) -> list[Report]:
