@@ -8,6 +8,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := common/fleetest/common client/fleetest master/fleetest worker/fleetest
 COVERAGE_FLOOR := 90
+# Two processes, the tests in containers first: they take longest.
+PYTEST := pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 .PHONY: help demo test check protos bench bench-page profile format clean
 
@@ -33,13 +35,13 @@ test: $(VENV)/.installed  ## Install what the tests need, and pass them
 	@tests/tools/make_venvs.sh
 	@tests/tools/make_suites.sh
 	@$(BIN)/coverage erase
-	@PATH="$(CURDIR)/$(BIN):$$PATH" FLEETEST_TEST_ALL=1 $(BIN)/coverage run -m pytest tests/unit tests/contract tests/integration
+	@PATH="$(CURDIR)/$(BIN):$$PATH" FLEETEST_TEST_ALL=1 $(BIN)/coverage run -m $(PYTEST) tests/integration tests/unit tests/contract
 	@$(BIN)/coverage combine --quiet
 	@for component in common client master worker; do \
 		echo "coverage of $$component:"; \
 		$(BIN)/coverage report --include="$$component/*" --fail-under=$(COVERAGE_FLOOR) || exit 1; \
 	done
-	@PATH="$(CURDIR)/$(BIN):$$PATH" FLEETEST_TEST_ALL=1 $(BIN)/pytest tests/acceptance tests/chaos
+	@PATH="$(CURDIR)/$(BIN):$$PATH" FLEETEST_TEST_ALL=1 $(BIN)/$(PYTEST) tests/chaos tests/acceptance
 
 check: $(VENV)/.installed  ## Lint, types, layers, and whether the stubs are current
 	@$(BIN)/ruff format --check --quiet . || { echo "run: make format"; exit 1; }

@@ -7,10 +7,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pymongo import MongoClient
+from xdist.scheduler import LoadScopeScheduling
 
 from fleetest.common.settings import Secret
 from tests.support.docker_engine import DockerEngine, docker_engine_absent, open_docker_engine
@@ -18,6 +21,22 @@ from tests.support.images import build_image, make_context
 from tests.support.mongodb_engine import MongodbEngine, engine_or_skip
 
 ROOT_TAR = Path(__file__).parents[1] / ".cache" / "roots" / "trixie.tar"
+
+
+class FilesTogether(LoadScopeScheduling):
+    """For several processes: each file is run by one of them, and all that need a Docker Engine by the same one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _group_of(self.config.rootpath / nodeid.partition("::")[0])
+
+
+@cache
+def _group_of(file: Path) -> str:
+    return "in containers" if "docker_engine" in file.read_text() else str(file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FilesTogether:
+    return FilesTogether(config, log)
 
 
 @pytest.fixture(scope="session")
