@@ -75,7 +75,7 @@ async def test_what_the_store_refuses_is_projected_later(core: Core) -> None:
     await core.report(assigned.ref, Results(results=(result("lint"),)))
 
     with unwritable(core.path), pytest.raises(DependencyUnavailable):
-        await core.projector.flush(run_id)
+        await core.projector.rebuild(core.book.keeper(run_id))
     await core.report(assigned.ref, DONE)
     await core.projector.flush(run_id)
 

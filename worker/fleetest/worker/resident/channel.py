@@ -14,9 +14,9 @@ From the session, each with an `event`:
 - ``collected``: `cases`, a list of ``[id, file, line, group]``; as many such lines as it takes.
 - ``fingerprints``: `files`, by file a digest of what its results depend on (see `fingerprint.py`); if the config asks
   for it. `problem` is empty, or why there are none.
-- ``ready``: collection is over; `deselected`, `keep_going` (``--continue-on-collection-errors``).
+- ``ready``: collection is over; `deselected`, `keep_going` (``--continue-on-collection-errors``), `mark`.
 - ``start``: `id`. The case begins.
-- ``done``: a result. The case's teardown is over.
+- ``done``: a result, and `mark` (see `marks.py`). The case's teardown is over.
 - ``cleared``: answers ``clear``; `problem` holds what the teardown that this needed had to say.
 - ``untidy``: `problem`, what another teardown between two cases had to say.
 - ``stopped``: nothing more will run; `kind` is ``exit``, ``limit``, ``internal`` or ``usage``, `reason` a line.
@@ -35,10 +35,10 @@ From the agent:
 Tests may replace anything in the standard library and close any descriptor. So what is needed is looked up at import,
 the descriptor lies high, and it is looked at before each use: what is no longer our socket is never written to.
 
-The `Config` that `launch.py` reads has: `socket`, `token`, `claims_file`, `dump_file` and `dump_signal` (stacks of all
-threads go there on that signal), `workspace`, `seed`, `own_hash_seed` (whether the task sets PYTHONHASHSEED itself),
-`text_limit_bytes`, `arguments`, `fingerprints` (whether they are asked for), and `waits`: whether to wait for ``begin``
-when pytest is imported.
+The `Config` that `launch.py` reads has: `socket`, `token`, `claims_file`, `mark` (what marks in the output begin with),
+`dump_file` and `dump_signal` (stacks of all threads go there on that signal), `workspace`, `seed`, `own_hash_seed`
+(whether the task sets PYTHONHASHSEED itself), `text_limit_bytes`, `arguments`, `fingerprints` (whether they are asked
+for), and `waits`: whether to wait for ``begin`` when pytest is imported.
 """
 
 from __future__ import annotations

@@ -49,6 +49,7 @@ def main() -> int:
     claims = _load("claims").Claims(
         config["claims_file"], channel.move_high, lambda: channel.leave(channels.DESCRIPTOR_LOST)
     )
+    marks = _load("marks").Marks(config["mark"], channel.move_high)
     watch = None
     if config["waits"]:
         waiting = _load("waiting")
@@ -71,7 +72,7 @@ def main() -> int:
     fingerprints = None
     if config["fingerprints"]:
         fingerprints = functools.partial(_load("fingerprint").Fingerprints, _load("closure"))
-    plugin = _load("plugin").ResidentPlugin(channel, claims, _load("outcome"), config, fingerprints)
+    plugin = _load("plugin").ResidentPlugin(channel, claims, marks, _load("outcome"), config, fingerprints)
     return int(pytest.main(config["arguments"], plugins=[plugin]))
 
 

@@ -46,9 +46,9 @@ class ResidentPlugin:
     """
 
     def __init__(
-        self, channel: Any, claims: Any, outcome: Any, config: Dict[str, Any], fingerprints: Any = None
+        self, channel: Any, claims: Any, marks: Any, outcome: Any, config: Dict[str, Any], fingerprints: Any = None
     ) -> None:
-        self._channel, self._claims, self._outcome = channel, claims, outcome
+        self._channel, self._claims, self._marks, self._outcome = channel, claims, marks, outcome
         self._fingerprints = fingerprints
         self._modules: List[str] = []
         self._limit = config["text_limit_bytes"]
@@ -138,7 +138,8 @@ class ResidentPlugin:
         if self._fingerprints is not None:
             self._send_fingerprints(session)
         keep_going = bool(session.config.option.continue_on_collection_errors)
-        self._channel.send({"event": "ready", "deselected": self._deselected, "keep_going": keep_going})
+        mark = self._mark(session)
+        self._channel.send({"event": "ready", "deselected": self._deselected, "keep_going": keep_going, "mark": mark})
 
     def _send_fingerprints(self, session: Any) -> None:
         of_files: Dict[str, List[Any]] = {}
@@ -230,7 +231,7 @@ class ResidentPlugin:
         self._leave_forked_child(0)
         result = self._outcome.result(case_id, self._place(item), self._reports, self._limit)
         self._reports = []
-        self._channel.send(dict(result, event="done"))
+        self._channel.send(dict(result, event="done", mark=self._mark(session)))
         if self._canary.is_dead():
             # The test closed what is not its own, pytest's capture among it. What follows runs in a new session.
             self._channel.leave(1)
@@ -240,6 +241,13 @@ class ResidentPlugin:
         if session.shouldstop:
             self._send_stopped("limit", str(session.shouldstop))
             raise session.Interrupted(session.shouldstop)
+
+    def _mark(self, session: Any) -> int:
+        """Set a mark behind all that pytest has written."""
+        terminal = session.config.pluginmanager.get_plugin("terminalreporter")
+        if terminal is not None:
+            session.config.get_terminal_writer().flush()
+        return int(self._marks.set())
 
     def _make_fresh(self, case_id: str, item: Any) -> None:
         """A case that runs again gets a new instance of its class, as the first time."""

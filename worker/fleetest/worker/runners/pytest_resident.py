@@ -23,6 +23,7 @@ from fleetest.common.results import CaseResult, PlannedCase
 from fleetest.worker.assignments import TaskSpec
 from fleetest.worker.ports import KILLED_THROUGH_PARENT, Environment, Process
 from fleetest.worker.runners.endings import ending_of
+from fleetest.worker.runners.output_fence import OutputFence
 from fleetest.worker.runners.pytest_channel import Channel, case_result, fingerprints, planned_cases
 from fleetest.worker.runners.pytest_claims import Claims
 from fleetest.worker.tail import Tail
@@ -198,11 +199,18 @@ class Resident:
         run_id, spec = self.key
         self._directory = await asyncio.to_thread(_install, environment.host_channel_directory)
         seen = environment.channel_directory / self._directory.name  # as the process sees it
-        token = secrets.token_hex(16)
+        token, mark = secrets.token_hex(16), secrets.token_hex(8)
+        self._output = output
+
+        def write(content: bytes) -> None:
+            self._tail.write(content)
+            self._output(content)
+
+        fence = OutputFence(mark, on_output=write, on_message=lambda message: self._on_message(self, message))
         self._channel = Channel(
             self._directory / "s",
             token=token,
-            on_message=lambda message: self._on_message(self, message),
+            on_message=fence.say,
             on_garbage=self.hang_up,
             on_ended=self._expect_end,
         )
@@ -210,31 +218,24 @@ class Resident:
         self._claims = Claims(self._directory / _CLAIMS)
         config = self._directory / "config.json"
         content = {
-            **_own_config(seen, token),
+            **_own_config(seen, token, mark),
             **_config(environment, spec, seen, fingerprints=fingerprints),
             "waits": waits,
         }
         config.write_text(json.dumps(content), encoding="utf-8")
         config.chmod(_OPEN_FILE)
-
-        self._output = output
-
-        def write(content: bytes) -> None:
-            self._tail.write(content)
-            self._output(content)
-
         try:
             self._process = await environment.start(
                 [environment.python, str(seen / "launch.py"), str(seen / config.name)],
                 env={**_variables(run_id, spec), **conditions.variables},
                 cwd=conditions.directory,
-                output=write,
+                output=fence.write,
             )
         except BaseException:
             await self._channel.close()
             self._claims.close()
             raise
-        self._watch = asyncio.create_task(self._wait())
+        self._watch = asyncio.create_task(self._wait(fence))
 
     def begin(
         self,
@@ -346,7 +347,7 @@ class Resident:
         reason = "a test closed the descriptor over which its session reports"
         self._lost = asyncio.get_running_loop().call_later(_LOST_AFTER_SECONDS, self.hang_up, reason)
 
-    async def _wait(self) -> None:
+    async def _wait(self, fence: OutputFence) -> None:
         assert self._process is not None
         assert self._channel is not None
         assert self._claims is not None
@@ -359,16 +360,18 @@ class Resident:
             self._lost.cancel()
         await self._channel.drain(_DRAIN)
         await self._channel.close()
+        fence.end()
         self._claims.close()
         await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
         self._on_gone(self, ending)
 
 
-def _own_config(directory: Path, token: str) -> Mapping[str, Any]:
+def _own_config(directory: Path, token: str, mark: str) -> Mapping[str, Any]:
     """What a process must know of itself; `directory` is its own, as it sees it."""
     return {
         "socket": str(directory / "s"),
         "token": token,
+        "mark": mark,
         "claims_file": str(directory / _CLAIMS),
         "dump_file": str(directory / "stacks"),
         "dump_signal": int(_DUMP_SIGNAL),
