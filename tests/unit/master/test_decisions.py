@@ -11,7 +11,8 @@ from fleetest.common.errors import LeaseLost, NotFound, WrongState
 from fleetest.common.results import Artifact
 from fleetest.common.states import RunState, TaskState, Verdict
 from fleetest.common.tasks import RetryOn, Timeouts, When
-from fleetest.master.runs.decisions import MAX_MISHAPS, Decider
+from fleetest.master.runs.decisions import Decider
+from fleetest.master.runs.endings import MAX_MISHAPS
 from fleetest.master.runs.planner import Plan
 from tests.tools.story import Story, cases, command_task, need, pytest_task, result, submitted
 

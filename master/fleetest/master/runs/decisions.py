@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Final
 
 import msgspec
 
@@ -19,8 +18,16 @@ from fleetest.common.backoff import Backoff
 from fleetest.common.errors import LeaseLost, NotFound, WrongState
 from fleetest.common.results import Artifact, ResourceUsage
 from fleetest.common.states import Outcome, ShardKind, TaskState, Verdict
-from fleetest.common.tasks import RetryOn
-from fleetest.master.runs.endings import count, end_of_run, end_of_task, gone, not_collected, past, settle
+from fleetest.master.runs.endings import (
+    cases_to_retry,
+    count,
+    end_of_run,
+    end_of_task,
+    gone,
+    not_collected,
+    past,
+    settle,
+)
 from fleetest.master.runs.events import (
     ArtifactsSaved,
     AttemptEnded,
@@ -32,21 +39,17 @@ from fleetest.master.runs.events import (
     CasesHandedBack,
     Event,
     RunSubmitted,
-    ShardPlan,
     TaskEnded,
     TaskPlanned,
     TaskQueued,
     WrongHit,
 )
-from fleetest.master.runs.planner import Plan, deal_again
+from fleetest.master.runs.handing_back import shards_of_given
+from fleetest.master.runs.planner import Plan
 from fleetest.master.runs.results import KeptResult
 from fleetest.master.runs.state import Attempt, RunStatus, ShardStatus, TaskStatus
-from fleetest.master.runs.state import shard_id as name_of_shard
 
-__all__ = ["MAX_MISHAPS", "Decider"]
-
-MAX_MISHAPS: Final = 3
-"""How often a shard is repeated that the infrastructure failed; once more, and its task is *errored*."""
+__all__ = ["Decider"]
 
 
 class Decider:
@@ -208,7 +211,7 @@ class Decider:
             )
             self.enqueue += [] if stopping else [shard]
         elif given or attempt.asked_back is not None:
-            shards = self._deal_again(shard, attempt, given)
+            shards = shards_of_given(self.status.tasks[shard.task_id], attempt, given)
             self._emit(
                 CasesHandedBack(
                     at=self.now,
@@ -256,7 +259,7 @@ class Decider:
         if absent and not attempt.awaited and verdict is Verdict.FAILED:
             verdict = Verdict.COMPLETED  # those cases say it; the others of the task are not to blame
         verdict, reason = settle(verdict, reason, shard, attempt, status)
-        again = self._cases_to_retry(shard, attempt, status, verdict)
+        again = cases_to_retry(shard, attempt, status, verdict)
         self._emit(
             AttemptEnded(
                 at=self.now,
@@ -337,22 +340,6 @@ class Decider:
         if shard is None or shard.attempt is None or shard.attempt.token != token:
             raise LeaseLost(f"attempt {token} at {shard_id} of run {self.status.run_id} is over")
         return shard, shard.attempt
-
-    def _deal_again(self, shard: ShardStatus, attempt: Attempt, case_ids: Sequence[str]) -> tuple[ShardPlan, ...]:
-        """Twice as many shards as there are slots for them: whoever is done first takes more."""
-        status = self.status.tasks[shard.task_id]
-        cases = [status.cases[case_id] for case_id in case_ids]
-        seconds = [1.0 if case.predicted is None else case.predicted for case in cases]
-        parts = 2 * (attempt.asked_back.parts if attempt.asked_back is not None else 1)
-        dealt = deal_again(status.task.split, [case.planned for case in cases], seconds, parts)
-        return tuple(
-            ShardPlan(
-                shard_id=name_of_shard(shard.task_id, status.next_index + number),
-                cases=tuple(part),
-                predicted=None if status.predicted is None else timedelta(seconds=sum(seconds[each] for each in part)),
-            )
-            for number, part in enumerate(dealt)
-        )
 
     def _own_name(self, shard: ShardStatus, result: KeptResult) -> KeptResult:
         """
@@ -443,28 +430,6 @@ class Decider:
         for task_id, status in self.status.tasks.items():
             if status.stop is not None and status.stop is not before[task_id]:
                 self.stop += [(shard, status.stop) for shard in status.live_attempts]
-
-    def _cases_to_retry(
-        self, shard: ShardStatus, attempt: Attempt, status: TaskStatus, verdict: Verdict
-    ) -> tuple[str, ...] | None:
-        """
-        The cases that the shard's next attempt runs; `None` when there is none.
-
-        A command, and a plan, are done again whole: an empty tuple. Cases that the attempt left without a result are
-        either repeated with those that failed, or end the shard: a later attempt must not make them forgotten.
-        """
-        if status.stop is not None:
-            return None
-        task = status.task
-        granted = verdict in {Verdict.ERRORED, Verdict.LOST} and shard.mishaps < MAX_MISHAPS
-        if verdict is Verdict.TIMED_OUT:
-            granted = RetryOn.TIMED_OUT in task.retry_on and shard.timeouts < task.retries
-        if not granted and (attempt.awaited or verdict is not Verdict.COMPLETED):
-            return None
-        if not shard.case_ids:
-            return () if granted or any(status.cases[each].may_retry(task) for each in attempt.seen) else None
-        again = [each for each in shard.case_ids if each in attempt.awaited or status.cases[each].may_retry(task)]
-        return tuple(again) or None
 
     def _retry_at(self, shard: ShardStatus, verdict: Verdict) -> datetime | None:
         """Only the infrastructure's own failures are worth a wait; a lost worker is already gone."""

@@ -1,4 +1,4 @@
-"""What an end comes to: an attempt's, a task's, the run's. Pure functions of what is known; `decisions` asks them."""
+"""What an end comes to, and what is done again: pure functions of what is known, which `decisions` asks."""
 
 from __future__ import annotations
 
@@ -7,11 +7,26 @@ from datetime import datetime
 from typing import Final
 
 from fleetest.common.states import Outcome, RunState, ShardKind, TaskState, Verdict
+from fleetest.common.tasks import RetryOn
 from fleetest.master.runs.events import RunEnded
 from fleetest.master.runs.results import KeptResult
 from fleetest.master.runs.state import Attempt, RunStatus, ShardStatus, TaskStatus
 
-__all__ = ["STOPPED_BY_FAILURE", "count", "end_of_run", "end_of_task", "gone", "not_collected", "past", "settle"]
+__all__ = [
+    "MAX_MISHAPS",
+    "STOPPED_BY_FAILURE",
+    "cases_to_retry",
+    "count",
+    "end_of_run",
+    "end_of_task",
+    "gone",
+    "not_collected",
+    "past",
+    "settle",
+]
+
+MAX_MISHAPS: Final = 3
+"""How often a shard is repeated that the infrastructure failed; once more, and its task is *errored*."""
 
 STOPPED_BY_FAILURE: Final = frozenset({"fail_fast", "maxfail", "failed"})
 """Values of `CancelRequested.by` after which a task that failed itself is not *cancelled*."""
@@ -56,6 +71,29 @@ def settle(
     if verdict is Verdict.COMPLETED and attempt.awaited:
         return Verdict.ERRORED, f"the worker left out {count(len(attempt.awaited), 'case')} that it was given"
     return verdict, reason
+
+
+def cases_to_retry(
+    shard: ShardStatus, attempt: Attempt, status: TaskStatus, verdict: Verdict
+) -> tuple[str, ...] | None:
+    """
+    The cases that the shard's next attempt runs; `None` when there is none.
+
+    A command, and a plan, are done again whole: an empty tuple. Cases that the attempt left without a result are
+    either repeated with those that failed, or end the shard: a later attempt must not make them forgotten.
+    """
+    if status.stop is not None:
+        return None
+    task = status.task
+    granted = verdict in {Verdict.ERRORED, Verdict.LOST} and shard.mishaps < MAX_MISHAPS
+    if verdict is Verdict.TIMED_OUT:
+        granted = RetryOn.TIMED_OUT in task.retry_on and shard.timeouts < task.retries
+    if not granted and (attempt.awaited or verdict is not Verdict.COMPLETED):
+        return None
+    if not shard.case_ids:
+        return () if granted or any(status.cases[each].may_retry(task) for each in attempt.seen) else None
+    again = [each for each in shard.case_ids if each in attempt.awaited or status.cases[each].may_retry(task)]
+    return tuple(again) or None
 
 
 def end_of_task(status: TaskStatus) -> tuple[TaskState, str]:  # noqa: PLR0911 - the rules, in order of precedence
