@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping, Sequence
+from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
@@ -31,6 +32,7 @@ from fleetest.common.convert import (
     version_control_to_proto,
 )
 from fleetest.common.errors import InvalidRequest
+from fleetest.common.results import ResourceUsage
 from fleetest.common.tasks import Network, Pull
 from fleetest.v1 import types_pb2, worker_pb2
 from fleetest.worker.assignments import Assignment, AttemptRef, Ended, TaskSpec
@@ -71,6 +73,9 @@ __all__ = [
     "task_spec_from_proto",
     "task_spec_to_proto",
 ]
+
+
+_UNMEASURED: Final = ResourceUsage()
 
 
 def attempt_ref_to_proto(value: AttemptRef) -> types_pb2.AttemptRef:
@@ -158,7 +163,11 @@ def _heartbeat_to_proto(value: Heartbeat) -> worker_pb2.Heartbeat:
 
 def reports_to_bytes(reports: Sequence[Report]) -> bytes:
     """A batch as it lies in the spool; its sequence number is the spool's."""
-    return worker_pb2.ReportBatch(reports=[report_to_proto(report) for report in reports]).SerializeToString()
+    batch = worker_pb2.ReportBatch()
+    add = batch.reports.add
+    for report in reports:
+        _fill_report(add(), report)
+    return batch.SerializeToString()
 
 
 def reports_from_bytes(payload: bytes) -> tuple[Report, ...]:
@@ -177,37 +186,42 @@ def _batch_from_bytes(payload: bytes) -> worker_pb2.ReportBatch:
 
 
 def report_to_proto(value: Report) -> worker_pb2.Report:
-    message = worker_pb2.Report(attempt=attempt_ref_to_proto(value.ref), at=time_to_proto(value.at))
+    message = worker_pb2.Report()
+    _fill_report(message, value)
+    return message
+
+
+def _fill_report(message: worker_pb2.Report, value: Report) -> None:
+    """In place: there are several for each attempt, and copying one into another takes several times as long."""
+    ref, attempt = value.ref, message.attempt
+    attempt.run_id, attempt.shard_id, attempt.token = ref.run_id, ref.shard_id, ref.token
+    message.at.CopyFrom(time_to_proto(value.at))
     match value.body:
         case Running(notes=notes):
-            message.running.CopyFrom(worker_pb2.Running(notes=[text_to_proto(note) for note in notes]))
+            message.running.SetInParent()
+            message.running.notes.extend(map(text_to_proto, notes))
         case Planned() as planned:
-            message.planned.CopyFrom(
-                worker_pb2.Planned(
-                    cases=[planned_case_to_proto(case) for case in planned.cases],
-                    deselected=planned.deselected,
-                    collection_errors=[case_result_to_proto(error) for error in planned.collection_errors],
-                    fingerprints={text_to_proto(file): digest for file, digest in planned.fingerprints.items()},
-                )
+            message.planned.deselected = planned.deselected
+            message.planned.cases.extend(map(planned_case_to_proto, planned.cases))
+            message.planned.collection_errors.extend(map(case_result_to_proto, planned.collection_errors))
+            message.planned.fingerprints.update(
+                {text_to_proto(file): digest for file, digest in planned.fingerprints.items()}
             )
         case Results(results=results):
-            message.results.CopyFrom(worker_pb2.Results(results=[case_result_to_proto(result) for result in results]))
+            message.results.SetInParent()
+            message.results.results.extend(map(case_result_to_proto, results))
         case HandedBack(case_ids=case_ids):
-            message.handed_back.CopyFrom(worker_pb2.HandedBack(case_ids=[text_to_proto(each) for each in case_ids]))
+            message.handed_back.SetInParent()
+            message.handed_back.case_ids.extend(map(text_to_proto, case_ids))
         case Output() as output:
-            message.output.CopyFrom(
-                worker_pb2.Output(offset_bytes=output.offset_bytes, content=output.content, truncated=output.truncated)
-            )
+            message.output.offset_bytes, message.output.content = output.offset_bytes, output.content
+            message.output.truncated = output.truncated
         case ArtifactsLeft() as left:
-            message.artifacts.CopyFrom(
-                worker_pb2.ArtifactsLeft(
-                    artifacts=[artifact_to_proto(artifact) for artifact in left.artifacts],
-                    problems=[text_to_proto(problem) for problem in left.problems],
-                )
-            )
+            message.artifacts.SetInParent()
+            message.artifacts.artifacts.extend(map(artifact_to_proto, left.artifacts))
+            message.artifacts.problems.extend(map(text_to_proto, left.problems))
         case Ended() as ended:
-            message.ended.CopyFrom(ended_to_proto(ended))
-    return message
+            _fill_ended(message.ended, ended)
 
 
 def report_from_proto(message: worker_pb2.Report) -> Report:
@@ -242,13 +256,17 @@ def report_from_proto(message: worker_pb2.Report) -> Report:
 
 
 def ended_to_proto(value: Ended) -> worker_pb2.Ended:
-    return worker_pb2.Ended(
-        verdict=verdict_to_proto(value.verdict),
-        reason=text_to_proto(value.reason),
-        usage=resource_usage_to_proto(value.usage),
-        missing_case_ids=[text_to_proto(case_id) for case_id in value.missing],
-        extra_case_ids=[text_to_proto(case_id) for case_id in value.extra],
-    )
+    message = worker_pb2.Ended()
+    _fill_ended(message, value)
+    return message
+
+
+def _fill_ended(message: worker_pb2.Ended, value: Ended) -> None:
+    message.verdict, message.reason = verdict_to_proto(value.verdict), text_to_proto(value.reason)
+    if value.usage != _UNMEASURED:
+        message.usage.CopyFrom(resource_usage_to_proto(value.usage))
+    message.missing_case_ids.extend(map(text_to_proto, value.missing))
+    message.extra_case_ids.extend(map(text_to_proto, value.extra))
 
 
 def ended_from_proto(message: worker_pb2.Ended) -> Ended:

@@ -25,7 +25,14 @@ class Masker:
         forms = {form for value in values for form in _forms(value)}
         self._forms = tuple(sorted(forms))
 
+    @property
+    def masks(self) -> bool:
+        """Whether there is anything to be masked."""
+        return bool(self._forms)
+
     def text(self, value: str) -> str:
+        if not self._forms:
+            return value
         encoded = value.encode("utf-8", "surrogatepass")
         if not any(form in encoded for form in self._forms):
             return value

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
+from typing import Final
 
 from fleetest.common.clock import Clock
 from fleetest.common.limits import MAX_OUTPUT_BYTES, MAX_RESULT_TEXT_BYTES
@@ -16,6 +17,9 @@ from fleetest.worker.outbox import Outbox
 from fleetest.worker.reports import ArtifactsLeft, HandedBack, Output, Planned, Report, ReportBody, Results, Running
 
 __all__ = ["AttemptReporter"]
+
+_SURELY_SHORT: Final = MAX_RESULT_TEXT_BYTES // 4
+"""No character takes more than four bytes."""
 
 
 class AttemptReporter:
@@ -98,13 +102,15 @@ class AttemptReporter:
     def ended(self, ended: Ended) -> Ended:
         """The attempt's last word; answers it without secrets, fit for logs."""
         self._show(self._masked_output.close())
-        text = self._masker.text
-        masked = replace(
-            ended,
-            reason=text(ended.reason),
-            missing=tuple(map(text, ended.missing)),
-            extra=tuple(map(text, ended.extra)),
-        )
+        masked = ended
+        if self._masker.masks:
+            text = self._masker.text
+            masked = replace(
+                ended,
+                reason=text(ended.reason),
+                missing=tuple(map(text, ended.missing)),
+                extra=tuple(map(text, ended.extra)),
+            )
         self._say(masked)
         self._ended = True
         return masked
@@ -119,8 +125,10 @@ class AttemptReporter:
         self._say(Output(offset_bytes=offset, content=kept, truncated=self._output_truncated))
 
     def _fit(self, result: CaseResult) -> CaseResult:
+        if not self._masker.masks and max(map(len, _texts(result))) <= _SURELY_SHORT:
+            return result
         text = self._masker.text
-        whole = [text(each) for each in (result.message, result.details, result.stdout, result.stderr, result.log)]
+        whole = [text(each) for each in _texts(result)]
         message, details, stdout, stderr, log = kept = [_without_middle(each) for each in whole]
         return replace(
             result,
@@ -140,8 +148,13 @@ class AttemptReporter:
             self._outbox.add(Report(ref=self._ref, at=self._clock.now(), body=body))
 
 
+def _texts(result: CaseResult) -> tuple[str, ...]:
+    """Those that are bounded."""
+    return result.message, result.details, result.stdout, result.stderr, result.log
+
+
 def _without_middle(text: str) -> str:
-    if len(text) <= MAX_RESULT_TEXT_BYTES // 4:  # no character takes more than four bytes
+    if len(text) <= _SURELY_SHORT:
         return text
     encoded = text.encode("utf-8", "backslashreplace")
     if len(encoded) <= MAX_RESULT_TEXT_BYTES:

@@ -27,6 +27,7 @@ from fleetest.worker.slots import Credit, Slots
 __all__ = ["Roster"]
 
 _SHUT_DOWN: Final = StopOrder(reason="worker shut down", verdict=Verdict.ERRORED, grace=timedelta(seconds=2))
+_BRIEF_SECONDS: Final = 0.05
 _NOTHING: Final = Credit(shards=0, free=Resources())
 
 _log = structlog.stdlib.get_logger()
@@ -164,7 +165,11 @@ class Roster:
         ended = attempt.reporter.ended(ended)
         if attempt.stop_order is not _SHUT_DOWN:
             self._readiness.attempt_ended(ended.verdict, ended.reason)
-        _log.info(
+        seconds = self._clock.monotonic() - entry.since
+        # A worker may do thousands in a second that end well: their lines would cost more than they do.
+        brief = seconds < _BRIEF_SECONDS and ended.verdict is Verdict.COMPLETED
+        say = _log.debug if brief else _log.info
+        say(
             "attempt_ended",
             run_id=attempt.ref.run_id,
             task_id=attempt.assignment.spec.task_id,
@@ -172,7 +177,7 @@ class Roster:
             attempt=attempt.assignment.number,
             verdict=ended.verdict.value,
             reason=ended.reason.partition("\n")[0],
-            seconds=round(self._clock.monotonic() - entry.since, 3),
+            seconds=round(seconds, 3),
         )
         if not self._entries:
             self._vacant.set()

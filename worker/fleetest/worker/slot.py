@@ -61,6 +61,8 @@ class Slot:
         self._held: dict[AttemptRef, Attempt] = {}  # in order of arrival
         self._submitted: dict[AttemptRef, asyncio.Task[None]] = {}  # what watches over those that the session has
         self._preparing: Attempt | None = None
+        self._busy = False
+        self._handing: AttemptRef | None = None
         self._hungry = False
         self._ending = False
         self._idle_timer: asyncio.TimerHandle | None = None
@@ -101,10 +103,11 @@ class Slot:
         """Take an attempt, behind those that are here."""
         self._hungry = self._ending = False
         self.last_used = time.monotonic()
-        if self._idle_timer is not None:
-            self._idle_timer.cancel()
         self._held[attempt.ref] = attempt
-        self._inbox.put_nowait(attempt)
+        if self._ready_for(attempt):
+            asyncio.get_running_loop().call_soon(self._hand_over, attempt)
+        else:
+            self._inbox.put_nowait(attempt)
 
     def stop(self, attempt: Attempt, order: StopOrder) -> None:
         """End one attempt of this slot. Its end is told as any other."""
@@ -153,11 +156,26 @@ class Slot:
     async def _work(self) -> None:
         while True:
             attempt = await self._inbox.get()
-            if attempt is not None:
-                await self._begin(attempt)
-            elif self.idle:
-                await self._station.close()
-                self._observer.credit_changed()
+            self._busy = True
+            try:
+                if attempt is not None:
+                    await self._begin(attempt)
+                elif self.idle:
+                    await self._station.close()
+                    self._observer.credit_changed()
+            finally:
+                self._busy = False
+
+    def _ready_for(self, attempt: Attempt) -> bool:
+        """Whether the open session may have the attempt at once, with nothing before it that has to be prepared."""
+        return not self._busy and self._inbox.empty() and self._station.serves(attempt)
+
+    def _hand_over(self, attempt: Attempt) -> None:
+        session = self._station.session
+        if attempt.ref not in self._held or session is None or not self._ready_for(attempt):
+            self._inbox.put_nowait(attempt)
+        else:
+            self._submit(attempt, session)
 
     async def _begin(self, attempt: Attempt) -> None:
         """Bring an attempt to a session, or to its end."""
@@ -197,12 +215,18 @@ class Slot:
 
     def _submit(self, attempt: Attempt, session: Session) -> None:
         before = next(reversed(self._submitted.values()), None)
-        # Before the session hears of the attempt, as it may be hungry at once.
-        self._submitted[attempt.ref] = asyncio.create_task(self._watch(attempt, session, before))
-
-    async def _watch(self, attempt: Attempt, session: Session, before: asyncio.Task[None] | None) -> None:
-        """Follow an attempt through its session to its end, and pass stop orders on."""
+        self._handing = attempt.ref  # the session may be hungry at once
         future = session.submit(attempt.assignment, attempt.reporter)
+        self._handing = None
+        if future.done() and attempt.stop_order is None:
+            self._finish(attempt, attempt.judge(future.result()))
+        else:
+            self._submitted[attempt.ref] = asyncio.create_task(self._watch(attempt, session, future, before))
+
+    async def _watch(
+        self, attempt: Attempt, session: Session, future: asyncio.Future[Ended], before: asyncio.Task[None] | None
+    ) -> None:
+        """Follow an attempt through its session to its end, and pass stop orders on."""
         helpers = {asyncio.create_task(_limit_start(attempt, before))}
         try:
             while not future.done():
@@ -224,16 +248,29 @@ class Slot:
         self.last_used = time.monotonic()
         if self.idle:
             self._hungry = self._ending = False
-            loop = asyncio.get_running_loop()
-            self._idle_timer = loop.call_later(self._idle_timeout.total_seconds(), self.release)
+            if self._idle_timer is None:
+                self._look_again_in(self._idle_timeout.total_seconds())
         self._observer.attempt_ended(attempt, ended)
         self._observer.credit_changed()
+
+    def _look_again_in(self, seconds: float) -> None:
+        """One timer at a time: a slot falls idle after each of many short attempts."""
+        self._idle_timer = asyncio.get_running_loop().call_later(seconds, self._look_whether_idle)
+
+    def _look_whether_idle(self) -> None:
+        self._idle_timer = None
+        if self.idle:
+            left = self.last_used + self._idle_timeout.total_seconds() - time.monotonic()
+            if left > 0:
+                self._look_again_in(left)
+            else:
+                self.release()
 
     def _session_is_hungry(self) -> None:
         session = self._station.session
         if session is None or not session.backlog:
             return  # nothing is held back, so nothing is won by knowing what comes next
-        if len(self._held) > len(self._submitted):
+        if len(self._held) > len(self._submitted) + (self._handing is not None):
             session.flush()  # what comes next needs another session
         else:
             self._hungry = True

@@ -40,8 +40,10 @@ class Slots:
     def credit(self) -> Credit:
         """Idle slots and hungry ones count; a hungry one's own reservation counts as free."""
         open_slots = [slot for slot in self._slots if slot.idle or slot.hungry]
-        reserved = sum((slot.reserved for slot in self._slots), Resources())
-        free = self._capacity - reserved
+        free = self._capacity
+        for slot in self._slots:
+            if not slot.idle:
+                free -= slot.reserved
         return Credit(
             shards=len(open_slots),
             free=Resources(
@@ -61,11 +63,15 @@ class Slots:
         Raises:
             CapacityExceeded: every slot is busy.
         """
+        key = attempt.assignment.spec.environment_key
+        for slot in self._slots:  # nothing is better, and with many slots there mostly is one
+            if slot.idle and slot.environment_key == key:
+                slot.accept(attempt)
+                return slot
         open_slots = [slot for slot in self._slots if slot.idle or slot.hungry]
         open_slots = open_slots or [slot for slot in self._slots if slot.ending]
         if not open_slots:
             raise CapacityExceeded("every slot is busy")
-        key = attempt.assignment.spec.environment_key
         slot = min(open_slots, key=lambda slot: _preference(slot, key))
         slot.accept(attempt)
         return slot
