@@ -64,7 +64,9 @@ def master() -> None:
     """
     Run a master. It is configured by FLEETEST_* variables; docs/operations.md lists them.
     """
-    _report(lambda: _run_until_stopped(_serve_master()))
+    from fleetest.master.tuning import loop_factory
+
+    _report(lambda: _run_until_stopped(_serve_master(), loop_factory()))
 
 
 def _report(action: Callable[[], None]) -> None:
@@ -76,7 +78,9 @@ def _report(action: Callable[[], None]) -> None:
         sys.exit(INFRASTRUCTURE)
 
 
-def _run_until_stopped(main: Coroutine[Any, Any, None]) -> None:
+def _run_until_stopped(
+    main: Coroutine[Any, Any, None], loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+) -> None:
     """Run until it ends by itself, or a SIGINT or SIGTERM ends it in order."""
 
     async def run() -> None:
@@ -87,7 +91,8 @@ def _run_until_stopped(main: Coroutine[Any, Any, None]) -> None:
         with suppress(asyncio.CancelledError):
             await task
 
-    asyncio.run(run())
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(run())
 
 
 async def _serve_master() -> None:
@@ -96,11 +101,13 @@ async def _serve_master() -> None:
     from fleetest.common.tether import tether_to_parent
     from fleetest.master.server import Master
     from fleetest.master.settings import MasterSettings
+    from fleetest.master.tuning import settle
 
     tether_to_parent(os.environ)
     settings = read_settings(MasterSettings, os.environ)
     configure_logging("master", level=settings.log_level)
     async with Master(settings) as serving:
+        settle()
         await serving.run()
 
 
