@@ -190,15 +190,17 @@ class Desk:
         return await self._begin(event, key=key, secrets=secrets, supersede=False)
 
     async def _begin(self, event: RunSubmitted, *, key: str, secrets: Mapping[str, str], supersede: bool) -> Submitted:
-        run_id, already = self._new_id(), False
-        if key:
-            run_id = await self._store.put_if_absent("idempotency", f"{event.project}/{key}", run_id)
-            already = await self._exists(run_id)
+        new_id = self._new_id()
+        sized, run_id = await asyncio.gather(self._sized(event), self._id_for(key, new_id, event.project))
+        already = run_id != new_id and await self._exists(run_id)
         if not already:
-            event = await self._sized(event)
             await self._secrets.put(run_id, secrets, ttl=SECRETS_TTL)
-            await self._book.keeper(run_id).ask(lambda decider: decider.submit(event))
-        await self._list(run_id)
+            keeper = self._book.new_keeper(run_id) if run_id == new_id else self._book.keeper(run_id)
+            await keeper.ask(lambda decider: decider.submit(sized))
+        # Only a run that is listed is looked after when its master dies, so it is listed before the answer.
+        await self._projector.flush(run_id)
+        if already and await self._store.get_run(run_id) is None:
+            await self._projector.rebuild(self._book.keeper(run_id))
         _log.info(
             "run_submitted",
             run_id=run_id,
@@ -216,11 +218,9 @@ class Desk:
         sizes = {task.name: packed(task.resources, usages[task.name]) for task in event.tasks if task.name in usages}
         return msgspec.structs.replace(event, packed=sizes)
 
-    async def _list(self, run_id: str) -> None:
-        """Only a run that is listed is looked after when its master dies, so it is listed before the answer."""
-        await self._projector.flush(run_id)
-        if await self._store.get_run(run_id) is None:
-            await self._projector.rebuild(self._book.keeper(run_id))
+    async def _id_for(self, key: str, new_id: str, project: str) -> str:
+        """The id of the run that was submitted with this key before, or else the new one."""
+        return await self._store.put_if_absent("idempotency", f"{project}/{key}", new_id) if key else new_id
 
     async def _exists(self, run_id: str) -> bool:
         """Whether the holder of an idempotency key got as far as its first commit."""

@@ -98,6 +98,12 @@ class RunBook:
         self._keepers[run_id] = keeper  # the one used last is at the end
         return keeper
 
+    def new_keeper(self, run_id: str) -> RunKeeper:
+        """The keeper of a run whose id has just been made: there is nothing to be read of it."""
+        keeper = self.keeper(run_id)
+        keeper.begin()
+        return keeper
+
     def hear(self, notices: Sequence[CommitNotice]) -> None:
         """Another master, or this one, made commits. No notices at all mean that some may have been lost."""
         if not notices:
@@ -204,7 +210,8 @@ class RunBook:
             await self.enqueue(status, decider.enqueue)
             if any(isinstance(event, RunEnded) for event in committed.events):
                 _log_end(status)
-                await self._secrets.drop(status.run_id)
+                if any(task.secrets for task in status.request.tasks):
+                    await self._secrets.drop(status.run_id)
         except FleetestError as error:
             _log.warning("coordination_delayed", run_id=status.run_id, error=str(error))
 

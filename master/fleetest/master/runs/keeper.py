@@ -159,6 +159,14 @@ class RunKeeper:
             raise NotFound(f"there is no run {self.run_id}", hint="list runs: fleetest ls")
         return status
 
+    def begin(self) -> None:
+        """
+        The run is a new one, of which nothing is to be read. Should somebody have begun it all the same, the store
+        refuses the first commit, and then it is read.
+        """
+        if self._status is None:
+            self._status = RunStatus(self.run_id)
+
     async def request(self) -> RunSubmitted:
         """What was submitted, which never changes. Raises as `status` does."""
         known = self._status

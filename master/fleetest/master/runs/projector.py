@@ -86,6 +86,8 @@ class Projector:
         if finished:
             self._cases.setdefault(status.run_id, []).extend(finished)
         self._taken.setdefault(status.run_id, set()).add(position)
+        if position == 1:
+            self._whole.setdefault(status.run_id, 0)  # nothing can have been projected before
         self._dirty[status.run_id] = source
         self._wake.set()
 
