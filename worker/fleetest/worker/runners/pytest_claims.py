@@ -35,9 +35,9 @@ class Claims:
     def take_back(self, case_ids: Sequence[str]) -> dict[str, int]:
         """
         Keep the session from beginning these. Answers those that it has not begun, with their numbers: none when it
-        was stopped while it held the lock.
+        was stopped while it held the lock, or has ended.
         """
-        if not self._lock():
+        if self._descriptor < 0 or not self._lock():
             return {}
         try:
             return {case_id: number for case_id in case_ids if (number := self._take_back(case_id)) is not None}
