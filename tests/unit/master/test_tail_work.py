@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fleetest.common.backoff import Backoff
 from fleetest.common.results import PlannedCase
@@ -27,7 +29,7 @@ from fleetest.master.runs.tail import ASK_AGAIN, RELUCTANT_FOR, TailLook, look_a
 from fleetest.master.sessions import Assign, Assigned, HandBack, Session, Want
 from fleetest.master.store.ports import CaseHistory
 from tests.tools.core import CAPACITY, Core, instructions
-from tests.tools.story import Story, pytest_task
+from tests.tools.story import Story, pytest_task, result
 
 HANDOVER_SECONDS = 0.02  # what it takes until the first case of a shard runs
 
@@ -245,6 +247,42 @@ async def test_a_suite_that_says_its_number_of_shards_keeps_it(core: Core) -> No
     await simulation.run()
 
     assert not simulation.handed_back
+
+
+@given(
+    files=st.lists(st.integers(1, 6), min_size=1, max_size=6),
+    split=st.sampled_from(Split),
+    done=st.lists(st.integers(0, 4), min_size=4, max_size=4),
+    waited=st.floats(0, 20),
+    idle=st.integers(0, 12),
+)
+def test_only_what_has_not_begun_is_asked_for_and_nothing_is_torn_apart(
+    files: list[int], split: Split, done: list[int], waited: float, idle: int
+) -> None:
+    story = Story(pytest_task(shards=None, split=split))
+    story.plans("unit", *(f"{file}.py::{number}" for file, count in enumerate(files) for number in range(count)))
+    for shard_id, number in zip(story.waiting(), done, strict=False):
+        story.start(shard_id)
+        shard = story.status.shard(shard_id)
+        assert shard is not None
+        story.report(shard_id, *map(result, shard.case_ids[: min(number, len(shard.case_ids) - 1)]))
+    story.clock.advance(timedelta(seconds=waited))
+    waiting = len(story.waiting())
+
+    requests = look_at_tail(story.task("unit"), story.clock.now(), idle=idle, slots={"w1": 4}).requests
+
+    assert sum(request.parts for request in requests) <= max(0, idle - waiting)
+    for request in requests:
+        shard = story.status.shard(request.shard_id)
+        assert shard is not None
+        assert shard.attempt is not None
+        first = next(case_id for case_id in shard.case_ids if case_id in shard.attempt.awaited)
+        assert set(request.case_ids) <= shard.attempt.awaited - {first}
+        if split is Split.FILE:
+            kept = set(shard.case_ids) - set(request.case_ids)
+            assert not {each.partition("::")[0] for each in kept} & {
+                each.partition("::")[0] for each in request.case_ids
+            }
 
 
 def test_a_worker_that_is_asked_or_gave_nothing_is_left_alone_for_a_while() -> None:
