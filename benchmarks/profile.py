@@ -34,7 +34,7 @@ from fleetest.client import AsyncClient
 __all__ = ["by_function"]
 
 _COUNTS: Final = {"tasks": 5_000, "cases": 100_000, "round-trips": 300}
-_SLOTS: Final = 32
+_SLOTS: Final = 128
 _SAMPLES_A_SECOND: Final = 200
 _SHOWN: Final = 45
 _CASES_PER_TASK: Final = 1_000

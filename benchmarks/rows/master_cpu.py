@@ -16,7 +16,7 @@ from benchmarks.noop.client import run_noops
 
 __all__ = ["measure"]
 
-_SLOTS: Final = 32
+_SLOTS: Final = 128
 
 
 async def measure(bench: Bench) -> Sequence[Figure]:

@@ -11,7 +11,7 @@ from benchmarks.core.figures import BEST, OURS, Aim, Better, Figure
 from benchmarks.core.peer import Peer
 from benchmarks.core.rounds import in_turns, side
 from benchmarks.noop.client import run_noops
-from benchmarks.noop.everybody import PEERS, everybody
+from benchmarks.noop.everybody import PEERS, SLOTS, everybody
 from fleetest.client import AsyncClient
 
 __all__ = ["measure"]
@@ -41,6 +41,7 @@ async def measure(bench: Bench) -> Sequence[Figure]:
             aims=(Aim(limit=3, against=BEST), Aim(limit=5, against=BEST)),
             notes=(
                 "Each of our tasks has its own claim, lease, attempt and result in the durable store.",
+                f"A worker of ours has {SLOTS} slots: it takes so many tasks in advance, and does one after the other.",
                 "The peers keep everything in memory.",
                 f"{' and '.join(sorted(_SLOW))} are given {count // 5:,} tasks.",
             ),

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from redis.asyncio import Redis
 
@@ -733,7 +733,7 @@ def a_random_entry(chance: random.Random, clock: ManualClock) -> QueueEntry:
         environment_key=chance.choice(["", "x", "y"]),
     )
     delay = timedelta(seconds=chance.randint(1, 100))
-    return replace(plain, not_before=clock.now() + delay) if chance.random() < 0.3 else plain
+    return msgspec.structs.replace(plain, not_before=clock.now() + delay) if chance.random() < 0.3 else plain
 
 
 def a_random_bid(chance: random.Random) -> Bid:

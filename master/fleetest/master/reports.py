@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from fleetest.common.errors import LeaseLost, NotFound, WrongState
 from fleetest.common.limits import MAX_CASES_PER_TASK
@@ -23,37 +24,32 @@ from fleetest.master.store.ports import LogPiece, Store
 __all__ = ["Artifacts", "Ended", "HandedBack", "Inbox", "Output", "Planned", "Report", "Results", "Running"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Running:
+class Running(msgspec.Struct, frozen=True, kw_only=True):
     """The environment is ready."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Planned:
+class Planned(msgspec.Struct, frozen=True, kw_only=True):
     """The task's cases, in the order of collection; `fingerprints` of their files, if the task asks for these."""
 
     cases: tuple[PlannedCase, ...]
     deselected: int = 0
     collection_errors: tuple[KeptResult, ...] = ()
-    fingerprints: Mapping[str, str] = field(default_factory=dict)
+    fingerprints: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Results:
+class Results(msgspec.Struct, frozen=True, kw_only=True):
     """Cases that are final."""
 
     results: tuple[KeptResult, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HandedBack:
+class HandedBack(msgspec.Struct, frozen=True, kw_only=True):
     """Cases that the attempt will not run, as it was asked; perhaps none."""
 
     case_ids: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Output:
+class Output(msgspec.Struct, frozen=True, kw_only=True):
     """A piece of what the attempt's processes wrote."""
 
     offset_bytes: int
@@ -61,16 +57,14 @@ class Output:
     truncated: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Artifacts:
+class Artifacts(msgspec.Struct, frozen=True, kw_only=True):
     """Files that the attempt left; their content has been uploaded."""
 
     artifacts: tuple[Artifact, ...]
     problems: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
+class Ended(msgspec.Struct, frozen=True, kw_only=True):
     """The attempt's end."""
 
     verdict: Verdict
@@ -83,8 +77,7 @@ class Ended:
 Content = Running | Planned | Results | HandedBack | Output | Artifacts | Ended
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class Report(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that a worker says of one of its attempts."""
 
     ref: AttemptRef

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final
 
+import msgspec
+
 from fleetest.common.states import ShardKind
 from fleetest.common.tasks import Resources, Task
 from fleetest.master.queue.ports import Bid, Presence
@@ -32,8 +34,7 @@ __all__ = [
 _MOST_EARLY_STOPS: Final = 256
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptRef:
+class AttemptRef(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One try at a shard."""
 
     run_id: str

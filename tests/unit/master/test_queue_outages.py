@@ -193,7 +193,7 @@ async def test_reservation_lasts_as_long_as_its_worker_bids(redis: Redis) -> Non
     clock, second = ManualClock(NOW), timedelta(seconds=1)
     queue = RedisShardQueue(redis, claim_ttl=second, reserve_after=second, clock=clock)
     large = Resources(cpu_millis=9)
-    await queue.enqueue([replace(entry("large"), resources=large)])
+    await queue.enqueue([msgspec.structs.replace(entry("large"), resources=large)])
     clock.advance(2 * second)
     records: list[Any] = []
     for _ in range(2):

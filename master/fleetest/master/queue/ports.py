@@ -7,9 +7,11 @@ Nothing here is the truth: after the loss of all of it the reconciler puts it ba
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
+
+import msgspec
 
 from fleetest.common.results import ResourceSample
 from fleetest.common.tasks import Resources
@@ -31,8 +33,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueueEntry:
+class QueueEntry(msgspec.Struct, frozen=True, kw_only=True):
     """
     A shard that waits for a worker.
 
@@ -53,7 +54,7 @@ class QueueEntry:
     project: str
     priority: int
     enqueued_at: datetime
-    requirements: Mapping[str, str] = field(default_factory=dict)
+    requirements: Mapping[str, str] = msgspec.field(default_factory=dict)
     resources: Resources = Resources()
     packed: Resources | None = None
     environment_key: str = ""

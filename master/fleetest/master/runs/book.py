@@ -210,8 +210,7 @@ class RunBook:
             await self.enqueue(status, decider.enqueue)
             if any(isinstance(event, RunEnded) for event in committed.events):
                 _log_end(status)
-                if any(task.secrets for task in status.request.tasks):
-                    await self._secrets.drop(status.run_id)
+                await self._secrets.drop(status.run_id)
         except FleetestError as error:
             _log.warning("coordination_delayed", run_id=status.run_id, error=str(error))
 

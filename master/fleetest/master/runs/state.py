@@ -269,19 +269,21 @@ class RunStatus:
     def apply(self, event: Event, position: int) -> None:  # noqa: C901, PLR0912 - a flat table, one line for each event
         """Take in an event of the commit at `position`."""
         self.position = position
-        match event:
+        match event:  # what there is most of comes first
+            case CasesFinished(task_id=task_id):
+                self._finish_cases(self.tasks[task_id], event)
+            case AttemptStarted(task_id=task_id):
+                self._start(self.tasks[task_id], event, position)
+            case AttemptRunning():
+                self._run(event)
+            case AttemptEnded(task_id=task_id):
+                self._end_attempt(self.tasks[task_id], event)
             case RunSubmitted():
                 self._submit(event)
             case TaskQueued(task_id=task_id):
                 self._queue(self.tasks[task_id], event)
             case TaskPlanned(task_id=task_id):
                 self._plan(self.tasks[task_id], event)
-            case AttemptStarted(task_id=task_id):
-                self._start(self.tasks[task_id], event, position)
-            case AttemptRunning():
-                self._run(event)
-            case CasesFinished(task_id=task_id):
-                self._finish_cases(self.tasks[task_id], event)
             case WrongHit(task_id=task_id):
                 self.tasks[task_id].sampled.pop(event.case_id, None)
                 self.tasks[task_id].wrong_hits += 1
@@ -293,8 +295,6 @@ class RunStatus:
             case ArtifactsSaved(task_id=task_id):
                 kept = self.tasks[task_id].artifacts
                 kept |= {(event.shard_id, artifact.path): artifact for artifact in event.artifacts}
-            case AttemptEnded(task_id=task_id):
-                self._end_attempt(self.tasks[task_id], event)
             case CancelRequested():
                 self._cancel(event)
             case TaskEnded(task_id=task_id):

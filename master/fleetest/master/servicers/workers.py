@@ -23,7 +23,7 @@ from fleetest.common.convert import (
     verdict_from_proto,
 )
 from fleetest.common.errors import DependencyUnavailable, InvalidRequest, LeaseLost
-from fleetest.common.results import ResourceSample
+from fleetest.common.results import ResourceSample, ResourceUsage
 from fleetest.master.access.principals import caller
 from fleetest.master.access.token_book import TokenBook
 from fleetest.master.leases import Leases
@@ -55,6 +55,9 @@ __all__ = ["WorkerServicer"]
 _log = structlog.get_logger()
 
 _MOST_SLOTS = 1024
+
+_RUNNING = Running()
+_UNMEASURED = ResourceUsage()
 
 _CLOCK_TOLERANCE = timedelta(seconds=2)
 """What a slow network, or a slow process, may make of clocks that agree."""
@@ -324,7 +327,7 @@ def _report_from_proto(message: worker_pb2.Report, clock_ahead: timedelta) -> Re
 def _content(message: worker_pb2.Report, clock_ahead: timedelta) -> Content:
     match message.WhichOneof("report"):
         case "running":
-            return Running()
+            return _RUNNING
         case "planned":
             return Planned(
                 cases=tuple(planned_case_from_proto(case) for case in message.planned.cases),
@@ -352,7 +355,7 @@ def _content(message: worker_pb2.Report, clock_ahead: timedelta) -> Content:
             return Ended(
                 verdict=verdict_from_proto(ended.verdict),
                 reason=ended.reason,
-                usage=resource_usage_from_proto(ended.usage),
+                usage=resource_usage_from_proto(ended.usage) if ended.HasField("usage") else _UNMEASURED,
                 missing=tuple(ended.missing_case_ids),
                 extra=tuple(ended.extra_case_ids),
             )
