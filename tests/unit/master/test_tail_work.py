@@ -211,6 +211,16 @@ async def test_a_suite_with_a_wrong_history_ends_within_a_tenth_of_the_ideal(cor
     assert suite.ideal(slots) <= seconds <= 1.1 * suite.ideal(slots)
 
 
+async def test_the_skewed_suite_of_the_benchmarks_takes_little_more_than_its_ideal(core: Core) -> None:
+    """With a true history, as from the second run on."""
+    takes = {f"test_{file}.py::{index}": 0.01 for file in range(10) for index in range(20)} | cases("test_z.py", 4, 3.0)
+    suite = Suite(takes, takes)
+
+    seconds = await Simulation(core, suite, pytest_task(shards=None), 2).run()
+
+    assert seconds <= 1.05 * suite.ideal(2)
+
+
 async def test_without_looking_at_the_tail_the_same_suite_takes_far_longer(core: Core) -> None:
     """So that the test above can fail."""
     suite, slots = WRONG["long cases that were quick"]
