@@ -24,7 +24,7 @@ PEERS: Final = {
 """By the name that readers know: the program in `benchmarks/peers`."""
 
 SLOTS: Final = 128
-"""Of each of our workers: how many tasks it takes in advance, as peers prefetch. Its runner does one after the other."""
+"""Of each of our workers: how many tasks it takes in advance, as peers prefetch. It does one after the other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
