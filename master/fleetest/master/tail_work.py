@@ -101,7 +101,7 @@ class TailWork:
         again: list[float] = []
         for keeper in self._book.live_keepers() if idle else ():
             status = await keeper.status()
-            looks = [self._look_at(status, task, idle) for task in status.tasks.values() if task.live]
+            looks = [self._look_at(status, task, idle) for task in status.dealt if task.live]
             requests = [request for look in looks for request in look.requests]
             again += [look.again_in for look in looks if look.again_in is not None]
             if requests:
@@ -109,8 +109,6 @@ class TailWork:
         return min(again, default=None)
 
     def _look_at(self, status: RunStatus, task: TaskStatus, idle: Sequence[_Idle]) -> TailLook:
-        if not task.task.type.planned:
-            return TailLook()
         able = {index: number for index, each in enumerate(idle) if (number := each.could_run(task))}
         if not able:
             return TailLook()

@@ -227,6 +227,7 @@ class RunStatus:
 
     Attributes:
         position: of the last applied commit; 0 before the first.
+        dealt: those of its tasks whose cases are dealt to shards.
         touched: tasks of which an event may have decided the next step, since somebody last emptied the set. Not part
             of what the log says: whoever decides draws every consequence into the same commit.
     """
@@ -240,6 +241,7 @@ class RunStatus:
         self.ended_at: datetime | None = None
         self.stop: CancelRequested | None = None
         self.tasks: dict[str, TaskStatus] = {}
+        self.dealt: list[TaskStatus] = []
         self.touched: dict[str, None] = {}
         self.tally: dict[str, int] = {}
         self.live_tasks = 0
@@ -309,6 +311,7 @@ class RunStatus:
         self.submitted = event
         self.tasks = {task.name: TaskStatus(task, event.packed.get(task.name, task.resources)) for task in event.tasks}
         self.live_tasks = len(self.tasks)
+        self.dealt = [status for status in self.tasks.values() if status.task.type.planned]
         for task in event.tasks:
             self._touch(task.name)
             self.tasks[task.name].open_needs = len(task.needs)
