@@ -220,6 +220,7 @@ def case_result_to_proto(value: CaseResult) -> types_pb2.CaseResult:
         truncated=value.truncated,
         properties={text_to_proto(name): text_to_proto(text) for name, text in value.properties.items()},
         cached_from=cache_origin_to_proto(value.cached_from) if value.cached_from is not None else None,
+        uncacheable=text_to_proto(value.uncacheable),
     )
 
 
@@ -239,6 +240,7 @@ def case_result_from_proto(message: types_pb2.CaseResult) -> CaseResult:
         truncated=message.truncated,
         properties=dict(message.properties),
         cached_from=cache_origin_from_proto(message.cached_from) if message.HasField("cached_from") else None,
+        uncacheable=message.uncacheable,
     )
 
 

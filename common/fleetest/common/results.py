@@ -58,6 +58,7 @@ class CaseResult:
         truncated: whether a text was longer than the limit.
         properties: what the test recorded about itself.
         cached_from: it did not run: the result is an earlier one.
+        uncacheable: why the result may depend on more than its fingerprint says; else empty.
     """
 
     case_id: str
@@ -74,6 +75,7 @@ class CaseResult:
     truncated: bool = False
     properties: Mapping[str, str] = field(default_factory=dict)
     cached_from: CacheOrigin | None = None
+    uncacheable: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -379,6 +379,7 @@ class CaseResult(_message.Message):
     TRUNCATED_FIELD_NUMBER: _builtins.int
     PROPERTIES_FIELD_NUMBER: _builtins.int
     CACHED_FROM_FIELD_NUMBER: _builtins.int
+    UNCACHEABLE_FIELD_NUMBER: _builtins.int
     case_id: _builtins.str
     """a pytest node id, or a name the runner gives"""
     outcome: Global___Outcome.ValueType
@@ -397,6 +398,8 @@ class CaseResult(_message.Message):
     """1-based; 0 when not known"""
     truncated: _builtins.bool
     """a text above was longer than the limit"""
+    uncacheable: _builtins.str
+    """it may depend on more than its fingerprint says: on what; else empty"""
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
         """setup, call and teardown together"""
@@ -428,10 +431,11 @@ class CaseResult(_message.Message):
         truncated: _builtins.bool = ...,
         properties: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         cached_from: Global___CacheOrigin | None = ...,
+        uncacheable: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cached_from", b"cached_from", "duration", b"duration", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_from", b"cached_from", "case_id", b"case_id", "details", b"details", "duration", b"duration", "file", b"file", "line", b"line", "log", b"log", "message", b"message", "outcome", b"outcome", "properties", b"properties", "started_at", b"started_at", "stderr", b"stderr", "stdout", b"stdout", "truncated", b"truncated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_from", b"cached_from", "case_id", b"case_id", "details", b"details", "duration", b"duration", "file", b"file", "line", b"line", "log", b"log", "message", b"message", "outcome", b"outcome", "properties", b"properties", "started_at", b"started_at", "stderr", b"stderr", "stdout", b"stdout", "truncated", b"truncated", "uncacheable", b"uncacheable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -68,6 +68,7 @@ case_results = st.builds(
     line=lines,
     truncated=st.booleans(),
     properties=st.dictionaries(texts, texts, max_size=3),
+    uncacheable=texts,
     cached_from=st.none() | st.builds(CacheOrigin, run_id=texts, at=times),
 )
 

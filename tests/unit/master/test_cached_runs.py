@@ -45,6 +45,7 @@ class Laboratory:
         sample: float = 0.0,
         duration: timedelta = timedelta(seconds=1),
         output: Mapping[str, bytes] = MappingProxyType({}),
+        uncacheable: str = "",
         **settings: Any,
     ) -> tuple[RunStatus, list[str]]:
         """The ended run, and the cases that were leased; they pass, unless `outcomes` says otherwise."""
@@ -67,8 +68,9 @@ class Laboratory:
                         case_id,
                         (outcomes or {}).get(case_id, "passed"),
                         each.number,
-                        duration,
-                        output.get(case_id, b""),
+                        duration=duration,
+                        whole=case_id.encode() + output.get(case_id, b""),
+                        uncacheable="reads a file" if case_id == uncacheable else "",
                     )
                     for case_id in each.case_ids
                 )
@@ -79,11 +81,11 @@ class Laboratory:
         return await core.status(run_id), leased
 
 
-def _result(case_id: str, outcome: str, number: int, duration: timedelta, output: bytes) -> KeptResult:
+def _result(case_id: str, outcome: str, number: int, **fields: Any) -> KeptResult:
     """`flaky` fails at first, then passes."""
     if outcome == "flaky":
         outcome = "failed" if number == 1 else "passed"
-    return msgspec.structs.replace(result(case_id, outcome, whole=case_id.encode() + output), duration=duration)
+    return msgspec.structs.replace(result(case_id, outcome), **fields)
 
 
 @pytest.fixture
@@ -129,6 +131,14 @@ async def test_file_without_a_fingerprint_is_always_run(laboratory: Laboratory) 
 
 async def test_result_with_very_much_output_is_not_cached(laboratory: Laboratory) -> None:
     await laboratory.run(output={B1: b"x" * (33 << 10)})
+
+    _, leased = await laboratory.run()
+
+    assert leased == [B1]
+
+
+async def test_result_that_depends_on_what_nobody_knows_is_not_cached(laboratory: Laboratory) -> None:
+    await laboratory.run(uncacheable=B1)
 
     _, leased = await laboratory.run()
 

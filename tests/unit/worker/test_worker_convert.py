@@ -82,6 +82,7 @@ specs = st.builds(
     version_control=st.builds(VersionControl, commit=texts, dirty=st.booleans()),
     random_seed=sizes,
     fingerprints=st.booleans(),
+    cache_inputs=tuples,
 )
 REF = AttemptRef(run_id="r", shard_id="unit#0", token=7)
 PROTO_REF = types_pb2.AttemptRef(run_id="r", shard_id="unit#0", token=7)

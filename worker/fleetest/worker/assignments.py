@@ -55,6 +55,7 @@ class TaskSpec:
     version_control: VersionControl = VersionControl()
     random_seed: int = 0
     fingerprints: bool = False
+    cache_inputs: tuple[str, ...] = ()
 
     @property
     def executor_name(self) -> str:

@@ -379,6 +379,7 @@ def task_spec_to_proto(value: TaskSpec) -> worker_pb2.TaskSpec:
         version_control=version_control_to_proto(value.version_control),
         random_seed=value.random_seed,
         fingerprints=value.fingerprints,
+        cache_inputs=value.cache_inputs,
     )
 
 
@@ -411,4 +412,5 @@ def task_spec_from_proto(message: worker_pb2.TaskSpec) -> TaskSpec:
         version_control=version_control_from_proto(message.version_control),
         random_seed=message.random_seed,
         fingerprints=message.fingerprints,
+        cache_inputs=tuple(message.cache_inputs),
     )

@@ -139,6 +139,7 @@ class AttemptReporter:
             stderr=stderr,
             log=log,
             file=text(result.file),
+            uncacheable=text(result.uncacheable),
             truncated=result.truncated or kept != whole,
             properties={text(name): text(value) for name, value in result.properties.items()},
         )

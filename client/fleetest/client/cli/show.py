@@ -137,6 +137,7 @@ def _case_lines(record: CaseRecord, now: datetime, *, verbose: bool) -> Iterator
         (f"{in_task(record.task_id, result.case_id)}  {duration_text(result.duration)}", "dim"),
         ("  flaky" if record.flaky else "", "yellow"),
         (_origin(record, now), "cyan"),
+        (f"  not cached: {one_line(result.uncacheable)}" if result.uncacheable else "", "dim"),
     )
     if result.message:
         yield Text(f"    {one_line(result.message)}")

@@ -139,6 +139,7 @@ def _is_certain(task: TaskStatus, result: KeptResult) -> bool:
         result.outcome is Outcome.PASSED
         and case.tries == 1
         and not case.flaky
+        and not result.uncacheable
         and len(result.whole) <= _MOST_BYTES
         and not shard.mishaps
         and not shard.timeouts

@@ -34,6 +34,7 @@ class KeptResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     duration: timedelta = timedelta()
     file: str = ""
     line: int = 0
+    uncacheable: str = ""
     whole: bytes = b""
     cached_from: CacheOrigin | None = None
     started_at: datetime | None = None

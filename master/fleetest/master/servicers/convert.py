@@ -267,5 +267,6 @@ def task_spec_to_proto(run_id: str, request: RunSubmitted, task: Task, *, enviro
         secret_names=task.secrets,
         version_control=version_control_to_proto(request.version_control),
         fingerprints=task.cache is not None,
+        cache_inputs=task.cache.inputs if task.cache is not None else (),
         random_seed=int(run_id.replace("-", ""), 16) & 0x7FFFFFFF,
     )

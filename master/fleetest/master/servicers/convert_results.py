@@ -39,6 +39,7 @@ def kept_result(message: types_pb2.CaseResult, clock_ahead: timedelta = timedelt
         duration=duration_from_proto(message.duration),
         file=message.file,
         line=message.line,
+        uncacheable=message.uncacheable,
         whole=message.SerializeToString(),
     )
 

@@ -16,7 +16,8 @@ From the session, each with an `event`:
   for it. `problem` is empty, or why there are none.
 - ``ready``: collection is over; `deselected`, `keep_going` (``--continue-on-collection-errors``), `mark`.
 - ``start``: `id`. The case begins.
-- ``done``: a result, and `mark` (see `marks.py`). The case's teardown is over.
+- ``done``: a result, and `mark` (see `marks.py`). The case's teardown is over. `uncacheable`, if there, says why the
+  result must not be cached.
 - ``cleared``: answers ``clear``; `problem` holds what the teardown that this needed had to say.
 - ``untidy``: `problem`, what another teardown between two cases had to say.
 - ``stopped``: nothing more will run; `kind` is ``exit``, ``limit``, ``internal`` or ``usage``, `reason` a line.
@@ -38,7 +39,8 @@ the descriptor lies high, and it is looked at before each use: what is no longer
 The `Config` that `launch.py` reads has: `socket`, `token`, `claims_file`, `mark` (what marks in the output begin with),
 `dump_file` and `dump_signal` (stacks of all threads go there on that signal), `workspace`, `seed`, `own_hash_seed`
 (whether the task sets PYTHONHASHSEED itself), `text_limit_bytes`, `arguments`, `fingerprints` (whether they are asked
-for), and `waits`: whether to wait for ``begin`` when pytest is imported.
+for), `cache_inputs` (what tests may read and stay cacheable, or null when nothing of them is cached), and `waits`:
+whether to wait for ``begin`` when pytest is imported.
 """
 
 from __future__ import annotations

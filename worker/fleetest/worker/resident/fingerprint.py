@@ -18,7 +18,16 @@ from typing import Any, Dict, FrozenSet, Iterable, Iterator, List, Optional, Set
 __all__ = ["Fingerprints"]
 
 _FORMAT = 1
-_CONFIGURATION = ("pytest.ini", ".pytest.ini", "pytest.toml", ".pytest.toml", "pyproject.toml", "tox.ini", "setup.cfg")
+_CONFIGURATION = (
+    "pytest.ini",
+    ".pytest.ini",
+    "pytest.toml",
+    ".pytest.toml",
+    "pyproject.toml",
+    "tox.ini",
+    "setup.cfg",
+    ".coveragerc",
+)
 _CODE = (".py", ".so", ".pyd")
 _NOT_CODE = frozenset(("__pycache__", ".git", ".hg", ".pytest_cache", "node_modules"))
 _VARIABLES = ("LANG", "LANGUAGE", "TZ")

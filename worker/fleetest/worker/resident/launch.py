@@ -72,8 +72,11 @@ def main() -> int:
     fingerprints = None
     if config["fingerprints"]:
         fingerprints = functools.partial(_load("fingerprint").Fingerprints, _load("closure"))
-    plugin = _load("plugin").ResidentPlugin(channel, claims, marks, _load("outcome"), config, fingerprints)
-    return int(pytest.main(config["arguments"], plugins=[plugin]))
+    witness = None
+    if config["cache_inputs"] is not None:
+        witness = _load("witness").Witness(config["workspace"], config["cache_inputs"])
+    plugin = _load("plugin").ResidentPlugin(channel, claims, marks, _load("outcome"), config, fingerprints, witness)
+    return int(pytest.main(config["arguments"], plugins=[plugin, *([witness] if witness is not None else [])]))
 
 
 if __name__ == "__main__":

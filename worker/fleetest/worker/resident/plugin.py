@@ -43,13 +43,21 @@ class ResidentPlugin:
     Args:
         fingerprints: makes `Fingerprints` of the session, the workspace and the collected modules; `None` when nobody
             asks for them.
+        witness: tells whether results may be cached; `None` when nothing is cached.
     """
 
     def __init__(
-        self, channel: Any, claims: Any, marks: Any, outcome: Any, config: Dict[str, Any], fingerprints: Any = None
+        self,
+        channel: Any,
+        claims: Any,
+        marks: Any,
+        outcome: Any,
+        config: Dict[str, Any],
+        fingerprints: Any = None,
+        witness: Any = None,
     ) -> None:
         self._channel, self._claims, self._marks, self._outcome = channel, claims, marks, outcome
-        self._fingerprints = fingerprints
+        self._fingerprints, self._witness = fingerprints, witness
         self._modules: List[str] = []
         self._limit = config["text_limit_bytes"]
         self._seed = config["seed"]
@@ -221,6 +229,8 @@ class ResidentPlugin:
         self._make_fresh(case_id, item)
         self._reports = []
         self._channel.send({"event": "start", "id": case_id})
+        if self._witness is not None:
+            self._witness.begin_case()
         try:
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
         except (KeyboardInterrupt, pytest.exit.Exception) as stop:
@@ -231,6 +241,8 @@ class ResidentPlugin:
         self._leave_forked_child(0)
         result = self._outcome.result(case_id, self._place(item), self._reports, self._limit)
         self._reports = []
+        if self._witness is not None:
+            result["uncacheable"] = self._outcome.bounded(self._witness.end_case(), self._limit)[0]
         self._channel.send(dict(result, event="done", mark=self._mark(session)))
         if self._canary.is_dead():
             # The test closed what is not its own, pytest's capture among it. What follows runs in a new session.

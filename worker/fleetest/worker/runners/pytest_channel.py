@@ -223,6 +223,7 @@ def case_result(message: Message, *, started_at: datetime | None = None) -> Case
             line=message["line"],
             truncated=message["truncated"],
             properties=message["properties"],
+            uncacheable=str(message.get("uncacheable", "")),
         )
     except (KeyError, TypeError, OverflowError) as error:
         raise ValueError(f"not a result: {error}") from error

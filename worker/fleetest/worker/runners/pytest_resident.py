@@ -389,6 +389,7 @@ def _config(environment: Environment, spec: TaskSpec, directory: Path, *, finger
         "own_hash_seed": _HASH_SEED in spec.env,
         "arguments": [*cache, *spec.command],
         "fingerprints": fingerprints,
+        "cache_inputs": list(spec.cache_inputs) if spec.fingerprints else None,
     }
 
 
