@@ -181,6 +181,13 @@ def test_cancelling_says_whether_there_was_something_to_cancel(master, client):
     assert not without.HasField("grace")
 
 
+def test_what_is_cached_is_invalidated_by_project_task_and_file(master, client):
+    client.invalidate_cache(project="shop", task_id="unit", file="t.py")
+
+    (request,) = master.requests("InvalidateCache")
+    assert (request.project, request.task_id, request.file) == ("shop", "unit", "t.py")
+
+
 def test_retrying_and_draining_reach_the_master(master, client):
     submission = client.retry(RUN_ID, everything=True, secrets={"A": "b"})
     client.drain("w1", reason="tired")

@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from fleetest.client import AsyncClient, TokenAccess
-from fleetest.common.errors import CapacityExceeded, FleetestError, Forbidden, NotFound, Unauthenticated
+from fleetest.common.errors import CapacityExceeded, FleetestError, Forbidden, InvalidRequest, NotFound, Unauthenticated
 from fleetest.common.grpc_status import error_from
 from fleetest.common.settings import Secret
 from fleetest.master.server import Master
@@ -141,6 +141,24 @@ async def test_session_ends_when_its_token_expires(root, master):
             details = await worker._call.details()
 
     assert "expired at" in details
+
+
+async def test_the_cache_is_cleared_by_who_may_write_in_its_project(root, master, client_of):
+    _, writing = await root.create_client_token(project="shop")
+    _, reading = await root.create_client_token(project="shop", access=TokenAccess.READ)
+    shop, reader = await client_of(master, writing.reveal()), await client_of(master, reading.reveal())
+
+    await shop.invalidate_cache(task_id="unit", file="test_a.py")
+
+    assert (await master._store.get_document("cache_invalidations", "shop") or "").count("scope") == 1
+    for call, error in (
+        (shop.invalidate_cache(project="bank"), Forbidden),
+        (reader.invalidate_cache(), Forbidden),
+        (root.invalidate_cache(), InvalidRequest),
+        (shop.invalidate_cache(file="test_a.py"), InvalidRequest),
+    ):
+        with pytest.raises(error):
+            await call
 
 
 async def test_client_of_one_project_sees_and_touches_nothing_of_another(root, master, client_of, tmp_path):
