@@ -54,6 +54,8 @@ class _NoopSession:
         future.set_result(Ended(verdict=Verdict.COMPLETED))
         return future
 
+    def expect(self, run_id: str) -> None: ...
+
     def hand_back(self, ref: AttemptRef, case_ids: Sequence[str]) -> None: ...
 
     def flush(self) -> None:

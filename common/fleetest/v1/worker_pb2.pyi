@@ -640,6 +640,7 @@ class MasterMessage(_message.Message):
     DRAIN_FIELD_NUMBER: _builtins.int
     HEARD_FIELD_NUMBER: _builtins.int
     HAND_BACK_FIELD_NUMBER: _builtins.int
+    EXPECT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome: ...
     @_builtins.property
@@ -654,6 +655,8 @@ class MasterMessage(_message.Message):
     def heard(self) -> Global___Heard: ...
     @_builtins.property
     def hand_back(self) -> Global___HandBack: ...
+    @_builtins.property
+    def expect(self) -> Global___Expect: ...
     def __init__(
         self,
         *,
@@ -664,12 +667,13 @@ class MasterMessage(_message.Message):
         drain: Global___Drain | None = ...,
         heard: Global___Heard | None = ...,
         hand_back: Global___HandBack | None = ...,
+        expect: Global___Expect | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "assign", b"assign", "drain", b"drain", "hand_back", b"hand_back", "heard", b"heard", "message", b"message", "stop", b"stop", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "assign", b"assign", "drain", b"drain", "expect", b"expect", "hand_back", b"hand_back", "heard", b"heard", "message", b"message", "stop", b"stop", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "assign", b"assign", "drain", b"drain", "hand_back", b"hand_back", "heard", b"heard", "message", b"message", "stop", b"stop", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "assign", b"assign", "drain", b"drain", "expect", b"expect", "hand_back", b"hand_back", "heard", b"heard", "message", b"message", "stop", b"stop", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "assign", "acknowledged", "stop", "drain", "heard", "hand_back"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "assign", "acknowledged", "stop", "drain", "heard", "hand_back", "expect"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -963,6 +967,36 @@ class TaskSpec(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TaskSpec: _TypeAlias = TaskSpec  # noqa: Y015
+
+@_typing.final
+class Expect(_message.Message):
+    """Work of this task is being planned elsewhere: so many slots that have nothing to do may get ready for it. Promises
+    nothing, and needs no answer.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
+    SLOTS_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    slots: _builtins.int
+    @_builtins.property
+    def spec(self) -> Global___TaskSpec: ...
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        spec: Global___TaskSpec | None = ...,
+        slots: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run_id", b"run_id", "slots", b"slots", "spec", b"spec"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Expect: _TypeAlias = Expect  # noqa: Y015
 
 @_typing.final
 class Acknowledged(_message.Message):

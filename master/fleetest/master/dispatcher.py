@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import itertools
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from operator import attrgetter
@@ -29,6 +29,7 @@ from fleetest.common.tasks import Resources
 from fleetest.master.queue.ports import Bid, Claim, Claims, Presence, SecretStore, ShardQueue
 from fleetest.master.runs.book import RunBook
 from fleetest.master.runs.decisions import Decider
+from fleetest.master.runs.environment import requirements_of
 from fleetest.master.sessions import Assigned, AttemptRef, Session, Sessions
 
 __all__ = ["Dispatcher"]
@@ -138,6 +139,7 @@ class Dispatcher:
                 await self._take_back(assigned[worker_id])
         if any(session.wants_more for session in bidders.values()):
             self._on_idle()
+            _let_expect(itertools.chain.from_iterable(assigned.values()), bidders.values())
         return sum(map(len, begun))
 
     def _in_vain(self, session: Session, bid: Bid) -> bool:
@@ -219,6 +221,15 @@ class Dispatcher:
             ref = each.ref
             with contextlib.suppress(FleetestError):
                 await self._book.keeper(ref.run_id).ask(partial(_give_back, ref))
+
+
+def _let_expect(begun: Iterable[Assigned], bidders: Iterable[Session]) -> None:
+    """While one slot finds out what a task consists of, others get ready. A task with secrets shares them with none."""
+    plans = [each for each in begun if each.kind is ShardKind.PLAN and not each.task.secrets]
+    for planned, session in itertools.product(plans, bidders):
+        capabilities = session.presence.capabilities
+        if all(capabilities.get(key) == value for key, value in requirements_of(planned.task).items()):
+            session.expect(planned)
 
 
 def _give_back(ref: AttemptRef, decider: Decider) -> None:

@@ -21,6 +21,7 @@ __all__ = [
     "Assigned",
     "AttemptRef",
     "Drain",
+    "Expect",
     "HandBack",
     "Heard",
     "Instruction",
@@ -96,6 +97,17 @@ class HandBack:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Expect:
+    """Work of this task is being planned elsewhere: so many idle slots may get ready for it."""
+
+    run_id: str
+    request: RunSubmitted
+    task: Task
+    environment_key: str
+    slots: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Acknowledge:
     """Every report up to this sequence number is safe."""
 
@@ -114,7 +126,7 @@ class Heard:
     """Answers a heartbeat."""
 
 
-Instruction = Assign | Stop | HandBack | Acknowledge | Drain | Heard
+Instruction = Assign | Stop | HandBack | Expect | Acknowledge | Drain | Heard
 
 
 def _unheard(_: Session) -> None:
@@ -179,6 +191,19 @@ class Session:
         """Ask for cases of an attempt. One that was not sent yet is asked for them later, if that is still of use."""
         if instruction.ref in self._attempts:
             self.instructions.put_nowait(instruction)
+
+    def expect(self, planned: Assigned) -> None:
+        """Let slots that have nothing to do get ready for a task whose plan another one makes."""
+        if self.want is not None and self.want.shards > 0 and planned.reserve.fits(self.want.free):
+            self.instructions.put_nowait(
+                Expect(
+                    run_id=planned.ref.run_id,
+                    request=planned.request,
+                    task=planned.task,
+                    environment_key=planned.environment_key,
+                    slots=self.want.shards,
+                )
+            )
 
     def hear_from_registry(self, known: Presence) -> None:
         """Another master may have had to do with the worker: drained it, or taken it over."""

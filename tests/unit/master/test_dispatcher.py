@@ -20,7 +20,7 @@ from fleetest.common.tasks import Resources
 from fleetest.master.queue.embedded_redis import EmbeddedRedis
 from fleetest.master.queue.ports import QueueEntry
 from fleetest.master.reports import Planned
-from fleetest.master.sessions import Assign, Session, Want
+from fleetest.master.sessions import Assign, Expect, Session, Want
 from fleetest.master.store.ports import Commit
 from tests.tools.core import Core, instructions, open_core, until, unwritable
 from tests.tools.story import START, cases, command_task, pytest_task
@@ -51,6 +51,33 @@ async def test_the_shards_of_a_plan_carry_their_cases(core: Core) -> None:
     assert sorted(each.case_ids for each in assigned) == [("a", "c"), ("b",)]
     assert {each.shard_count for each in assigned} == {2}
     assert {each.ref.run_id for each in assigned} == {run_id}
+
+
+async def test_workers_with_room_are_told_to_expect_what_another_one_plans(core: Core) -> None:
+    run_id = await core.submit(pytest_task(requirements={"os": "linux"}))
+    other = await core.connect("other", shards=2, capabilities={"os": "linux"})
+    wrong = await core.connect("wrong", capabilities={"os": "macos"})
+    core.sessions.know_speeds({"other": 0.5})
+    planner = await core.connect("planner", shards=1, capabilities={"os": "linux"})
+
+    await core.dispatcher.dispatch()
+
+    told = {
+        session.presence.worker_id: [each for each in instructions(session) if isinstance(each, Expect)]
+        for session in (other, wrong, planner)
+    }
+    assert [(each.run_id, each.task.name, each.slots) for each in told["other"]] == [(run_id, "unit", 2)]
+    assert not told["wrong"]
+    assert not told["planner"]
+
+
+async def test_nobody_is_told_to_expect_a_task_with_secrets(core: Core) -> None:
+    await core.submit(pytest_task(secrets=("TOKEN",)), secrets={"TOKEN": "x"})
+    sessions = [await core.connect(name) for name in ("w1", "w2")]
+
+    await core.dispatcher.dispatch()
+
+    assert not [told for session in sessions for told in instructions(session) if isinstance(told, Expect)]
 
 
 async def test_a_want_is_answered_even_when_there_is_nothing(core: Core) -> None:

@@ -103,6 +103,9 @@ class EchoSession:
         self._tell()
         return future
 
+    def expect(self, run_id):
+        self.expected = run_id
+
     def hand_back(self, ref, case_ids):
         """Nobody asks it."""
 

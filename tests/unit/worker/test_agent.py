@@ -271,6 +271,53 @@ async def test_idle_environment_is_closed_after_a_while(master, address, tmp_pat
         assert worker.runner.sessions[0].closed
 
 
+async def expecting(master, worker, *, run="r1", key="env"):
+    """Let the worker expect work, and wait until it gets ready for it."""
+    await master.wanted(1)
+    spec = worker_pb2.TaskSpec(spec_id=f"{run}/{key}", environment_key=key, task_id="unit", type="echo")
+    master.say(expect=worker_pb2.Expect(run_id=run, spec=spec, slots=1))
+    async with asyncio.timeout(30):
+        while ("prepare", key) not in worker.executor.log:
+            await asyncio.sleep(0.01)
+
+
+async def test_attempt_that_was_expected_finds_its_session_open(master, address, tmp_path):
+    async with working(tmp_path, address, slots=1) as worker:
+        worker.executor.ready.clear()
+        await expecting(master, worker)
+        master.enqueue("pass")
+        await master.until(lambda: not master.backlog)
+        worker.executor.ready.set()
+        ended = await master.ended()
+
+        assert ended.verdict == types_pb2.VERDICT_COMPLETED
+        assert worker.executor.log == [("prepare", "env")]
+        assert [session.expected for session in worker.runner.sessions] == ["r1"]
+    assert b"preparing\n" in [report.output.content for report in master.reports()]
+
+
+async def test_slot_that_got_ready_for_nothing_runs_what_comes(master, address, tmp_path):
+    async with working(tmp_path, address, slots=1) as worker:
+        await expecting(master, worker)
+        master.enqueue("pass", run="r2", key="other")
+        ended = await master.ended()
+
+        assert ended.verdict == types_pb2.VERDICT_COMPLETED
+        assert worker.executor.log[-1] == ("prepare", "other")
+        assert all(session.closed for session in worker.runner.sessions[:-1])
+
+
+async def test_expected_attempt_is_told_why_its_environment_could_not_be_prepared(master, address, tmp_path):
+    async with working(tmp_path, address, slots=1) as worker:
+        worker.executor.failure = SetupFailed("make", 2, "no rule")
+        await expecting(master, worker)
+        master.enqueue("pass")
+        ended = await master.ended()
+
+    assert ended.verdict == types_pb2.VERDICT_FAILED
+    assert "make" in ended.reason
+
+
 async def test_failed_setup_is_the_tasks_own_failure(master, address, tmp_path):
     async with working(tmp_path, address) as worker:
         worker.executor.failure = SetupFailed("pip install nothing", 1, "no such package")

@@ -34,6 +34,7 @@ from fleetest.worker.messages import (
     Acknowledged,
     Assign,
     Drain,
+    Expect,
     Goodbye,
     HandBack,
     Heartbeat,
@@ -279,6 +280,8 @@ class Agent:
                     self._outbox.acknowledge(sequence)
                 case Stop() as stop:
                     self._roster.stop(stop)
+                case Expect() as expect:
+                    self._roster.expect(expect)
                 case HandBack(ref=ref, case_ids=case_ids):
                     self._roster.hand_back(ref, case_ids)
                 case Drain(reason=reason):

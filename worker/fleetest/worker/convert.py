@@ -41,6 +41,7 @@ from fleetest.worker.messages import (
     Assign,
     Declined,
     Drain,
+    Expect,
     Goodbye,
     HandBack,
     Heard,
@@ -305,6 +306,9 @@ def instruction_from_proto(  # noqa: PLR0911 - a flat table
             return HandBack(
                 ref=attempt_ref_from_proto(message.hand_back.attempt), case_ids=tuple(message.hand_back.case_ids)
             )
+        case "expect":
+            spec = task_spec_from_proto(message.expect.spec)
+            return Expect(run_id=message.expect.run_id, spec=spec, slots=message.expect.slots)
         case "heard":
             return Heard()
         case "drain":

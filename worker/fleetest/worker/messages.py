@@ -8,13 +8,14 @@ from datetime import timedelta
 
 from fleetest.common.results import ResourceSample
 from fleetest.common.tasks import Resources
-from fleetest.worker.assignments import Assignment, AttemptRef
+from fleetest.worker.assignments import Assignment, AttemptRef, TaskSpec
 
 __all__ = [
     "Acknowledged",
     "Assign",
     "Declined",
     "Drain",
+    "Expect",
     "Goodbye",
     "HandBack",
     "Heard",
@@ -166,6 +167,15 @@ class HandBack:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Expect:
+    """Work of this task is being planned elsewhere: so many slots that have nothing to do may get ready for it."""
+
+    run_id: str
+    spec: TaskSpec
+    slots: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Drain:
     """Finish what runs, take no more."""
 
@@ -177,4 +187,4 @@ class Heard:
     """The master has heard our heartbeat."""
 
 
-Instruction = Welcome | Assign | Acknowledged | Stop | HandBack | Drain | Heard
+Instruction = Welcome | Assign | Acknowledged | Stop | HandBack | Expect | Drain | Heard

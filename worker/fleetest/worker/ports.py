@@ -208,6 +208,9 @@ class Session(Protocol):
     def submit(self, assignment: Assignment, reporter: Reporter) -> asyncio.Future[Ended]:
         """Queue an attempt behind those that the session has. The future never raises."""
 
+    def expect(self, run_id: str) -> None:
+        """An attempt of this run is likely to come: begin what it will need, where that is harmless if none does."""
+
     def flush(self) -> None:
         """Nothing more is known to come: finish what is held back. Harmless at any time."""
 

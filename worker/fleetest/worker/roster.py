@@ -17,7 +17,7 @@ from fleetest.common.states import Verdict
 from fleetest.common.tasks import Resources
 from fleetest.worker.assignments import Assignment, AttemptRef, Ended
 from fleetest.worker.attempts import Attempt, StopOrder
-from fleetest.worker.messages import Declined, Stop
+from fleetest.worker.messages import Declined, Expect, Stop
 from fleetest.worker.outbox import Outbox
 from fleetest.worker.readiness import Readiness
 from fleetest.worker.reporting import AttemptReporter
@@ -123,6 +123,11 @@ class Roster:
         """Give up cases of an attempt that have not been started; one that is not here has ended already."""
         if (entry := self._entries.get(ref)) is not None:
             entry.slot.hand_back(entry.attempt, case_ids)
+
+    def expect(self, expect: Expect) -> None:
+        """Let slots that have nothing to do get ready for work that may come."""
+        if not self.draining and not self.not_ready_reason and not self._readiness.suspect:
+            self._slots.expect(expect.run_id, expect.spec, slots=expect.slots)
 
     def stop_all(self) -> None:
         """The worker goes: its attempts end as errored, so that they are made elsewhere."""

@@ -15,9 +15,10 @@ from typing import Protocol
 
 from fleetest.common.results import ResourceSample
 from fleetest.common.tasks import Resources
-from fleetest.worker.assignments import AttemptRef, Ended
+from fleetest.worker.assignments import AttemptRef, Ended, TaskSpec
 from fleetest.worker.attempts import Attempt, StopOrder
 from fleetest.worker.ports import Executor, Runner, Session
+from fleetest.worker.readying import Readying
 from fleetest.worker.station import Station
 
 __all__ = ["Slot", "SlotObserver"]
@@ -57,7 +58,8 @@ class Slot:
         self._observer = observer
         self._idle_timeout = idle_timeout
         self._station = Station(number, executors=executors, runners=runners, on_hungry=self._session_is_hungry)
-        self._inbox: asyncio.Queue[Attempt | None] = asyncio.Queue()
+        self._inbox: asyncio.Queue[Attempt | tuple[str, TaskSpec] | None] = asyncio.Queue()
+        self._readying: Readying | None = None
         self._held: dict[AttemptRef, Attempt] = {}  # in order of arrival
         self._submitted: dict[AttemptRef, asyncio.Task[None]] = {}  # what watches over those that the session has
         self._preparing: Attempt | None = None
@@ -109,6 +111,11 @@ class Slot:
         else:
             self._inbox.put_nowait(attempt)
 
+    def expect(self, run_id: str, spec: TaskSpec) -> None:
+        """An attempt of this run and task may come. Harmless when none does."""
+        if self.idle:
+            self._inbox.put_nowait((run_id, spec))
+
     def stop(self, attempt: Attempt, order: StopOrder) -> None:
         """End one attempt of this slot. Its end is told as any other."""
         attempt.order_stop(order)
@@ -151,24 +158,46 @@ class Slot:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._give_up_readying()
         await self._station.close()
 
     async def _work(self) -> None:
         while True:
-            attempt = await self._inbox.get()
+            item = await self._inbox.get()
             self._busy = True
             try:
-                if attempt is not None:
-                    await self._begin(attempt)
-                elif self.idle:
-                    await self._station.close()
-                    self._observer.credit_changed()
+                match item:
+                    case Attempt() as attempt:
+                        await self._begin(attempt)
+                    case (run_id, spec):
+                        self._get_ready(run_id, spec)
+                    case None:
+                        await self._close_if_idle()
             finally:
                 self._busy = False
 
+    def _get_ready(self, run_id: str, spec: TaskSpec) -> None:
+        if self.idle and self._readying is None and not self._station.is_open_for(run_id, spec):
+            self._readying = Readying(self._station, run_id, spec)
+            self.last_used = time.monotonic()
+            if self._idle_timer is None:
+                self._look_again_in(self._idle_timeout.total_seconds())
+
+    async def _close_if_idle(self) -> None:
+        if self.idle:
+            await self._give_up_readying()
+            await self._station.close()
+            self._observer.credit_changed()
+
+    async def _give_up_readying(self) -> None:
+        readying, self._readying = self._readying, None
+        if readying is not None:
+            await readying.give_up()
+
     def _ready_for(self, attempt: Attempt) -> bool:
         """Whether the open session may have the attempt at once, with nothing before it that has to be prepared."""
-        return not self._busy and self._inbox.empty() and self._station.serves(attempt)
+        free = not self._busy and self._readying is None and self._inbox.empty()
+        return free and self._station.serves(attempt)
 
     def _hand_over(self, attempt: Attempt) -> None:
         session = self._station.session
@@ -179,21 +208,31 @@ class Slot:
 
     async def _begin(self, attempt: Attempt) -> None:
         """Bring an attempt to a session, or to its end."""
-        if attempt.ref in self._held and not self._station.serves(attempt):
+        opening: asyncio.Task[Ended | None] | None = None
+        if attempt.ref in self._held and self._readying is not None:
+            if self._readying.fits(attempt):
+                opening, self._readying = self._readying.hand_over(attempt), None
+            else:
+                await self._give_up_readying()
+        if attempt.ref in self._held and (opening is not None or not self._station.serves(attempt)):
             while self._submitted:
                 self.flush()
                 await asyncio.wait(self._submitted.values())
-            await self._prepare(attempt)
+            await self._prepare(attempt, opening)
         session = self._station.session
         if attempt.ref in self._held and session is not None:
             self._submit(attempt, session)
 
-    async def _prepare(self, attempt: Attempt) -> None:
+    async def _prepare(self, attempt: Attempt, opening: asyncio.Task[Ended | None] | None) -> None:
         """Make the station ready, within the time that the start may take; or end the attempt."""
         if attempt.ref not in self._held:
             return
         self._preparing = attempt
-        opening = asyncio.create_task(self._station.open(attempt))
+        if opening is None:
+            asked = attempt.assignment
+            opening = asyncio.create_task(
+                self._station.open(asked.ref.run_id, asked.spec, secrets=asked.secrets, output=attempt.reporter.output)
+            )
         stopped = asyncio.create_task(attempt.stop_ordered.wait())
         try:
             async with asyncio.timeout_at(attempt.start_clock()):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from fleetest.common.errors import CapacityExceeded
 from fleetest.common.tasks import Resources
+from fleetest.worker.assignments import TaskSpec
 from fleetest.worker.attempts import Attempt
 from fleetest.worker.slot import Slot
 
@@ -53,6 +54,14 @@ class Slots:
             ),
             warm_environment_keys=tuple(sorted({slot.environment_key for slot in open_slots} - {""})),
         )
+
+    def expect(self, run_id: str, spec: TaskSpec, *, slots: int) -> None:
+        """Let as many idle slots, those first that would be chosen first, get ready for an attempt of this run."""
+        idle = sorted(
+            (slot for slot in self._slots if slot.idle), key=lambda slot: _preference(slot, spec.environment_key)
+        )
+        for slot in idle[:slots]:
+            slot.expect(run_id, spec)
 
     def place(self, attempt: Attempt) -> Slot:
         """

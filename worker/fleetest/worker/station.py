@@ -49,27 +49,28 @@ class Station:
         Whether the open session may take the attempt. Runs do not share one: what a run's tests did to the workspace is
         no business of the next.
         """
-        return (
-            self.session is not None
-            and self.environment_key == attempt.assignment.spec.environment_key
-            and self._run_id == attempt.ref.run_id
-        )
+        return self.is_open_for(attempt.ref.run_id, attempt.assignment.spec)
 
-    async def open(self, attempt: Attempt) -> Ended | None:
-        """Open what the attempt needs; answers the attempt's end when that fails. Close after a failure."""
-        spec = attempt.assignment.spec
+    def is_open_for(self, run_id: str, spec: TaskSpec) -> bool:
+        """Whether there is a session for attempts of this run and task."""
+        return self.session is not None and self.environment_key == spec.environment_key and self._run_id == run_id
+
+    async def open(
+        self, run_id: str, spec: TaskSpec, *, secrets: Mapping[str, str], output: Callable[[bytes], None]
+    ) -> Ended | None:
+        """Open what an attempt needs; answers the attempt's end when that fails. Close after a failure."""
         try:
-            environment = await self._environment_for(attempt)
+            environment = await self._environment_for(spec, secrets, output)
             self.session = await self._runner(spec).open(spec, environment)
         except InvalidRequest as error:  # a failed setup, a missing interpreter: the same on every worker
             return Ended(verdict=Verdict.FAILED, reason=str(error))
         except FleetestError as error:
             return Ended(verdict=Verdict.ERRORED, reason=str(error))
         except Exception as error:  # noqa: BLE001 - one attempt must not take the slot with it
-            _log.exception("environment_failed", task_id=spec.task_id, run_id=attempt.ref.run_id)
+            _log.exception("environment_failed", task_id=spec.task_id, run_id=run_id)
             return Ended(verdict=Verdict.ERRORED, reason=f"the worker failed: {type(error).__name__}: {error}")
         self.session.on_hungry(self._on_hungry)
-        self._run_id = attempt.ref.run_id
+        self._run_id = run_id
         return None
 
     async def close(self) -> None:
@@ -84,17 +85,16 @@ class Station:
             except Exception:  # noqa: BLE001 - nobody is left to tell
                 _log.exception("environment_close_failed", slot=self._slot)
 
-    async def _environment_for(self, attempt: Attempt) -> Environment:
-        spec = attempt.assignment.spec
+    async def _environment_for(
+        self, spec: TaskSpec, secrets: Mapping[str, str], output: Callable[[bytes], None]
+    ) -> Environment:
         if self._environment is not None and self._fits(spec, self._environment):
             await self._close_session()
             await self._environment.refresh(spec)
             self._spec, self.environment_key = spec, spec.environment_key
             return self._environment
         await self.close()
-        self._environment = await self._executor(spec).prepare(
-            spec, slot=self._slot, secrets=attempt.assignment.secrets, output=attempt.reporter.output
-        )
+        self._environment = await self._executor(spec).prepare(spec, slot=self._slot, secrets=secrets, output=output)
         self._spec, self.environment_key = spec, spec.environment_key
         return self._environment
 

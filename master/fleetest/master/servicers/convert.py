@@ -33,6 +33,7 @@ from fleetest.master.sessions import (
     Assign,
     AttemptRef,
     Drain,
+    Expect,
     HandBack,
     Heard,
     Instruction,
@@ -205,6 +206,12 @@ def instruction_to_proto(instruction: Instruction, known_specs: set[str]) -> wor
         case HandBack():
             back = worker_pb2.HandBack(attempt=attempt_ref_to_proto(instruction.ref), case_ids=instruction.case_ids)
             return worker_pb2.MasterMessage(hand_back=back)
+        case Expect():
+            spec = task_spec_to_proto(
+                instruction.run_id, instruction.request, instruction.task, environment_key=instruction.environment_key
+            )
+            expect = worker_pb2.Expect(run_id=instruction.run_id, spec=spec, slots=instruction.slots)
+            return worker_pb2.MasterMessage(expect=expect)
         case Acknowledge():
             return worker_pb2.MasterMessage(acknowledged=worker_pb2.Acknowledged(sequence=instruction.sequence))
         case Drain():

@@ -73,6 +73,9 @@ class CommandSession:
     def on_hungry(self, callback: Callable[[], None]) -> None:
         self._hungry.append(callback)
 
+    def expect(self, run_id: str) -> None:
+        """A command begins when it is asked for."""
+
     def hand_back(self, ref: AttemptRef, case_ids: Sequence[str]) -> None:
         """A command is one whole, and nobody asks for parts of it."""
 

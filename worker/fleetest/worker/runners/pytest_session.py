@@ -12,6 +12,7 @@ result, or one was finished before, and the rest goes on in a new process.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -30,13 +31,14 @@ from fleetest.worker.ports import Blobs, Environment
 from fleetest.worker.runners.pytest_appetite import Appetite
 from fleetest.worker.runners.pytest_attempt import Attempt, RunningCase
 from fleetest.worker.runners.pytest_channel import case_result
-from fleetest.worker.runners.pytest_resident import Key, Resident
+from fleetest.worker.runners.pytest_resident import Key, Resident, resident_key
 from fleetest.worker.runners.pytest_standby import Standbys, conditions_of
 
 __all__ = ["PytestSession"]
 
 _CLOSED: Final = "the session is closed"
 _IDLE_SECONDS: Final = 3.0
+_EARLY_PIECES: Final = 64
 _ORDERLY: Final = frozenset({"exit", "limit"})  # kinds of stop after which pytest ends by itself, as it was asked
 _log = structlog.get_logger(__name__)
 
@@ -48,6 +50,8 @@ class PytestSession:
 
     def __init__(self, spec: TaskSpec, environment: Environment, blobs: Blobs, standbys: Standbys) -> None:
         self.environment_key = spec.environment_key
+        self._spec = spec
+        self._early_output: list[bytes] = []
         self._environment = environment
         self._blobs = blobs
         self._standbys = standbys
@@ -94,6 +98,9 @@ class PytestSession:
     def backlog(self) -> int:
         running = 1 if self._running is not None and self._running.attempt is not None else 0
         return sum(len(attempt.todo) for attempt in self._attempts) - running
+
+    def expect(self, run_id: str) -> None:
+        self._events.put_nowait(lambda: self._begin_early(resident_key(run_id, self._spec)))
 
     def hand_back(self, ref: AttemptRef, case_ids: Sequence[str]) -> None:
         self._events.put_nowait(lambda: self._hand_back(ref, case_ids))
@@ -173,7 +180,10 @@ class PytestSession:
         while self._attempts and not self._closing:
             head = self._attempts[0]
             if head.active_since is None:
-                head.active_since = self._loop.time()
+                head.active_since = self._started_at = self._loop.time()
+                for content in self._early_output:
+                    head.reporter.output(content)
+                self._early_output.clear()
                 head.used_before = self._usage()
             if self._resident is not None and (self._resident.key != head.key or self._is_leaving()):
                 await self._end_resident()
@@ -196,7 +206,8 @@ class PytestSession:
         try:
             if self._last_key is not None and self._last_key != head.key:
                 await self._make_pristine(head.assignment.spec)
-            self._resident = await self._open_resident(head)
+            wanted = head.is_plan and head.assignment.spec.fingerprints
+            self._resident = await self._open_resident(head.key, fingerprints=wanted)
         except InvalidRequest as error:
             self._end(head, Verdict.FAILED, str(error))
             return False
@@ -207,8 +218,7 @@ class PytestSession:
         self._started_at = self._last_word = self._loop.time()
         return True
 
-    async def _open_resident(self, head: Attempt) -> Resident:
-        key, wanted = head.key, head.is_plan and head.assignment.spec.fingerprints
+    async def _open_resident(self, key: Key, *, fingerprints: bool) -> Resident:
         conditions = conditions_of(self._environment, key)
         waiting = self._standbys.take(self._environment, conditions)
         if waiting is not None:
@@ -218,12 +228,28 @@ class PytestSession:
                 self._write,
                 on_message=self._post_message,
                 on_gone=self._post_gone,
-                fingerprints=wanted,
+                fingerprints=fingerprints,
             )
             return waiting
         resident = Resident(key, on_message=self._post_message, on_gone=self._post_gone)
-        await resident.start(self._environment, self._write, conditions=conditions, waits=False, fingerprints=wanted)
+        await resident.start(
+            self._environment, self._write, conditions=conditions, waits=False, fingerprints=fingerprints
+        )
         return resident
+
+    async def _begin_early(self, key: Key) -> None:
+        """Nothing has been asked for yet. What goes wrong now goes wrong again, and is told, when something is."""
+        if self._attempts or self._resident is not None or self._closing:
+            return
+        with contextlib.suppress(FleetestError, OSError):
+            self._resident = await self._open_resident(key, fingerprints=False)
+            self._last_key = key
+
+    def _rest_soon(self) -> None:
+        if not self._attempts and self._environment.keeps_processes:
+            if self._idle_timer is not None:
+                self._idle_timer.cancel()
+            self._idle_timer = self._loop.call_later(_IDLE_SECONDS, self._events.put_nowait, self._rest)
 
     async def _rest(self) -> None:
         """
@@ -320,6 +346,8 @@ class PytestSession:
                     await self._kill_resident(timedelta())
                 case _:
                     resident.collection.take(message)
+                    if resident.collection.complete:
+                        self._rest_soon()
         except (KeyError, ValueError) as error:
             resident.hang_up(f"the session said what makes no sense: {error}")
 
@@ -368,6 +396,8 @@ class PytestSession:
             running.attempt.reporter.output(content)
         elif self._attempts:
             self._attempts[0].reporter.output(content)
+        elif len(self._early_output) < _EARLY_PIECES:
+            self._early_output.append(content)
 
     # -- ends
 
@@ -435,8 +465,7 @@ class PytestSession:
 
     def _end(self, attempt: Attempt, verdict: Verdict, reason: str) -> None:
         self._attempts.remove(attempt)
-        if not self._attempts and self._environment.keeps_processes:
-            self._idle_timer = self._loop.call_later(_IDLE_SECONDS, self._events.put_nowait, self._rest)
+        self._rest_soon()
         ended = Ended(verdict=verdict, reason=reason, usage=self._used(attempt), missing=attempt.missing)
         task = asyncio.create_task(self._finish(attempt, ended))
         self._finishing.add(task)
