@@ -508,6 +508,38 @@ async def test_claim_lasts_until_its_time_is_up(queue: ShardQueue) -> None:
     assert (returned, await claim_all(queue)) == (0, [])
 
 
+async def test_claims_say_for_whom_nothing_waits_any_more(queue: ShardQueue) -> None:
+    await queue.enqueue([entry("a", resources=Resources(cpu_millis=80)), entry("b", requirements={"os": "linux"})])
+
+    claims = await queue.claim([bid("full", cpu=10), bid("linux", cpu=10, capabilities={"os": "linux"})])
+
+    assert [(claim.worker_id, claim.entry.shard_id) for claim in claims] == [("linux", "b")]
+    assert claims.in_vain == frozenset(), "there is something that does not fit"
+    rest = await queue.claim([bid("full", cpu=80, shards=2)])
+    assert (shards_of(rest), rest.in_vain) == (["a"], {"full"})
+
+
+async def test_claims_say_how_long_the_first_delay_lasts_still(queue: ShardQueue, clock: ManualClock) -> None:
+    soon, later = clock.now() + timedelta(seconds=3), clock.now() + timedelta(seconds=9)
+    assert (await queue.claim([bid()])).due_in is None
+
+    await queue.enqueue([entry("later", not_before=later), entry("soon", not_before=soon)])
+    clock.advance(timedelta(seconds=1))
+
+    assert (await queue.claim([bid()])).due_in == timedelta(seconds=2)
+
+
+async def test_earlier_claims_are_confirmed_on_the_way(queue: ShardQueue) -> None:
+    await queue.enqueue(entries("a", "b", "c"))
+    first = await queue.claim([bid()])
+
+    second = await queue.claim([bid()], confirming=first)
+
+    assert (shards_of(second), await queue.waiting("run")) == (["b"], {"b", "c"})
+    assert await queue.claim([], confirming=second) == []
+    assert (await queue.waiting("run"), await queue.count("run"), await queue.count("other")) == ({"c"}, 1, 0)
+
+
 async def test_answers_about_entries_that_are_gone_are_ignored(queue: ShardQueue) -> None:
     unknown = [Claim(entry=entry("never"), worker_id="w")]
 

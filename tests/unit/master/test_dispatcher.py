@@ -89,6 +89,33 @@ async def test_a_want_is_answered_even_when_there_is_nothing(core: Core) -> None
     assert instructions(session) == [Assign(want_number=1, assigned=())]
 
 
+async def test_a_worker_for_whom_nothing_waits_is_not_asked_for_again_before_there_is_news(core: Core) -> None:
+    session = await core.connect(shards=1)
+    await core.dispatcher._hand_out()
+    before = await _asked(core)
+
+    session.ask(Want(number=2, shards=4, free=session.presence.free))
+    await core.dispatcher._hand_out()
+    asked_in_vain = await _asked(core) - before
+    await core.submit(command_task())
+    core.dispatcher.wake()
+    begun = await core.dispatcher._hand_out()
+
+    assert (asked_in_vain, begun) == (0, 1)
+    assert [told.want_number for told in instructions(session) if isinstance(told, Assign)] == [1, 2, 2]
+
+
+async def test_a_worker_is_asked_for_again_when_it_has_more_room_than_before(core: Core) -> None:
+    await core.submit(command_task(resources=Resources(cpu_millis=3000)))
+    session = await core.connect(shards=0)
+    session.ask(Want(number=1, shards=1, free=Resources(cpu_millis=1000)))
+    assert await core.dispatcher._hand_out() == 0
+
+    session.ask(Want(number=2, shards=1, free=Resources(cpu_millis=3000)))
+
+    assert await core.dispatcher._hand_out() == 1
+
+
 async def test_one_round_serves_many_workers_and_runs(core: Core) -> None:
     runs = [await core.submit(command_task(shards=2)) for _ in range(3)]
     sessions = [await core.connect(f"w{index}", shards=2) for index in range(3)]
@@ -253,6 +280,11 @@ async def test_the_loop_dispatches_whatever_comes_and_survives_failures(
 
 async def _logged(logs: Sequence[Mapping[str, object]], event: str) -> bool:
     return any(entry["event"] == event for entry in logs)
+
+
+async def _asked(core: Core) -> int:
+    """How many scripts of the queue Redis has run."""
+    return int((await core.redis.info("commandstats"))["cmdstat_evalsha"]["calls"])
 
 
 async def _told(session: Session) -> bool:
