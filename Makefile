@@ -8,6 +8,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := common/fleetest/common client/fleetest master/fleetest worker/fleetest
 COVERAGE_FLOOR := 90
+# Compile modules once, not in every process that is started.
+unexport PYTHONDONTWRITEBYTECODE
+export UV_COMPILE_BYTECODE := 1
 # Two processes, the tests in containers first: they take longest.
 PYTEST := pytest -n 2 --dist loadscope --no-loadscope-reorder
 

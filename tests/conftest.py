@@ -79,7 +79,8 @@ def python_image(docker_engine: DockerEngine, base_image: str, tmp_path_factory:
     """The same with pytest."""
     context = tmp_path_factory.mktemp("python-image")
     (context / "Dockerfile").write_text(
-        f"FROM {base_image}\nCOPY packages /usr/local/lib/python3.13/dist-packages\nENV PYTHONDONTWRITEBYTECODE=1\n"
+        f"FROM {base_image}\nCOPY packages /usr/local/lib/python3.13/dist-packages\n"
+        "RUN python3 -m compileall -q /usr/local/lib/python3.13/dist-packages\nENV PYTHONDONTWRITEBYTECODE=1\n"
     )
     install_for_image(context / "packages", "pytest", "pytest-timeout")
     docker_engine.docker("build", "--quiet", "--tag", "fleetest-test-python", str(context))

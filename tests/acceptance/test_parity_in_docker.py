@@ -55,6 +55,7 @@ def images(docker_engine: DockerEngine, base_image: str, tmp_path_factory: pytes
         shutil.copytree(SUITES / name / "packages", context / "packages", symlinks=True)
         (context / "Dockerfile").write_text(
             f"FROM {base_image}\nCOPY packages /usr/local/lib/python3.13/dist-packages\n"
+            "RUN python3 -m compileall -q /usr/local/lib/python3.13/dist-packages\n"
         )
         docker_engine.docker("build", "--quiet", "--tag", made[name], str(context))
     return made

@@ -24,7 +24,7 @@ make_suite() { # NAME VERSION PACKAGES...
     "$uv" venv --quiet "$target/$name/venv" --python .venv/bin/python
     "$uv" pip install --quiet --python "$target/$name/venv/bin/python" "$target/$name/src" "$@"
     # For the interpreter of the tests' base image.
-    "$uv" pip install --quiet --python .venv/bin/python --target "$target/$name/packages" --python-version 3.13 \
+    "$uv" pip install --quiet --no-compile-bytecode --python .venv/bin/python --target "$target/$name/packages" --python-version 3.13 \
         --python-platform "$(uname -m)-manylinux_2_34" "$target/$name/src" "$@"
     printf '%s\n' "2 $version $*" > "$marker" # count it up when this recipe changes
     echo "made $target/$name"
