@@ -206,8 +206,12 @@ class Session:
             )
 
     def hear_from_registry(self, known: Presence) -> None:
-        """Another master may have had to do with the worker: drained it, or taken it over."""
-        if known.stream != self.presence.stream and not known.offline:
+        """
+        Another master may have had to do with the worker: drained it, or taken it over. A session without a stream is
+        one whose stream Redis has forgotten.
+        """
+        forgotten = not known.stream and known.session_id == self.presence.session_id
+        if known.stream != self.presence.stream and not known.offline and not forgotten:
             self.end()
         elif known.draining and known.instance == self.presence.instance:
             self.drain(Drain(reason="drained by an operator"))

@@ -179,6 +179,14 @@ def test_a_worker_that_is_spoken_with_elsewhere_gets_nothing_more_here() -> None
     assert instructions(worker) == [None]
 
 
+def test_a_stream_that_redis_forgot_goes_on() -> None:
+    worker = session(stream="here")
+
+    worker.hear_from_registry(replace(worker.presence, stream=""))
+
+    assert not worker.over
+
+
 def test_a_worker_that_another_master_drained_is_told_once() -> None:
     worker = session()
 
