@@ -10,7 +10,6 @@ PACKAGES := common/fleetest/common client/fleetest master/fleetest worker/fleete
 COVERAGE_FLOOR := 90
 # Compile modules once, not in every process that is started.
 unexport PYTHONDONTWRITEBYTECODE
-export UV_COMPILE_BYTECODE := 1
 # Two processes, the tests in containers first: they take longest.
 PYTEST := pytest -n 2 --dist loadscope --no-loadscope-reorder
 
@@ -25,7 +24,7 @@ $(VENV)/.installed: pyproject.toml
 	@echo "Installing into $(VENV) ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check uv
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[dev]'
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --editable '.[dev]'
 	@touch $@
 
 demo: $(VENV)/.installed  ## Run the example suite on a cluster of its own

@@ -22,9 +22,9 @@ make_suite() { # NAME VERSION PACKAGES...
         --dest "$target/$name" "$name==$version"
     tar -xzf "$target/$name"/*.tar.gz -C "$target/$name/src" --strip-components=1
     "$uv" venv --quiet "$target/$name/venv" --python .venv/bin/python
-    "$uv" pip install --quiet --python "$target/$name/venv/bin/python" "$target/$name/src" "$@"
+    "$uv" pip install --quiet --compile-bytecode --python "$target/$name/venv/bin/python" "$target/$name/src" "$@"
     # For the interpreter of the tests' base image.
-    "$uv" pip install --quiet --no-compile-bytecode --python .venv/bin/python --target "$target/$name/packages" --python-version 3.13 \
+    "$uv" pip install --quiet --python .venv/bin/python --target "$target/$name/packages" --python-version 3.13 \
         --python-platform "$(uname -m)-manylinux_2_34" "$target/$name/src" "$@"
     printf '%s\n' "2 $version $*" > "$marker" # count it up when this recipe changes
     echo "made $target/$name"

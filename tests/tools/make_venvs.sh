@@ -18,7 +18,7 @@ make_venv() { # NAME PYTHON PACKAGES...
     fi
     rm -rf "${target:?}/$name"
     "$uv" venv --quiet --no-python-downloads --python "$python" "$target/$name"
-    "$uv" pip install --quiet --python "$target/$name/bin/python" "$@"
+    "$uv" pip install --quiet --compile-bytecode --python "$target/$name/bin/python" "$@"
     printf '%s\n' "$python $*" > "$marker"
     echo "made $target/$name"
 }
