@@ -49,6 +49,7 @@ class CommandAttempt:
         self._last_word = 0.0
         self._began = 0.0
         self._cancelled: str | None = None
+        self._grace = timedelta()
 
     async def run(self) -> Ended:
         """
@@ -68,8 +69,8 @@ class CommandAttempt:
         except InvalidRequest as error:
             self._report(Outcome.FAILED, error.message, started_at)
             return Ended(verdict=Verdict.COMPLETED)
-        if self._cancelled is not None:
-            await self._process.stop(timedelta())
+        if self._cancelled is not None:  # while it was started; it may have begun already
+            await self._process.stop(self._grace)
         timed_out = await self._wait(self._process)
         ended = await self._conclude(self._process, timed_out, started_at, before)
         spec = self.assignment.spec
@@ -79,7 +80,7 @@ class CommandAttempt:
 
     async def cancel(self, reason: str, grace: timedelta) -> None:
         """End the command; the attempt ends as cancelled."""
-        self._cancelled = reason
+        self._cancelled, self._grace = reason, grace
         if self._process is not None:
             await self._process.stop(grace)
 
