@@ -182,10 +182,11 @@ CASES = """
 
 
 def test_wide_fixtures_are_made_once_in_each_session(cluster, project, tmp_path):
+    """Of a task whose number of shards is fixed: cases of others may be handed back, and run where they were not meant to."""
     suite = f"""
         version: 1
         name: fixtures
-        tasks: {{pytest: {{args: ".", env: {{MARKS: {tmp_path}}}}}}}
+        tasks: {{pytest: {{args: ".", shards: 2, env: {{MARKS: {tmp_path}}}}}}}
         """
     root = project({"conftest.py": CONFTEST, "test_a.py": CASES, "test_b.py": CASES, "fleetest.yaml": suite})
 
