@@ -779,6 +779,27 @@ async def test_an_attempt_that_hands_back_what_is_left_of_it_ends(tmp_path: Path
     assert following.outcomes() == {"test_3": "passed"}
 
 
+async def test_session_is_hungry_again_with_a_case_that_was_handed_back_and_came_again(tmp_path: Path) -> None:
+    spec = make_spec(suite(tmp_path / "w", test_a="def test_1(): pass"))
+    attempts = [assignment(spec, ["test_a.py::test_1"], token=token) for token in (1, 2)]
+
+    async with opened(spec) as session:
+        hungry = asyncio.Event()
+        session.on_hungry(hungry.set)
+        first = session.submit(attempts[0], RecordingReporter())
+        await asyncio.wait_for(hungry.wait(), 60)
+        session.hand_back(attempts[0].ref, ["test_a.py::test_1"])
+        await first
+        hungry.clear()
+        reporter = RecordingReporter()
+        second = session.submit(attempts[1], reporter)
+        await asyncio.wait_for(hungry.wait(), 60)
+        session.flush()
+        await second
+
+    assert reporter.outcomes() == {"test_1": "passed"}
+
+
 async def test_cases_are_handed_back_before_the_session_has_collected(tmp_path: Path) -> None:
     workspace = suite(tmp_path / "w", test_a="def test_1(): pass\ndef test_2(): pass")
     spec = make_spec(workspace)

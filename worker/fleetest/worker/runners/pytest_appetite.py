@@ -24,10 +24,14 @@ class Appetite:
     def __init__(self) -> None:
         self.last_duration = timedelta.max
         self._callbacks: list[Callable[[], None]] = []
-        self._told = (0, False)
+        self._told: tuple[int, bool] | None = None
 
     def on_hungry(self, callback: Callable[[], None]) -> None:
         self._callbacks.append(callback)
+
+    def renew(self) -> None:
+        """Something new has come: what was said of the same number of cases was of others."""
+        self._told = None
 
     def look_at(self, backlog: int, *, busy: bool) -> None:
         """So many cases have not been started, and one runs or none does."""

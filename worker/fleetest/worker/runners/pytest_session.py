@@ -85,6 +85,7 @@ class PytestSession:
             # In line at once, so that `backlog` counts it; the one task only ever looks at the front.
             self._attempts.append(attempt)
             self._flush_wanted = False
+            self._appetite.renew()
             if self._idle_timer is not None:
                 self._idle_timer.cancel()
             self._wake()
