@@ -80,8 +80,8 @@ def test_shell_on_a_terminal_is_in_a_container_like_the_tasks(ran, shell_argv, e
         shell.type("stty size\n")
         shell.until("31 99")
         shell.resize(33, 101)
-        shell.type("trap 'stty size' WINCH; stty size\n")
-        shell.until("33 101")
+        shell.type("until stty size | grep -q '^33 101$'; do sleep 0.1; done; echo resi''zed\n")
+        shell.until("resized")
         shell.type("sh -c 'echo asleep; exec sleep 300'\n")  # it has the terminal when it says so
         shell.until("asleep\r\n")
         shell.type("\x03")
