@@ -196,20 +196,8 @@ class Decider:
         shard, attempt = self._attempt(shard_id, token)
         named = attempt.awaited.intersection(case_ids)
         given = tuple(case_id for case_id in shard.case_ids if case_id in named)
-        stopping = self.status.tasks[shard.task_id].stop is not None
         if given and len(given) == len(shard.case_ids):
-            self._emit(
-                AttemptEnded(
-                    at=self.now,
-                    shard_id=shard_id,
-                    task_id=shard.task_id,
-                    token=token,
-                    verdict=Verdict.CANCELLED,
-                    reason=f"handed back by {attempt.worker_id}",
-                    will_retry=not stopping,
-                )
-            )
-            self.enqueue += [] if stopping else [shard]
+            self._put_back(shard, attempt, f"handed back by {attempt.worker_id}")
         elif given or attempt.asked_back is not None:
             shards = shards_of_given(self.status.tasks[shard.task_id], attempt, given)
             self._emit(
@@ -223,7 +211,8 @@ class Decider:
                 )
             )
             status = self.status.tasks[shard.task_id]
-            self.enqueue += [] if stopping else [status.shards[each.shard_id] for each in shards]
+            if status.stop is None:
+                self.enqueue += [status.shards[each.shard_id] for each in shards]
         self._advance()
 
     def artifacts_saved(
@@ -285,21 +274,8 @@ class Decider:
         shard, attempt = self._attempt(shard_id, token)
         if attempt.seen:
             raise WrongState(f"{shard_id} has results already, its worker cannot decline it")
-        stopping = self.status.tasks[shard.task_id].stop is not None
-        self._emit(
-            AttemptEnded(
-                at=self.now,
-                shard_id=shard_id,
-                task_id=shard.task_id,
-                token=token,
-                verdict=Verdict.CANCELLED,
-                reason=f"declined by {attempt.worker_id}: {reason}",
-                will_retry=not stopping,
-                retry_at=None if stopping else self.now + self._backoff.delay(attempt.number),
-            )
-        )
-        if not stopping:
-            self.enqueue.append(shard)
+        delay = self._backoff.delay(attempt.number)
+        self._put_back(shard, attempt, f"declined by {attempt.worker_id}: {reason}", retry_at=self.now + delay)
         self._advance()
 
     def cancel(self, task_id: str = "", *, by: str, reason: str, grace: timedelta = timedelta(seconds=10)) -> bool:
@@ -330,6 +306,24 @@ class Decider:
             limit = status.task.timeouts.queue
             self._end_task(status, TaskState.TIMED_OUT, f"no worker took it within its queue timeout of {limit}")
             self._advance()
+
+    def _put_back(self, shard: ShardStatus, attempt: Attempt, reason: str, *, retry_at: datetime | None = None) -> None:
+        """Let a shard that its worker gave up wait again, at no cost to its retries, unless it is being stopped."""
+        stopping = self.status.tasks[shard.task_id].stop is not None
+        self._emit(
+            AttemptEnded(
+                at=self.now,
+                shard_id=shard.shard_id,
+                task_id=shard.task_id,
+                token=attempt.token,
+                verdict=Verdict.CANCELLED,
+                reason=reason,
+                will_retry=not stopping,
+                retry_at=None if stopping else retry_at,
+            )
+        )
+        if not stopping:
+            self.enqueue.append(shard)
 
     def _emit(self, event: Event) -> None:
         self.events.append(event)
