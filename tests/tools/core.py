@@ -33,6 +33,7 @@ from fleetest.master.planning import Planning
 from fleetest.master.queue.connection import connect
 from fleetest.master.queue.ports import Presence
 from fleetest.master.queue.redis_feed import RedisCommitFeed
+from fleetest.master.queue.redis_ledger import RedisResourceLedger
 from fleetest.master.queue.redis_peers import RedisPeerChannel
 from fleetest.master.queue.redis_queue import RedisShardQueue
 from fleetest.master.queue.redis_registry import RedisWorkerRegistry
@@ -67,6 +68,7 @@ class Core:
     redis: Redis
     store: SqliteStore
     queue: RedisShardQueue
+    resources: RedisResourceLedger
     registry: RedisWorkerRegistry
     secrets: RedisSecretStore
     feed: RedisCommitFeed
@@ -158,6 +160,7 @@ async def open_core(path: Path, redis_url: str, *, busy_timeout: timedelta = BUS
         blobs = DirectoryBlobStore(path / "blobs")
         minute = timedelta(minutes=1)
         queue = RedisShardQueue(redis, claim_ttl=minute, reserve_after=minute, clock=clock)
+        resources = RedisResourceLedger(redis)
         registry, feed, secrets = RedisWorkerRegistry(redis), RedisCommitFeed(redis), RedisSecretStore(redis)
         hub, sessions = Hub(), Sessions()
         projector = await stack.enter_async_context(Projector(store))
@@ -168,6 +171,7 @@ async def open_core(path: Path, redis_url: str, *, busy_timeout: timedelta = BUS
         book = RunBook(
             store=store,
             queue=queue,
+            resources=resources,
             announcer=await stack.enter_async_context(Announcer(feed)),
             secrets=secrets,
             projector=projector,
@@ -179,7 +183,7 @@ async def open_core(path: Path, redis_url: str, *, busy_timeout: timedelta = BUS
         )
         workspaces = BlobWorkspaces(blobs, clock)
         tail_work = TailWork(sessions, book, clock)
-        dispatcher = Dispatcher(sessions, queue, book, secrets)
+        dispatcher = Dispatcher(sessions, queue, book, secrets, resources)
         peers = Peers(RedisPeerChannel(redis), registry, hub, sessions, dispatcher.hear_of_worker, layers.drop)
         cache.on_invalidated(peers.cache_dropped)
         yield Core(
@@ -188,6 +192,7 @@ async def open_core(path: Path, redis_url: str, *, busy_timeout: timedelta = BUS
             redis=redis,
             store=store,
             queue=queue,
+            resources=resources,
             registry=registry,
             secrets=secrets,
             feed=feed,
@@ -201,6 +206,7 @@ async def open_core(path: Path, redis_url: str, *, busy_timeout: timedelta = BUS
             reconciler=Reconciler(
                 store=store,
                 queue=queue,
+                resources=resources,
                 registry=registry,
                 secrets=secrets,
                 book=book,

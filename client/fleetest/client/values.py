@@ -148,6 +148,7 @@ class ReasonKind(StrEnum):
     RUNS = "runs"
     ENDED = "ended"
     STOPPING = "stopping"
+    WAITS_FOR_RESOURCE = "waits_for_resource"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +159,7 @@ class Reason:
     Args:
         message: a sentence for people.
         workers: how many of `workers_total` workers this concerns.
-        constraint: `browser=chromium`, `memory 64 GiB`, a task's name.
+        constraint: `browser=chromium`, `memory 64 GiB`, a task's or a resource's name.
         queue_position: 1 is next; 0 when it is not queued.
     """
 

@@ -10,8 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
+from typing import Final
 
 __all__ = [
+    "CLUSTER_WIDE",
+    "Access",
     "CachePolicy",
     "Need",
     "Network",
@@ -22,8 +25,13 @@ __all__ = [
     "Task",
     "TaskType",
     "Timeouts",
+    "Use",
     "When",
 ]
+
+
+CLUSTER_WIDE: Final = "cluster/"
+"""Begins the name of a resource that all projects of a cluster share; any other is a project's own."""
 
 
 class TaskType(StrEnum):
@@ -75,6 +83,35 @@ class Pull(StrEnum):
     ALWAYS = "always"
     MISSING = "missing"
     NEVER = "never"
+
+
+class Access(StrEnum):
+    """How a task uses a named resource."""
+
+    SHARED = "shared"
+    EXCLUSIVE = "exclusive"
+    COUNTED = "counted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Use:
+    """
+    What a task uses while its tests run, of a resource that only has a name: the system under test, a licence.
+
+    Args:
+        resource: `shop`, of the task's project; `cluster/shop`, of all projects.
+        access: *exclusive* keeps out all other tasks, *shared* only those that want it exclusively; the shards of one
+            task share what it has. *counted* takes `amount` for each shard.
+        size: how many there are, of what is counted.
+    """
+
+    resource: str
+    access: Access
+    amount: int = 0
+    size: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.amount} of {self.resource}" if self.access is Access.COUNTED else self.resource
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +224,7 @@ class Task:
         executor: `process` or `docker`; empty lets the worker decide.
         setup_digest: of all that decides what `setup` makes; empty without setup. Known once it is submitted.
         cache: how results of earlier runs are used; `None`: not at all.
+        uses: named resources that each of its shards needs while it runs; to collect its cases needs none.
     """
 
     name: str
@@ -220,3 +258,4 @@ class Task:
     reports: tuple[str, ...] = ()
     setup_digest: str = ""
     cache: CachePolicy | None = None
+    uses: tuple[Use, ...] = ()

@@ -52,6 +52,8 @@ class _ReasonKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReasonKind
     REASON_KIND_ENDED: _ReasonKind.ValueType  # 11
     REASON_KIND_STOPPING: _ReasonKind.ValueType  # 12
     """cancelled, waits for its attempts to stop"""
+    REASON_KIND_WAITS_FOR_RESOURCE: _ReasonKind.ValueType  # 13
+    """others have a named resource that it uses"""
 
 class ReasonKind(_ReasonKind, metaclass=_ReasonKindEnumTypeWrapper): ...
 
@@ -78,6 +80,8 @@ REASON_KIND_RUNS: ReasonKind.ValueType  # 10
 REASON_KIND_ENDED: ReasonKind.ValueType  # 11
 REASON_KIND_STOPPING: ReasonKind.ValueType  # 12
 """cancelled, waits for its attempts to stop"""
+REASON_KIND_WAITS_FOR_RESOURCE: ReasonKind.ValueType  # 13
+"""others have a named resource that it uses"""
 Global___ReasonKind: _TypeAlias = ReasonKind  # noqa: Y015
 
 @_typing.final
@@ -1512,7 +1516,7 @@ class Reason(_message.Message):
     """how many workers this concerns"""
     workers_total: _builtins.int
     constraint: _builtins.str
-    """"browser=chromium", "memory 64 GiB", a task's name"""
+    """"browser=chromium", "memory 64 GiB", a task's or a resource's name"""
     queue_position: _builtins.int
     """1 is next"""
     def __init__(

@@ -26,7 +26,16 @@ from fleetest.common.ending import end_tasks
 from fleetest.common.errors import CapacityExceeded, DependencyUnavailable, FleetestError, WrongState
 from fleetest.common.states import ShardKind, Verdict
 from fleetest.common.tasks import Resources
-from fleetest.master.queue.ports import Bid, Claim, Claims, Presence, SecretStore, ShardQueue
+from fleetest.master.queue.ports import (
+    Bid,
+    Claim,
+    Claims,
+    Presence,
+    ResourceHold,
+    ResourceLedger,
+    SecretStore,
+    ShardQueue,
+)
 from fleetest.master.runs.book import RunBook
 from fleetest.master.runs.decisions import Decider
 from fleetest.master.runs.environment import requirements_of
@@ -53,12 +62,14 @@ class Dispatcher:
         queue: ShardQueue,
         book: RunBook,
         secrets: SecretStore,
+        resources: ResourceLedger,
         on_idle: Callable[[], None] = lambda: None,
     ) -> None:
         self._sessions = sessions
         self._queue = queue
         self._book = book
         self._secrets = secrets
+        self._resources = resources
         self._on_idle = on_idle
         self._wake = asyncio.Event()
         self._news = 0
@@ -136,7 +147,7 @@ class Dispatcher:
             if self._sessions.get(worker_id) is session and not session.over:
                 session.assign(assigned[worker_id])
             else:
-                await self._take_back(assigned[worker_id])
+                await self._take_back(assigned[worker_id], "its stream ended before this was sent")
         if any(session.wants_more for session in bidders.values()):
             self._on_idle()
             _let_expect(itertools.chain.from_iterable(assigned.values()), bidders.values())
@@ -205,8 +216,29 @@ class Dispatcher:
             _log.warning("claims_dropped", run_id=run_id, error=str(error))
             await self._settle(self._queue.confirm, claims)
             return []
-        self._unconfirmed += claims
+        self._unconfirmed += [claim for claim in claims if not claim.entry.uses]
+        if any(claim.entry.uses for claim in claims):
+            started = await self._keep_resources(claims, started)
         return [(claim.worker_id, each) for claim, each in zip(claims, started, strict=True) if each is not None]
+
+    async def _keep_resources(
+        self, claims: Sequence[Claim], started: Sequence[Assigned | None]
+    ) -> Sequence[Assigned | None]:
+        """
+        Before anything is sent: a claim that ran out while its attempt was committed holds nothing any more, and what
+        it held may be another's.
+        """
+        users = [number for number, claim in enumerate(claims) if claim.entry.uses]
+        holds = [_hold(claims[number], started[number]) for number in users]
+        try:
+            kept = await self._resources.keep(holds, [claims[number].worker_id for number in users])
+        except FleetestError as error:
+            _log.warning("resources_not_kept", run_id=claims[0].entry.run_id, error=str(error))
+            kept = ()
+        lost = {number for number, hold in zip(users, holds, strict=True) if hold.token and hold not in kept}
+        reason = "others were given its resources before this was sent"
+        await self._take_back([each for number in lost if (each := started[number]) is not None], reason)
+        return [None if number in lost else each for number, each in enumerate(started)]
 
     async def _settle(self, how: Callable[[Sequence[Claim]], Awaitable[None]], claims: Sequence[Claim]) -> None:
         """Without an answer from Redis the claims run out, and the reconciler removes what has begun."""
@@ -215,12 +247,12 @@ class Dispatcher:
         except FleetestError as error:
             _log.warning("claims_left_to_expire", claims=len(claims), error=str(error))
 
-    async def _take_back(self, assigned: Sequence[Assigned]) -> None:
-        """The stream ended before they were sent. Should this fail, too, they are lost when the worker is."""
+    async def _take_back(self, assigned: Sequence[Assigned], reason: str) -> None:
+        """They were not sent. Should this fail, too, they are lost when the worker is."""
         for each in assigned:
             ref = each.ref
             with contextlib.suppress(FleetestError):
-                await self._book.keeper(ref.run_id).ask(partial(_give_back, ref))
+                await self._book.keeper(ref.run_id).ask(partial(_give_back, ref, reason))
 
 
 def _let_expect(begun: Iterable[Assigned], bidders: Iterable[Session]) -> None:
@@ -232,8 +264,20 @@ def _let_expect(begun: Iterable[Assigned], bidders: Iterable[Session]) -> None:
             session.expect(planned)
 
 
-def _give_back(ref: AttemptRef, decider: Decider) -> None:
-    decider.attempt_declined(ref.shard_id, ref.token, "its stream ended before this was sent")
+def _give_back(ref: AttemptRef, reason: str, decider: Decider) -> None:
+    decider.attempt_declined(ref.shard_id, ref.token, reason)
+
+
+def _hold(claim: Claim, started: Assigned | None) -> ResourceHold:
+    """Without an attempt, what it holds is given back."""
+    entry = claim.entry
+    return ResourceHold(
+        run_id=entry.run_id,
+        shard_id=entry.shard_id,
+        token=0 if started is None else started.ref.token,
+        project=entry.project,
+        uses=entry.uses,
+    )
 
 
 def _start(decider: Decider, claim: Claim, worker: Presence, secrets: Mapping[str, str]) -> Assigned | None:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from fleetest.common.states import TaskState
+from fleetest.common.states import ShardKind, TaskState
 from fleetest.common.suite.sizes import format_size
 from fleetest.common.tasks import Resources
-from fleetest.master.queue.ports import Presence, QueuePlace, ShardQueue
+from fleetest.master.queue.ports import Presence, QueuePlace, ResourceLedger, ShardQueue
+from fleetest.master.resource_reasons import Obstacle, obstacles
 from fleetest.master.roster import Roster
 from fleetest.master.runs.environment import requirements_of
 from fleetest.master.runs.state import RunStatus, TaskStatus
@@ -35,6 +36,7 @@ class ReasonKind(StrEnum):
     RUNS = "runs"
     ENDED = "ended"
     STOPPING = "stopping"
+    WAITS_FOR_RESOURCE = "waits_for_resource"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +46,7 @@ class Reason:
 
     Args:
         workers: how many workers it concerns, of `workers_total`.
-        constraint: what is not met: `browser=chromium`, `memory 64 GiB`, a task's name.
+        constraint: what is not met: `browser=chromium`, `memory 64 GiB`, a task's or a resource's name.
         queue_position: 1 is next.
     """
 
@@ -65,7 +67,9 @@ class TaskExplanation:
     reasons: tuple[Reason, ...]
 
 
-async def explain(status: RunStatus, task_id: str, roster: Roster, queue: ShardQueue) -> TaskExplanation:
+async def explain(
+    status: RunStatus, task_id: str, roster: Roster, queue: ShardQueue, resources: ResourceLedger
+) -> TaskExplanation:
     """
     Raises:
         DependencyUnavailable: Redis does not answer.
@@ -77,7 +81,10 @@ async def explain(status: RunStatus, task_id: str, roster: Roster, queue: ShardQ
     else:
         workers = [worker for worker in await roster.list() if not worker.offline]
         place = await queue.place(status.run_id, waiting[0].shard_id)
-        reasons = (*_where_it_runs(task), *_reasons_to_wait(task, workers, place))
+        in_the_way: Sequence[Obstacle] = ()
+        if task.task.uses and waiting[0].kind is ShardKind.EXECUTE:
+            in_the_way = obstacles(status, task, await resources.view())
+        reasons = (*_where_it_runs(task), *_reasons_to_wait(task, workers, place, in_the_way))
     return TaskExplanation(task_id=task_id, state=task.state, reasons=reasons)
 
 
@@ -111,11 +118,15 @@ def _speed(task: TaskStatus, worker_id: str) -> str:
     return f" (at {speed:.2g} of the usual speed)" if abs(speed - 1) >= _TELLING_DIFFERENCE else ""
 
 
-def _reasons_to_wait(task: TaskStatus, workers: Sequence[Presence], place: QueuePlace | None) -> Iterator[Reason]:
+def _reasons_to_wait(
+    task: TaskStatus, workers: Sequence[Presence], place: QueuePlace | None, in_the_way: Sequence[Obstacle]
+) -> Iterator[Reason]:
     if not workers:
         yield Reason(kind=ReasonKind.NO_WORKERS, message="no worker is connected; start one with: fleetest worker")
     else:
         yield from _unmet(task, workers)
+    for obstacle in in_the_way:
+        yield Reason(kind=ReasonKind.WAITS_FOR_RESOURCE, message=obstacle.message, constraint=obstacle.resource)
     if place is None:
         message = "it is about to be handed to a worker, or to be queued again"
         yield Reason(kind=ReasonKind.BEHIND_OTHERS, message=message)

@@ -21,7 +21,14 @@ from fleetest.common.clock import Clock
 from fleetest.common.errors import FleetestError, LeaseLost
 from fleetest.common.states import RunState, TaskState, Verdict
 from fleetest.master.dispatcher import Dispatcher
-from fleetest.master.queue.ports import Presence, SecretStore, ShardQueue, WorkerRegistry
+from fleetest.master.queue.ports import (
+    Presence,
+    ResourceLedger,
+    SecretStore,
+    ShardQueue,
+    WorkerRegistry,
+)
+from fleetest.master.resources import ResourceAudit
 from fleetest.master.runs.book import RunBook
 from fleetest.master.runs.decisions import Decider
 from fleetest.master.runs.events import CancelRequested
@@ -56,6 +63,7 @@ class Reconciler:
         *,
         store: Store,
         queue: ShardQueue,
+        resources: ResourceLedger,
         registry: WorkerRegistry,
         secrets: SecretStore,
         book: RunBook,
@@ -68,6 +76,7 @@ class Reconciler:
     ) -> None:
         self._store = store
         self._queue = queue
+        self._resources = ResourceAudit(resources, book)
         self._registry = registry
         self._secrets = secrets
         self._book = book
@@ -112,15 +121,18 @@ class Reconciler:
         await self._queue.return_expired()
         self._dispatcher.wake()  # room that was kept for a shard may be free again, of which no word comes
         roll = await self._call_roll()
+        await self._resources.begin()
         before = ""
         while rows := await self._store.list_runs(RunQuery(state=RunState.RUNNING, before_run_id=before, limit=_PAGE)):
             for row in rows:
                 try:
                     await self._look_at(row, roll)
                 except FleetestError as error:
+                    self._resources.miss()
                     _log.warning("run_not_reconciled", run_id=row.run_id, error=str(error))
             before = rows[-1].run_id
         self._missing_since = roll.missing
+        await self._resources.settle()
         await self._drop_secrets()
 
     async def _call_roll(self) -> _Roll:
@@ -152,6 +164,7 @@ class Reconciler:
         self._repeat_stops(status, now)
         if lost or stuck or astray or tired:
             await keeper.ask(partial(_end, lost, stuck, astray, tired))
+        self._resources.see(await keeper.status())
         await self._project(row, keeper)
 
     async def _project(self, row: RunRow, keeper: RunKeeper) -> None:

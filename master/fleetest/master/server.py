@@ -32,6 +32,7 @@ from fleetest.master.peers import Peers
 from fleetest.master.planning import Planning
 from fleetest.master.queue.connection import connect
 from fleetest.master.queue.redis_feed import RedisCommitFeed
+from fleetest.master.queue.redis_ledger import RedisResourceLedger
 from fleetest.master.queue.redis_peers import RedisPeerChannel
 from fleetest.master.queue.redis_queue import RedisShardQueue
 from fleetest.master.queue.redis_registry import RedisWorkerRegistry
@@ -127,6 +128,7 @@ class Master:
         self._stack.push_async_callback(store.close)
         blobs = DirectoryBlobStore(settings.blobs_directory or _below(directory, "blobs"))
         queue = RedisShardQueue(redis, claim_ttl=settings.claim_ttl, reserve_after=settings.reserve_after, clock=clock)
+        resources = RedisResourceLedger(redis)
         registry, feed, secrets = RedisWorkerRegistry(redis), RedisCommitFeed(redis), RedisSecretStore(redis)
         hub, sessions, activity, recent = Hub(), Sessions(), Activity(clock), Recent(commit_to_proto)
         self._activity = activity
@@ -138,6 +140,7 @@ class Master:
         book = RunBook(
             store=store,
             queue=queue,
+            resources=resources,
             announcer=await self._stack.enter_async_context(Announcer(feed)),
             secrets=secrets,
             projector=projector,
@@ -150,12 +153,13 @@ class Master:
             on_change=clerk.take,
         )
         tail_work = TailWork(sessions, book, clock)
-        dispatcher = Dispatcher(sessions, queue, book, secrets, tail_work.slots_are_idle)
+        dispatcher = Dispatcher(sessions, queue, book, secrets, resources, tail_work.slots_are_idle)
         peers = Peers(RedisPeerChannel(redis), registry, hub, sessions, dispatcher.hear_of_worker, layers.drop)
         cache.on_invalidated(peers.cache_dropped)
         reconciler = Reconciler(
             store=store,
             queue=queue,
+            resources=resources,
             registry=registry,
             secrets=secrets,
             book=book,
@@ -176,6 +180,7 @@ class Master:
             clock=clock,
             new_id=lambda: new_run_id(clock.now()),
             default_image=settings.default_image,
+            pools=settings.pools,
         )
         tokens = TokenBook(store, clock, memory=settings.token_memory)
         streams = OpenStreams(tokens, settings.token_memory)
@@ -190,6 +195,7 @@ class Master:
                 recent=recent,
                 roster=roster,
                 queue=queue,
+                resources=resources,
                 cache=cache,
             ),
             workers=WorkerServicer(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from fleetest.common.errors import InvalidRequest
@@ -13,6 +15,7 @@ from fleetest.common.settings import (
     Secret,
     days,
     header_secret,
+    pairs,
     path,
     seconds,
     secret,
@@ -27,6 +30,7 @@ from fleetest.master.server_tls import ServerTls
 __all__ = ["MasterSettings"]
 
 _SIZE: Final = whole_number()
+_POOL_SIZE: Final = whole_number(at_least=1)
 
 
 def _eviction(raw: str) -> Eviction:
@@ -34,6 +38,10 @@ def _eviction(raw: str) -> Eviction:
         return Eviction(raw)
     except ValueError:
         raise ValueError(f"{raw!r} is not one of {', '.join(Eviction)}") from None
+
+
+def _pools(raw: str) -> Mapping[str, int]:
+    return {name: _POOL_SIZE(size) for name, size in pairs(raw).items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +66,7 @@ class MasterSettings:
         cache_memory_bytes, cache_redis_bytes, cache_file_bytes: what each layer of the result cache may hold; zero
             switches it off. The other settings of a layer say for how long, and what makes room.
         cache_file_directory: of the layer of files; absent means in `data_directory`, and without that there is none.
+        pools: how many there are of what tasks of any project use as `cluster/NAME`.
         lease_ttl: a worker that says nothing for so long has lost its work.
     """
 
@@ -93,6 +102,7 @@ class MasterSettings:
     cache_file_ttl: timedelta = setting("FLEETEST_CACHE_FILE_TTL_SECONDS", seconds, default=timedelta(days=30))
     cache_file_eviction: Eviction = setting("FLEETEST_CACHE_FILE_EVICTION", _eviction, default=Eviction.LRU)
     cache_file_directory: Path | None = setting("FLEETEST_CACHE_FILE_DIR", path, default=None)
+    pools: Mapping[str, int] = setting("FLEETEST_POOLS", _pools, default=MappingProxyType({}))
     log_level: str = setting("FLEETEST_LOG_LEVEL", text, default="info")
 
     @property

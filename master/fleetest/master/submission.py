@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Final, Protocol
 
 import msgspec
@@ -20,6 +21,7 @@ from fleetest.common.states import RunState, TaskState
 from fleetest.common.suite import Suite, load_suite
 from fleetest.common.tasks import Task
 from fleetest.common.workspace import Workspace
+from fleetest.master.pools import with_cluster_pools
 from fleetest.master.queue.ports import SecretStore
 from fleetest.master.runs.book import RunBook
 from fleetest.master.runs.environment import SetupInputs, setup_digest
@@ -89,6 +91,7 @@ class Desk:
 
     Args:
         default_image: for tasks that name none, unless they are to run as processes; empty leaves them as they are.
+        pools: how many there are of what all projects share.
         new_id: makes the ids of runs.
     """
 
@@ -102,9 +105,11 @@ class Desk:
         workspaces: WorkspaceSource,
         clock: Clock,
         default_image: str = "",
+        pools: Mapping[str, int] = MappingProxyType({}),
         new_id: Callable[[], str] = new_run_id,
     ) -> None:
         self._default_image = default_image
+        self._pools = pools
         self._store = store
         self._book = book
         self._projector = projector
@@ -132,7 +137,8 @@ class Desk:
         if submission.workspace_digest:
             workspace = await self._workspaces.load(submission.workspace_digest)
         inputs = SetupInputs(workspace.files if workspace is not None else ())
-        tasks = tuple(_ready(task, submission.executor, self._default_image, inputs) for task in suite.tasks)
+        ready = [_ready(task, submission.executor, self._default_image, inputs) for task in suite.tasks]
+        tasks = with_cluster_pools(ready, self._pools)
         _check_images(tasks)
         _check_secrets(tasks, submission.secrets)
         event = RunSubmitted(

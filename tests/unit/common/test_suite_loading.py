@@ -3,7 +3,20 @@ from __future__ import annotations
 from datetime import timedelta
 
 from fleetest.common.suite import Suite, load_suite
-from fleetest.common.tasks import Need, Network, Pull, Resources, RetryOn, Split, Task, TaskType, Timeouts, When
+from fleetest.common.tasks import (
+    Access,
+    Need,
+    Network,
+    Pull,
+    Resources,
+    RetryOn,
+    Split,
+    Task,
+    TaskType,
+    Timeouts,
+    Use,
+    When,
+)
 
 
 def load(text: str) -> Suite:
@@ -184,3 +197,22 @@ def test_ten_thousand_tasks_are_loaded():
     tasks = "".join(f"  t{number}: {{run: x, needs: [t{number - 1}]}}\n" for number in range(1, 10_000))
 
     assert len(load(f"version: 1\nname: x\ntasks:\n  t0: {{run: x}}\n{tasks}").tasks) == 10_000
+
+
+def test_uses_are_read_with_the_sizes_of_the_pools_and_replace_the_defaults():
+    suite = load(
+        "version: 1\nname: x\npools: {seats: 5}\ndefaults: {uses: {shop: shared}}\ntasks:\n"
+        "  a: {run: x}\n"
+        "  b: {run: x, uses: {shop: exclusive, seats: '${matrix.n}', cluster/gpu: 1}, matrix: {n: [2]}}\n"
+        "  c: {run: x, uses: {}}\n"
+    )
+
+    assert [task.uses for task in suite.tasks] == [
+        (Use(resource="shop", access=Access.SHARED),),
+        (
+            Use(resource="cluster/gpu", access=Access.COUNTED, amount=1),
+            Use(resource="seats", access=Access.COUNTED, amount=2, size=5),
+            Use(resource="shop", access=Access.EXCLUSIVE),
+        ),
+        (),
+    ]

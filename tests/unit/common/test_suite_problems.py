@@ -212,3 +212,33 @@ def test_whatever_a_file_holds_only_suite_invalid_is_raised(text):
 @given(st.dictionaries(KEYS, VALUES), st.dictionaries(KEYS, VALUES))
 def test_whatever_a_task_holds_only_suite_invalid_is_raised(task, defaults):
     loads(json.dumps({"version": 1, "name": "x", "defaults": defaults, "tasks": {"a": task}}))
+
+
+@pytest.mark.parametrize(
+    ("uses", "message", "hint"),
+    [
+        ("{shop: «alone}", "shop: must be shared, exclusive or a number from 1, not text 'alone'", "share what it has"),
+        ("{shop: «0}", "shop: must be shared, exclusive or a number from 1, not 0", None),
+        ("{seats: «[1]}", "seats: must be shared, exclusive or a number from 1, not a list", None),
+        ("{«a b: shared}", "'a b' is not a name of a resource", "`cluster/`"),
+        ("{licences: «2}", "there is no pool 'licences'", "pools: {licences: 5}"),
+        ("{seat: «2}", "there is no pool 'seat'", "Did you mean 'seats'?"),
+        ("{seats: «6}", "there are 5 of 'seats', and a shard would use 6", None),
+        ("{seats: «exclusive}", "'seats' is a pool of 5", "1 to 5"),
+        ("«[seats]", "uses: must be a mapping, not a list", None),
+    ],
+)
+def test_wrong_uses_are_refused_with_their_place(uses, message, hint):
+    check(f"{HEAD}pools: {{seats: 5}}\ntasks: {{a: {{run: x, uses: {uses}}}}}", message, hint)
+
+
+@pytest.mark.parametrize(
+    ("pools", "message", "hint"),
+    [
+        ("{seats: «0}", "seats: must be a number from 1 to 1000000, not 0", None),
+        ("{seats: «shared}", "seats: must be a number from 1 to 1000000, not text 'shared'", None),
+        ("{«cluster/gpu: 1}", "'cluster/gpu' is not a name of a pool", "operator"),
+    ],
+)
+def test_wrong_pools_are_refused_with_their_place(pools, message, hint):
+    check(f"{HEAD}pools: {pools}\ntasks: {{a: {{run: x}}}}", message, hint)

@@ -16,9 +16,11 @@ from structlog.testing import capture_logs
 from fleetest.common.errors import DependencyUnavailable
 from fleetest.common.ids import new_run_id
 from fleetest.common.states import ShardKind, TaskState
-from fleetest.common.tasks import Resources
+from fleetest.common.tasks import Access, Resources, Use
+from fleetest.master.dispatcher import Dispatcher
 from fleetest.master.queue.embedded_redis import EmbeddedRedis
-from fleetest.master.queue.ports import QueueEntry
+from fleetest.master.queue.ports import QueueEntry, ResourceHold
+from fleetest.master.queue.redis_ledger import RedisResourceLedger
 from fleetest.master.reports import Planned
 from fleetest.master.sessions import Assign, Expect, Session, Want
 from fleetest.master.store.ports import Commit
@@ -309,3 +311,30 @@ def _entry(run_id: str) -> QueueEntry:
         requirements={},
         resources=Resources(),
     )
+
+
+class _TooLate(RedisResourceLedger):
+    """Redis loses everything between the commit of an attempt and the next word of it."""
+
+    async def keep(self, holds: Sequence[ResourceHold], worker_ids: Sequence[str]) -> Sequence[ResourceHold]:
+        await self._redis.flushall()
+        return await super().keep(holds, worker_ids)
+
+
+async def test_an_attempt_that_lost_its_resources_before_it_was_sent_is_not_sent(core: Core) -> None:
+    await core.reconciler.look()
+    run_id = await core.submit(
+        command_task(uses=(Use(resource="shop", access=Access.EXCLUSIVE),)), command_task("free")
+    )
+    session = await core.connect()
+    dispatcher = Dispatcher(core.sessions, core.queue, core.book, core.secrets, _TooLate(core.redis))
+
+    await dispatcher.dispatch()
+
+    assert [each.task.name for told in instructions(session) if isinstance(told, Assign) for each in told.assigned] == [
+        "free"
+    ]
+    shard = (await core.status(run_id)).shard("lint#0")
+    assert shard is not None
+    assert shard.waiting
+    assert "others were given its resources" in shard.reason

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from fleetest.common.states import Verdict
-from fleetest.common.tasks import Resources
+from fleetest.common.tasks import Access, Resources, Use
 from fleetest.master.explain import Reason, ReasonKind, TaskExplanation, explain
 from fleetest.master.reports import Ended, Planned, Running
 from fleetest.master.roster import Roster
@@ -25,7 +25,8 @@ async def reasons(core: Core, run_id: str, task_id: str = "lint") -> tuple[Reaso
 
 
 async def explanation(core: Core, run_id: str, task_id: str = "lint") -> TaskExplanation:
-    return await explain(await core.status(run_id), task_id, Roster(core.registry, core.sessions), core.queue)
+    roster = Roster(core.registry, core.sessions)
+    return await explain(await core.status(run_id), task_id, roster, core.queue, core.resources)
 
 
 async def kinds(core: Core, run_id: str, task_id: str = "lint") -> list[ReasonKind]:
@@ -288,3 +289,42 @@ async def test_a_task_that_passed_has_ended_without_more_to_say(core: Core) -> N
     [reason] = await reasons(core, run_id)
 
     assert reason.message == "it has ended: passed"
+
+
+async def resource_reasons(core: Core, run_id: str) -> list[str]:
+    return [each.message for each in await reasons(core, run_id) if each.kind is ReasonKind.WAITS_FOR_RESOURCE]
+
+
+async def test_others_have_what_it_uses(core: Core) -> None:
+    alone, shared = Use(resource="shop", access=Access.EXCLUSIVE), Use(resource="shop", access=Access.SHARED)
+    seats = Use(resource="cluster/seats", access=Access.COUNTED, amount=2, size=3)
+    loser = await core.submit(command_task(uses=(alone,)))
+    assert await resource_reasons(core, loser) == [
+        "it waits until it is known again who has what it uses: Redis has lost that, or has just started"
+    ]
+    await core.reconciler.look()
+    session = await core.connect(shards=9)
+    [first] = await core.assigned(session)
+    waits = await core.submit(command_task(uses=(alone, seats)))
+    assert await resource_reasons(core, waits) == [f"it waits for shop, held exclusively by task lint of run {loser}"]
+
+    await core.report(first.ref, Ended(verdict=Verdict.COMPLETED))
+    users = [await core.submit(command_task(uses=(shared,), priority=99)) for _ in range(2)]
+    seated = await core.submit(command_task(uses=(seats,), priority=99))
+    given = await core.assigned(session)
+    both = f"task lint of run {users[0]} and task lint of run {users[1]}"
+    assert await resource_reasons(core, waits) == [
+        f"it waits to have shop to itself, used by {both}",
+        f"it waits for 2 of cluster/seats: 2 of 3 are in use, by task lint of run {seated}",
+    ]
+
+    core.clock.advance(timedelta(minutes=2))
+    await core.dispatcher.dispatch()
+    late = await core.submit(command_task(uses=(shared,), priority=1))
+    assert await resource_reasons(core, late) == [
+        f"it waits for shop, which task lint of run {waits} gets first: it has waited for longer"
+    ]
+
+    for each in given:
+        await core.report(each.ref, Ended(verdict=Verdict.COMPLETED))
+    assert await runs(core, waits, session)

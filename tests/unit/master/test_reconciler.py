@@ -12,12 +12,13 @@ import pytest
 
 from fleetest.common.errors import DependencyUnavailable
 from fleetest.common.ids import new_run_id
-from fleetest.common.states import RunState, TaskState
-from fleetest.common.tasks import Timeouts
+from fleetest.common.states import RunState, TaskState, Verdict
+from fleetest.common.tasks import Access, Timeouts, Use
 from fleetest.master.queue.embedded_redis import EmbeddedRedis
-from fleetest.master.queue.ports import Presence, WorkerRegistry
+from fleetest.master.queue.ports import Presence, ResourceHold, WorkerRegistry
 from fleetest.master.queue.redis_registry import RedisWorkerRegistry
 from fleetest.master.reconciler import STOP_MARGIN, Reconciler
+from fleetest.master.reports import Ended
 from fleetest.master.runs.announcer import Announcer
 from fleetest.master.runs.book import RunBook
 from fleetest.master.runs.events import encode
@@ -61,6 +62,7 @@ def another_master(core: Core) -> RunBook:
     return RunBook(
         store=core.store,
         queue=core.queue,
+        resources=core.resources,
         announcer=Announcer(core.feed),
         secrets=core.secrets,
         projector=Projector(core.store),
@@ -75,6 +77,7 @@ def another_reconciler(core: Core, registry: WorkerRegistry) -> Reconciler:
     return Reconciler(
         store=core.store,
         queue=core.queue,
+        resources=core.resources,
         registry=registry,
         secrets=core.secrets,
         book=core.book,
@@ -423,3 +426,65 @@ async def _queued(core: Core, run_id: str) -> bool:
 
 async def _failed_once(core: Core) -> bool:
     return core.reconciler._undisturbed_since == core.clock.now()
+
+
+# -- named resources
+
+ALONE = (Use(resource="shop", access=Access.EXCLUSIVE),)
+
+
+async def holders(core: Core) -> list[str]:
+    return sorted(hold.run_id for hold in (await core.resources.view()).holds)
+
+
+async def test_what_is_held_survives_the_loss_of_redis_and_keeps_out_others_all_the_time(core: Core) -> None:
+    await core.reconciler.look()
+    owner = await core.submit(command_task(uses=ALONE))
+    session = await core.connect()
+    [owned] = await core.assigned(session)
+    await core.redis.flushall()
+    waiting = await core.submit(command_task(uses=ALONE))
+    free = await core.submit(command_task())
+
+    assert [each.ref.run_id for each in await core.assigned(session)] == [free]
+    core.hear_from(session)
+    await core.reconciler.look()
+    assert (await holders(core), await core.assigned(session)) == ([owner], [])
+
+    await core.report(owned.ref, Ended(verdict=Verdict.COMPLETED))
+    assert [each.ref.run_id for each in await core.assigned(session)] == [waiting]
+
+
+async def test_a_worker_that_is_lost_gives_back_what_it_held(core: Core) -> None:
+    await core.reconciler.look()
+    lost = await core.submit(command_task(uses=ALONE, priority=1))
+    session = await core.connect()
+    assert len(await core.assigned(session)) == 1
+    core.sessions.remove(session)
+    waiting = await core.submit(command_task(uses=ALONE))
+    other = await core.connect("w2")
+    assert await core.assigned(other) == []
+    await expire(core)
+    core.clock.advance(LEASE_TTL)
+    core.hear_from(other)
+
+    await core.reconciler.look()
+
+    assert [each.ref.run_id for each in await core.assigned(other)] == [waiting]
+    assert await holders(core) == [waiting]
+    assert await core.queue.waiting(lost) == {"lint#0"}
+
+
+async def test_what_a_dead_master_left_held_is_given_back(core: Core) -> None:
+    await core.reconciler.look()
+    running, ended = await core.submit(command_task()), await core.submit(command_task())
+    await core.book.keeper(ended).ask(lambda decider: decider.cancel(by="test", reason="no more"))
+    left = [
+        ResourceHold(run_id=run_id, shard_id="lint#0", token=3, project="p", uses=ALONE)
+        for run_id in (running, ended, "019a0000-0000-7000-8000-00000000ffff")
+    ]
+    await core.resources.restore(left)
+
+    await core.reconciler.look()
+
+    assert await holders(core) == []

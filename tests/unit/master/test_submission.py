@@ -383,3 +383,29 @@ async def test_a_retry_needs_its_secrets_again(core: Core) -> None:
         await core.desk.retry(first.run_id, everything=True, user="", secrets={}, key="")
 
     assert refused.value.hint == "add --secret TOKEN"
+
+
+SEATS = "version: 1\nname: x\ntasks: {{a: {{run: x, uses: {{cluster/seats: {how}}}}}}}\n"
+
+
+async def test_pools_of_the_cluster_have_their_size_from_its_operator(core: Core) -> None:
+    desk = Desk(
+        store=core.store,
+        book=core.book,
+        projector=core.projector,
+        secrets=core.secrets,
+        workspaces=BlobWorkspaces(core.blobs, core.clock),
+        clock=core.clock,
+        pools={"seats": 3},
+    )
+
+    run_id = (await desk.submit(submission(suite_text=SEATS.format(how=2)))).run_id
+
+    [use] = (await core.status(run_id)).tasks["a"].task.uses
+    assert (use.amount, use.size) == (2, 3)
+    for how, message in ((4, "a uses 4 of cluster/seats, of which there are 3"), ("shared", "is a pool of 3")):
+        with pytest.raises(InvalidRequest, match=message):
+            await desk.submit(submission(suite_text=SEATS.format(how=how)))
+    with pytest.raises(InvalidRequest, match="a uses 1 of cluster/seats, and the cluster has no such pool") as refused:
+        await core.desk.submit(submission(suite_text=SEATS.format(how=1)))
+    assert "FLEETEST_POOLS says which pools the cluster has: none" in refused.value.hint

@@ -18,6 +18,7 @@ from fleetest.common.suite.problems import Fault
 from fleetest.common.suite.pytest_args import interpret_pytest_args
 from fleetest.common.suite.sizes import SIZE_PATTERN, format_size, parse_size
 from fleetest.common.suite.tree import WrittenFloat, WrittenInt
+from fleetest.common.tasks import Access
 
 __all__ = [
     "NAME_PATTERN",
@@ -29,9 +30,12 @@ __all__ = [
     "Line",
     "MatrixValue",
     "Placeholder",
+    "PoolName",
+    "PoolSize",
     "PytestArguments",
     "RelativePath",
     "RelativePaths",
+    "ResourceName",
     "SecretNames",
     "Shards",
     "Share",
@@ -39,6 +43,7 @@ __all__ = [
     "Size",
     "Text",
     "Texts",
+    "Usage",
     "as_list",
     "as_text",
     "describe",
@@ -49,6 +54,9 @@ NAME_PATTERN: Final = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$"
 """Of tasks."""
 
 _MAX_SHARDS: Final = 10_000
+_MAX_POOL: Final = 1_000_000
+_POOL_NAME: Final = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$"
+_RESOURCE_NAME: Final = r"^(cluster/)?[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$"
 _LINE: Final = r"^[^\x00-\x1f\x7f]{1,200}$"
 _ENV_NAME: Final = r"^[A-Za-z_][A-Za-z0-9_.-]*$"
 _PERCENT: Final = r"^(100|[0-9]{1,2}(\.[0-9]{1,3})?)%$"
@@ -180,6 +188,21 @@ def _shards(value: object) -> object:
     raise refused(Fault(message=f"must be 'auto' or a number from 1 to {_MAX_SHARDS}, not {describe(value)}"))
 
 
+def _usage(value: object) -> object:
+    if isinstance(value, str) and value in {Access.SHARED, Access.EXCLUSIVE}:
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _MAX_POOL:
+        return value
+    hint = "Shards of a task share what it has; a number is how many of a pool each of them uses."
+    raise refused(Fault(message=f"must be shared, exclusive or a number from 1, not {describe(value)}", hint=hint))
+
+
+def _pool_size(value: object) -> object:
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _MAX_POOL:
+        return value
+    raise refused(Fault(message=f"must be a number from 1 to {_MAX_POOL}, not {describe(value)}"))
+
+
 _TEXT = BeforeValidator(as_text)
 
 Text = Annotated[str, _TEXT, WithJsonSchema(TEXT_SCHEMA)]
@@ -198,6 +221,24 @@ CapabilityName = Annotated[
     str,
     _matching(_CAPABILITY_NAME, "a name of a capability", "Letters, digits and _ . / - make one."),
     WithJsonSchema({"type": "string", "pattern": _CAPABILITY_NAME}),
+]
+PoolName = Annotated[
+    str,
+    _matching(
+        _POOL_NAME,
+        "a name of a pool",
+        "Letters, digits and _ . - make one; pools of the whole cluster are declared by its operator.",
+    ),
+    WithJsonSchema({"type": "string", "pattern": _POOL_NAME}),
+]
+ResourceName = Annotated[
+    str,
+    _matching(
+        _RESOURCE_NAME,
+        "a name of a resource",
+        "Letters, digits and _ . - make one; `cluster/` before it means that all projects share it.",
+    ),
+    WithJsonSchema({"type": "string", "pattern": _RESOURCE_NAME}),
 ]
 MatrixValue = Annotated[
     str,
@@ -239,6 +280,22 @@ Shards = Annotated[
     BeforeValidator(_shards),
     PlainSerializer(lambda value: value or "auto"),
     WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": _MAX_SHARDS}]}),
+]
+PoolSize = Annotated[
+    int, BeforeValidator(_pool_size), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": _MAX_POOL})
+]
+Usage = Annotated[
+    str | int,
+    BeforeValidator(_usage),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"enum": [Access.SHARED.value, Access.EXCLUSIVE.value]},
+                {"type": "integer", "minimum": 1, "maximum": _MAX_POOL},
+                PLACEHOLDER_SCHEMA,
+            ]
+        }
+    ),
 ]
 Share = Annotated[
     float,

@@ -13,8 +13,9 @@ from fleetest.common.suite.placeholders import settled
 from fleetest.common.suite.problems import Findings
 from fleetest.common.suite.pytest_args import interpret_pytest_args
 from fleetest.common.suite.tree import Entry, Node, mapping, without
+from fleetest.common.suite.uses import resolve_uses
 from fleetest.common.suite.validation import validated
-from fleetest.common.tasks import CachePolicy, Need, Resources, Task, Timeouts
+from fleetest.common.tasks import CachePolicy, Need, Resources, Task, Timeouts, Use
 
 __all__ = ["Suite", "load_suite"]
 
@@ -54,9 +55,14 @@ def load_suite(text: str, *, source: str) -> Suite:
     drafts = read_drafts(root, findings)
     models = [validated(TaskModel, draft.node, findings) if draft.node else None for draft in drafts]
     needs = resolve_needs(drafts, findings)
+    uses = resolve_uses(drafts, models, head.pools, findings) if head else {}
     findings.raise_if_any()
     assert head
-    tasks = tuple(_task(draft, model, needs[draft.name]) for draft, model in zip(drafts, models, strict=True) if model)
+    tasks = tuple(
+        _task(draft, model, needs[draft.name], uses.get(draft.name, ()))
+        for draft, model in zip(drafts, models, strict=True)
+        if model
+    )
     return Suite(name=head.name, project=head.project, supersede=head.supersede, fail_fast=head.fail_fast, tasks=tasks)
 
 
@@ -72,7 +78,7 @@ def _read_head(root: Node, findings: Findings) -> SuiteModel | None:
     return validated(SuiteModel, head, findings)
 
 
-def _task(draft: Draft, model: TaskModel, needs: Sequence[Need]) -> Task:
+def _task(draft: Draft, model: TaskModel, needs: Sequence[Need], uses: tuple[Use, ...]) -> Task:
     options = interpret_pytest_args(model.args)
     requires, timeouts = model.requires, model.timeouts
     return Task(
@@ -107,4 +113,5 @@ def _task(draft: Draft, model: TaskModel, needs: Sequence[Need]) -> Task:
         artifacts=tuple(model.artifacts),
         reports=tuple(model.reports),
         cache=CachePolicy(inputs=tuple(model.cache.inputs), sample=model.cache.sample) if model.cache else None,
+        uses=uses,
     )

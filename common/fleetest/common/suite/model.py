@@ -26,15 +26,19 @@ from fleetest.common.suite.fields import (
     Line,
     MatrixValue,
     Placeholder,
+    PoolName,
+    PoolSize,
     PytestArguments,
     RelativePath,
     RelativePaths,
+    ResourceName,
     SecretNames,
     Shards,
     Share,
     ShellLines,
     Size,
     Text,
+    Usage,
     as_list,
     as_text,
     describe,
@@ -201,6 +205,10 @@ class DefaultsModel(_Section):
         "", description="How the task is run; when absent, `docker` with an image, else `process`."
     )
     requires: RequiresModel = Field(default_factory=RequiresModel, description="What a worker must have.")
+    uses: dict[ResourceName, Usage] = Field(
+        {},
+        description="Named resources that its tests use: `shared`, `exclusive`, or how many of a pool for each shard.",
+    )
     priority: int = Field(_DEFAULT.priority, ge=0, le=100, description="Higher ones run first.")
     timeouts: TimeoutsModel = Field(default_factory=TimeoutsModel, description="Limits of time.")
     retries: int = Field(
@@ -255,6 +263,9 @@ class SuiteModel(_Section):
         "", description="`branch`: a new run cancels older ones of the same project, suite and branch."
     )
     fail_fast: bool = Field(default=False, description="The first task that fails cancels the rest of the run.")
+    pools: dict[PoolName, PoolSize] = Field(
+        {}, description="How many there are of what tasks use a number of, in all runs of the project together."
+    )
     defaults: DefaultsModel = Field(
         default_factory=DefaultsModel, description="Keys for every task that doesn't have them itself."
     )

@@ -14,7 +14,7 @@ __all__ = ["suite_schema"]
 
 # Sections whose values may come from a matrix. Mappings cannot: a matrix holds scalars.
 _TEMPLATED: Final = frozenset({"DefaultsModel", "TaskModel", "RequiresModel", "TimeoutsModel", "NeedModel"})
-_MAPPINGS: Final = frozenset({"capabilities", "env", "matrix", "needs", "requires", "timeouts"})
+_MAPPINGS: Final = frozenset({"capabilities", "env", "matrix", "needs", "requires", "timeouts", "uses"})
 
 
 def suite_schema() -> dict[str, Any]:

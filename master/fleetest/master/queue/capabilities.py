@@ -8,7 +8,7 @@ the known queues a worker satisfies, and from then on reads only those.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import msgspec
@@ -21,14 +21,23 @@ def canonical(requirements: Mapping[str, str]) -> str:
     return msgspec.json.encode(dict(requirements), order="sorted").decode()
 
 
-def queue_name(requirements: Mapping[str, str]) -> str:
-    """80 bits of the hash of the requirements: a collision is not to be expected among 10⁹ sets."""
-    return _name_of(frozenset(requirements.items()))
+def queue_name(requirements: Mapping[str, str], uses: Sequence[Sequence[str | int]] = ()) -> str:
+    """
+    80 bits of the hash of the requirements: a collision is not to be expected among 10⁹ sets.
+
+    Args:
+        uses: of named resources: who needs the same of them waits in a queue of its own, so that nobody else has to
+            look past.
+    """
+    return _name_of(frozenset(requirements.items()), tuple(map(tuple, uses)))
 
 
 @lru_cache(maxsize=4096)
-def _name_of(requirements: frozenset[tuple[str, str]]) -> str:
-    return hashlib.sha256(canonical(dict(requirements)).encode()).hexdigest()[:20]
+def _name_of(requirements: frozenset[tuple[str, str]], uses: tuple[tuple[str | int, ...], ...]) -> str:
+    named = canonical(dict(requirements))
+    if uses:
+        named += msgspec.json.encode(uses).decode()
+    return hashlib.sha256(named.encode()).hexdigest()[:20]
 
 
 class KnownQueues:
@@ -38,10 +47,17 @@ class KnownQueues:
     Args:
         version: changes whenever a queue comes or goes.
         queues: name to required capabilities.
+        uses: name to what the entries of a queue use of named resources, of the few that use any.
     """
 
-    def __init__(self, version: str = "", queues: Mapping[str, Mapping[str, str]] | None = None) -> None:
+    def __init__(
+        self,
+        version: str = "",
+        queues: Mapping[str, Mapping[str, str]] | None = None,
+        uses: Mapping[str, Sequence[Sequence[str | int]]] | None = None,
+    ) -> None:
         self.version = version
+        self.uses = uses or {}
         self._queues = queues or {}
         self._satisfied: dict[frozenset[tuple[str, str]], tuple[str, ...]] = {}
 

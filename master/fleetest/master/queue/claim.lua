@@ -2,7 +2,8 @@
 --
 -- request: version, now (the master's clock), look_ahead, due_limit, claim_ttl, reserve_after, reservation_ttl (all in
 -- microseconds), classes = {{name, queues}, ...}, bids = {{worker, class, shards, free, capacity, warm}, ...}, claims =
--- those to confirm first, as in confirm.lua
+-- those to confirm first, as in confirm.lua, uses = {queue = {{name, access, amount, size}, ...}} of those queues whose
+-- entries use named resources
 -- Answers {due, left, number of the bid, record, number of the bid, record, ...}: `due` is when the first delayed entry
 -- joins its queue (the master's clock), `left` the numbers of the classes for which something still waits. False: read
 -- the list of queues again.
@@ -56,22 +57,111 @@ local function save_tags()
   for field in pairs(changed_tags) do redis.call('HSET', key.fair, field, tags[field]) end
 end
 
+-- Named resources ---------------------------------------------------------------------------------------------------------
+
+-- Entries that use the same resources have a queue of their own, so that others need not look past them. In it, those that
+-- cannot have them now are skipped; the first that has been skipped for long comes first in line.
+
+local all_is_known = next(request.uses) ~= nil and redis.call('HEXISTS', key.resources, '!') == 1
+local first_in_line = {}  -- name to what is under ?name, or false
+
+local function first_for(name)
+  if first_in_line[name] == nil then
+    local raw = redis.call('HGET', key.resources, '?' .. name)
+    local first = raw and cmsgpack.unpack(raw)
+    if first and (first[3] < now or redis.call('HEXISTS', key.entries, first[1]) == 0) then
+      redis.call('HDEL', key.resources, '?' .. name)
+      first = false
+    end
+    first_in_line[name] = first or false
+  end
+  return first_in_line[name]
+end
+
+local function is_free(use, holder, order)
+  local name, access, amount, size = unpack(use)
+  local owner, shards, used = unpack(state_of(name))
+  if access == 'exclusive' then
+    if shards > 0 and owner ~= holder then return false end
+  elseif owner ~= '' or (access == 'counted' and used + amount > size) then
+    return false
+  end
+  local first = first_for(name)
+  return not first or order <= first[2] or holder == first[4]
+end
+
+local function may_have(uses, holder, order)
+  if not all_is_known then return false end
+  for _, use in ipairs(uses) do
+    if not is_free(use, holder, order) then return false end
+  end
+  return true
+end
+
+-- Who comes earlier in order takes the place of who comes later, so that two never wait for one another.
+local function line_up(id, order, uses)
+  for _, use in ipairs(uses) do
+    local first = first_for(use[1])
+    if not first or order <= first[2] then
+      first = {id, order, now + request.reservation_ttl, holder_of(id)}
+      first_in_line[use[1]] = first
+      redis.call('HSET', key.resources, '?' .. use[1], cmsgpack.pack(first))
+    end
+  end
+end
+
+local function leave_line(id, uses)
+  for _, use in ipairs(uses) do
+    local first = first_for(use[1])
+    if first and first[1] == id then
+      first_in_line[use[1]] = false
+      redis.call('HDEL', key.resources, '?' .. use[1])
+    end
+  end
+end
+
+local function id_of(member) return member:match('^%d+:[^:]*:%d+:%d+:(.*)$') end
+
+-- Over all projects and queues: priority, then age.
+local function order_of(member, prefix) return member:sub(1, 4) .. member:sub(prefix + 1) end
+
+local function could_have_room(queue, record)
+  for _, bid in ipairs(request.bids) do
+    local enough = record[CPU] <= bid.capacity[1] and record[MEMORY] <= bid.capacity[2] and record[DISK] <= bid.capacity[3]
+    if bid.class.satisfies[queue] and enough then return true end
+  end
+  return false
+end
+
+local function skips(flow, member)
+  local id, order = id_of(member), order_of(member, flow.prefix)
+  if may_have(flow.uses, holder_of(id), order) then return false end
+  flow.skipped = flow.skipped + 1
+  if flow.skipped == 1 then
+    local record = read(id)
+    local aged = record and request.now - record[ENQUEUED] > request.reserve_after
+    if aged and could_have_room(flow.queue, record) then line_up(id, order, flow.uses) end
+  end
+  return true
+end
+
 -- A view is what one class of workers would be given, in order: its first entries are read as they are needed. ---------
 
 -- The next member of a project in one queue that nobody has taken.
 local function head(flow)
-  while true do
+  while flow.skipped < window_size do
     local member = flow.ahead[flow.at]
     if not member then
       flow.ahead = redis.call('ZRANGEBYLEX', queue_key[flow.queue], '(' .. flow.last, flow.stop, 'LIMIT', 0, window_size)
       flow.at = 1
       if #flow.ahead == 0 then return nil end
-    elseif taken[member] then
+    elseif taken[member] or (flow.uses and skips(flow, member)) then
       flow.last, flow.at = member, flow.at + 1
     else
       return member
     end
   end
+  return nil
 end
 
 local function add_flow(view, queue, first)
@@ -84,7 +174,10 @@ local function add_flow(view, queue, first)
     table.insert(view.projects, project)
   end
   local past = prefix:sub(1, -2) .. ';'  -- ';' follows ':'
-  table.insert(project.flows, {queue = queue, prefix = #prefix, stop = '(' .. past, ahead = {first}, at = 1, last = first})
+  table.insert(project.flows, {
+    queue = queue, prefix = #prefix, stop = '(' .. past, ahead = {first}, at = 1, last = first,
+    uses = request.uses[queue], skipped = 0,
+  })
   return past
 end
 
@@ -138,7 +231,7 @@ local function entry_of(id, record, raw)
   return {
     id = id, raw = raw, member = record[MEMBER], queue = record[QUEUE], project = record[PROJECT],
     band = record[MEMBER]:sub(1, 3), enqueued = record[ENQUEUED], charge = record[CHARGE],
-    asked = asked, packed = record[PACKED] or asked, environment = record[ENVIRONMENT],
+    asked = asked, packed = record[PACKED] or asked, environment = record[ENVIRONMENT], uses = record[USES],
   }
 end
 
@@ -148,7 +241,7 @@ local function following(view)
     if project then
       local member = flow.ahead[flow.at]
       flow.last, flow.at = member, flow.at + 1
-      local id = member:match('^%d+:[^:]*:%d+:%d+:(.*)$')
+      local id = id_of(member)
       local record, raw = read(id)
       if record then
         project.tag = project.tag + record[CHARGE]
@@ -161,9 +254,18 @@ local function following(view)
   end
 end
 
+-- Whether it cannot have its resources any more: others were given them meanwhile.
+local function lacks_resources(entry)
+  if not entry.uses then return false end
+  local prefix = #entry.member:match('^%d+:[^:]*:')
+  return not may_have(entry.uses, holder_of(entry.id), order_of(entry.member, prefix))
+end
+
 -- The i-th entry that the class would be given.
 local function candidate(view, i)
-  while view.window[i] and taken[view.window[i].member] do table.remove(view.window, i) end
+  while view.window[i] and (taken[view.window[i].member] or lacks_resources(view.window[i])) do
+    table.remove(view.window, i)
+  end
   if not view.window[i] then view.window[i] = following(view) end
   return view.window[i]
 end
@@ -267,6 +369,10 @@ local function give(number, bid, entry)
   table.insert(claims, entry.id)
   table.insert(holders, entry.id)
   table.insert(holders, cmsgpack.pack({bid.worker, charge(bid.class, entry)}))
+  if entry.uses then
+    hold(entry.id, 0, entry.uses)
+    leave_line(entry.id, entry.uses)
+  end
   local need = takes(entry, bid)
   for i = 1, 3 do bid.free[i] = bid.free[i] - need[i] end
   bid.shards = bid.shards - 1
@@ -282,7 +388,7 @@ local function serve_reservation(number, bid)
   local waits = record and bid.class.satisfies[record[QUEUE]] and not taken[record[MEMBER]]
     and redis.call('ZSCORE', queue_key[record[QUEUE]], record[MEMBER])
   local entry = waits and entry_of(held.id, record, raw)
-  if not entry or not fits(entry.asked, bid.capacity) then
+  if not entry or not fits(entry.asked, bid.capacity) or lacks_resources(entry) then
     cancel_reservation(held.id)
   elseif bid.shards > 0 and fits(takes(entry, bid), bid.free) then
     give(number, bid, entry)

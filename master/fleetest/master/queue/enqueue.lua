@@ -1,8 +1,12 @@
--- request: now, entries = {{id, due, queue, member}, ...}, requirements = {name = JSON}; ARGV from the third on: their
+-- request: now, entries = {{id, due, queue, member}, ...}, requirements = {name = JSON}, uses = the
+-- same of those that use resources; ARGV from the third on: their
 -- records
 local time = redis.call('TIME')
 for name, requirements in pairs(request.requirements) do
-  if redis.call('HSETNX', key.queues, name, requirements) == 1 then queues_changed() end
+  if redis.call('HSETNX', key.queues, name, requirements) == 1 then
+    if request.uses[name] then redis.call('HSET', key.uses, name, request.uses[name]) end
+    queues_changed()
+  end
   redis.call('ZADD', key.used, 'GT', time[1], name)
 end
 

@@ -25,6 +25,9 @@ _FIXED: Final = (
     "queues",
     "used",
     "version",
+    "uses",
+    "holds",
+    "resources",
 )
 """In the order in which `prelude.lua` names them."""
 
@@ -39,6 +42,9 @@ class Script(StrEnum):
     REMOVE = "remove"
     RETURN_DUE = "return_due"
     PLACE = "place"
+    KEEP = "keep"
+    GIVE_BACK = "give_back"
+    RESTORE = "restore"
 
 
 class Partition:

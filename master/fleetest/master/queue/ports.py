@@ -14,7 +14,7 @@ from typing import Protocol
 import msgspec
 
 from fleetest.common.results import ResourceSample
-from fleetest.common.tasks import Resources
+from fleetest.common.tasks import Resources, Use
 
 __all__ = [
     "Bid",
@@ -27,6 +27,9 @@ __all__ = [
     "Presence",
     "QueueEntry",
     "QueuePlace",
+    "ResourceHold",
+    "ResourceLedger",
+    "ResourceView",
     "SecretStore",
     "ShardQueue",
     "WorkerRegistry",
@@ -47,6 +50,7 @@ class QueueEntry(msgspec.Struct, frozen=True, kw_only=True):
         enqueued_at: since when the task waits; a retry keeps it.
         cost: how much of its project's share it uses, in a unit of the caller's choice.
         weight: the project's share, compared with the other projects'.
+        uses: named resources that must be free for it.
     """
 
     run_id: str
@@ -61,6 +65,7 @@ class QueueEntry(msgspec.Struct, frozen=True, kw_only=True):
     not_before: datetime | None = None
     cost: float = 1.0
     weight: float = 1.0
+    uses: tuple[Use, ...] = ()
 
     def takes(self, capacity: Resources) -> Resources:
         """How much of a worker's free room the shard takes there: an empty worker that may have it always can."""
@@ -125,6 +130,9 @@ class ShardQueue(Protocol):
     (start-time fair queueing, Goyal et al. 1996), then age. Where an entry may go is judged by its `resources`, whether
     there is room for it now by what it `takes`. One that does not fit now is looked past, at most `LOOK_AHEAD` deep;
     one that has waited for long reserves a worker large enough for it.
+
+    One whose named resources others have does not count among those that are looked past; once it has waited for long,
+    those that come after it get none of these resources before it does. A claim holds them; see `ResourceLedger`.
     """
 
     async def enqueue(self, entries: Sequence[QueueEntry]) -> None:
@@ -139,7 +147,7 @@ class ShardQueue(Protocol):
         """
 
     async def confirm(self, claims: Sequence[Claim]) -> None:
-        """The second phase: the attempts have begun; forget the entries."""
+        """The second phase: the attempts have begun; forget the entries. What they hold of resources is given back."""
 
     async def release(self, claims: Sequence[Claim]) -> None:
         """Put entries back where they were."""
@@ -162,6 +170,76 @@ class ShardQueue(Protocol):
 
     def wakeups(self) -> AsyncIterator[None]:
         """Yields when work may have come. Several wake-ups may be told as one; none is lost while iterating."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceHold:
+    """
+    What a shard has of named resources. A task of a run is who holds what is shared or exclusive, by all its shards.
+
+    Args:
+        token: of the attempt; 0 while the shard is only claimed.
+        project: whose resources are meant, where they are not the cluster's.
+    """
+
+    run_id: str
+    shard_id: str
+    token: int
+    project: str = ""
+    uses: tuple[Use, ...] = ()
+
+    @property
+    def task_id(self) -> str:
+        return self.shard_id.rpartition("#")[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceView:
+    """
+    What is held.
+
+    Args:
+        known: whether that is all; until it is, nobody is given a resource.
+        first_in_line: run id and task name of the one that gets a resource next, by project (empty: the cluster's) and
+            the resource's name.
+    """
+
+    known: bool
+    holds: Sequence[ResourceHold]
+    first_in_line: Mapping[tuple[str, str], tuple[str, str]]
+
+
+class ResourceLedger(Protocol):
+    """
+    Who has which named resources. A claim of a `ShardQueue` takes them, atomically; what happens to them then is said
+    here. A claim that is released, removed or runs out gives them back by itself.
+    """
+
+    async def keep(self, holds: Sequence[ResourceHold], worker_ids: Sequence[str]) -> Sequence[ResourceHold]:
+        """
+        The second phase for claims with resources, in place of `ShardQueue.confirm`: the attempts have begun. Answers
+        those that are held from now on; another attempt must not run, since its claim has run out meanwhile.
+
+        Args:
+            worker_ids: of the claims, in the order of `holds`.
+        """
+
+    async def give_back(self, holds: Sequence[ResourceHold]) -> None:
+        """These attempts are over: those of the same token are held no more. Idempotent. Wakes dispatchers."""
+
+    async def restore(self, holds: Sequence[ResourceHold], *, recovery: str = "") -> bool:
+        """
+        The log says that these attempts live. A shard that holds something already is left as it is.
+
+        Args:
+            recovery: these are all that there are, and were looked for since `recover` answered this; from now on all
+                is known, unless it was lost once more meanwhile: then the answer is false.
+        """
+
+    async def recover(self) -> str:
+        """Somebody is about to look for all attempts that hold something. An earlier one's search counts no more."""
+
+    async def view(self) -> ResourceView: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,21 +17,26 @@ from urllib.parse import quote, unquote
 import msgspec
 
 from fleetest.common.errors import InvalidRequest
-from fleetest.common.tasks import Resources
+from fleetest.common.tasks import CLUSTER_WIDE, Access, Resources, Use
 from fleetest.master.queue.capabilities import queue_name
 from fleetest.master.queue.ports import QueueEntry
 
 __all__ = [
     "Recorded",
+    "RecordedUse",
     "decode_entry",
     "entry_id",
     "first_id_after_run",
     "first_id_of_run",
+    "ids_of",
     "microseconds",
     "queue_of",
     "record_entry",
+    "resource_of",
     "shard_of",
     "time_of",
+    "use_of",
+    "uses_of",
 ]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -42,8 +47,8 @@ _PLAIN: Final = re.compile("[A-Za-z0-9_.~#-]*").fullmatch
 
 class _Record(msgspec.Struct, frozen=True, array_like=True):
     """
-    The first nine and `packed` are read by the scripts, by position: see `prelude.lua`. A new field comes last, with a
-    default, since entries of an older master may be waiting.
+    The first nine, `packed` and `uses` are read by the scripts, by position: see `prelude.lua`. A new field comes last,
+    with a default, since entries of an older master may be waiting.
     """
 
     member: str
@@ -64,7 +69,11 @@ class _Record(msgspec.Struct, frozen=True, array_like=True):
     cost: float
     weight: float
     packed: tuple[int, int, int] | None = None
+    uses: tuple[RecordedUse, ...] | None = None
 
+
+RecordedUse = tuple[str, str, int, int]
+"""A resource by its name in the whole cluster, how it is used, how much of it, and how many there are."""
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final = msgspec.msgpack.Decoder(_Record)
@@ -100,6 +109,40 @@ def shard_of(identifier: bytes) -> str:
     return unquote(identifier.decode().partition("/")[2])
 
 
+def ids_of(identifier: bytes) -> tuple[str, str]:
+    """The run id and the shard id in an entry's id."""
+    run_id, _, shard_id = identifier.decode().partition("/")
+    return unquote(run_id), unquote(shard_id)
+
+
+@lru_cache(maxsize=1024)
+def uses_of(project: str, uses: tuple[Use, ...]) -> tuple[RecordedUse, ...]:
+    """As the scripts read them: `project/shop`, and `/shop` for what all projects share."""
+    return tuple(
+        (
+            f"/{use.resource.removeprefix(CLUSTER_WIDE)}"
+            if use.resource.startswith(CLUSTER_WIDE)
+            else f"{_quoted(project)}/{use.resource}",
+            use.access.value,
+            use.amount,
+            use.size,
+        )
+        for use in uses
+    )
+
+
+def resource_of(name: str) -> tuple[str, str]:
+    """The project, empty where it is the cluster's, and the resource in a name."""
+    project, _, resource = name.partition("/")
+    return (unquote(project), resource) if project else ("", CLUSTER_WIDE + resource)
+
+
+def use_of(recorded: RecordedUse) -> Use:
+    """The opposite of `uses_of`, but for the project."""
+    name, access, amount, size = recorded
+    return Use(resource=resource_of(name)[1], access=Access(access), amount=amount, size=size)
+
+
 class Recorded(NamedTuple):
     """An entry as the queue holds it: its names there, and its record."""
 
@@ -123,7 +166,8 @@ def record_entry(entry: QueueEntry, index: int) -> Recorded:
     project_key = _quoted(entry.project)
     identifier = entry_id(entry.run_id, entry.shard_id)
     member = f"{_HIGHEST_PRIORITY - entry.priority:03d}:{project_key}:{age:017d}:{index:07d}:{identifier}"
-    queue = queue_name(entry.requirements)
+    uses = uses_of(entry.project, entry.uses) if entry.uses else None
+    queue = queue_name(entry.requirements, uses or ())
     record = _encoder.encode(
         _Record(
             member=member,
@@ -144,6 +188,7 @@ def record_entry(entry: QueueEntry, index: int) -> Recorded:
             cost=entry.cost,
             weight=entry.weight,
             packed=None if packed is None else (packed.cpu_millis, packed.memory_bytes, packed.disk_bytes),
+            uses=uses,
         )
     )
     return Recorded(identifier, queue, member, record)
@@ -166,6 +211,7 @@ def decode_entry(raw: bytes) -> QueueEntry:
         not_before=None if record.not_before is None else time_of(record.not_before),
         cost=record.cost,
         weight=record.weight,
+        uses=tuple(map(use_of, record.uses)) if record.uses else (),
     )
 
 

@@ -15,6 +15,9 @@ fair            hash        virtual times and finish tags (`claim.lua`)
 queues          hash        NAME to required capabilities
 used            sorted set  NAME to seconds at which something was last put in or taken out
 version         string      changes whenever a queue comes or goes
+uses            hash        NAME to what its entries use of named resources, where they use any
+holds           hash        id to what a claimed or leased shard has of named resources (`prelude.lua`)
+resources       hash        who has each resource, and who comes next; see `prelude.lua`
 ==============  ==========  ==============================================================================
 
 Redis must not evict keys: `maxmemory-policy noeviction`, which is its default.
@@ -40,6 +43,7 @@ from fleetest.master.queue.connection import redis_errors
 from fleetest.master.queue.partition import Partition, Script
 from fleetest.master.queue.ports import Bid, Claim, Claims, QueueEntry, QueuePlace
 from fleetest.master.queue.records import (
+    RecordedUse,
     decode_entry,
     entry_id,
     first_id_after_run,
@@ -49,6 +53,7 @@ from fleetest.master.queue.records import (
     record_entry,
     shard_of,
     time_of,
+    uses_of,
 )
 
 __all__ = ["LOOK_AHEAD", "RedisShardQueue"]
@@ -112,6 +117,11 @@ class RedisShardQueue:
                     for entry, each in zip(some, their_records, strict=True)
                 ],
                 "requirements": {name: canonical(requirements) for name, requirements in wanted.items()},
+                "uses": {
+                    each.queue: msgspec.json.encode(uses_of(entry.project, entry.uses)).decode()
+                    for entry, each in zip(some, their_records, strict=True)
+                    if entry.uses
+                },
             }
             await self._partition.call(Script.ENQUEUE, request, list(wanted), [each.record for each in their_records])
 
@@ -138,7 +148,7 @@ class RedisShardQueue:
 
     async def release(self, claims: Sequence[Claim]) -> None:
         for some in _batches(claims):
-            queues = {queue_name(claim.entry.requirements) for claim in some}
+            queues = {_queue_name(claim.entry) for claim in some}
             await self._partition.call(Script.RELEASE, {"claims": _held(some)}, list(queues))
 
     async def remove(self, run_id: str, shard_ids: Sequence[str] | None = None) -> None:
@@ -239,6 +249,7 @@ class RedisShardQueue:
             "classes": [{"name": _class_name(queues), "queues": queues} for queues in classes],
             "bids": [_bid(bid, number) for bid, number in zip(bids, numbers, strict=True)],
             "claims": _held(confirming),
+            "uses": {name: known.uses[name] for name in known.uses if any(name in queues for queues in classes)},
         }
         answer: list[Any] | None = await self._partition.call(Script.CLAIM, request, sorted(set().union(*classes)))
         return answer
@@ -248,10 +259,12 @@ class RedisShardQueue:
             async with self._redis.pipeline(transaction=True) as pipeline:
                 pipeline.get(self._partition.key("version"))
                 pipeline.hgetall(self._partition.key("queues"))
-                version, queues = await pipeline.execute()
+                pipeline.hgetall(self._partition.key("uses"))
+                version, queues, uses = await pipeline.execute()
         return KnownQueues(
             (version or b"").decode(),
             {name.decode(): msgspec.json.decode(wanted, type=dict[str, str]) for name, wanted in queues.items()},
+            {name.decode(): msgspec.json.decode(used, type=list[RecordedUse]) for name, used in uses.items()},
         )
 
     async def _queues_of(self, ids: Sequence[str]) -> set[str]:
@@ -263,6 +276,10 @@ class RedisShardQueue:
         return microseconds(self._clock.now())
 
 
+def _queue_name(entry: QueueEntry) -> str:
+    return queue_name(entry.requirements, uses_of(entry.project, entry.uses) if entry.uses else ())
+
+
 def _in_microseconds(span: timedelta) -> int:
     return span // timedelta(microseconds=1)
 
@@ -271,8 +288,11 @@ def _due(entry: QueueEntry) -> int:
     return 0 if entry.not_before is None else microseconds(entry.not_before)
 
 
-def _held(claims: Sequence[Claim]) -> list[tuple[str, str]]:
-    return [(entry_id(claim.entry.run_id, claim.entry.shard_id), claim.worker_id) for claim in claims]
+def _held(claims: Sequence[Claim]) -> list[tuple[str, str, bool]]:
+    return [
+        (entry_id(claim.entry.run_id, claim.entry.shard_id), claim.worker_id, bool(claim.entry.uses))
+        for claim in claims
+    ]
 
 
 def _classes(known: KnownQueues, bids: Sequence[Bid]) -> tuple[Sequence[tuple[str, ...]], Sequence[int]]:

@@ -6,6 +6,7 @@ for _, id in ipairs(request.ids) do
   if queue then
     redis.call('ZREM', queue, entry[MEMBER])
     table.insert(found, id)
+    if entry[USES] then drop_hold(id, 0) end
   end
 end
 forget(found)

@@ -15,6 +15,7 @@ local unused_since = (microseconds() - request.forget_queue_after) / 1000000
 for _, name in ipairs(redis.call('ZRANGEBYSCORE', key.used, '-inf', unused_since, 'LIMIT', 0, 100)) do
   if queue_key[name] and redis.call('EXISTS', queue_key[name]) == 0 then
     redis.call('HDEL', key.queues, name)
+    redis.call('HDEL', key.uses, name)
     redis.call('ZREM', key.used, name)
     queues_changed()
   end

@@ -14,10 +14,18 @@ import structlog
 from fleetest.common.backoff import Backoff
 from fleetest.common.clock import Clock
 from fleetest.common.errors import FleetestError
-from fleetest.master.queue.ports import CommitNotice, QueueEntry, SecretStore, ShardQueue
+from fleetest.common.states import ShardKind
+from fleetest.master.queue.ports import (
+    CommitNotice,
+    QueueEntry,
+    ResourceHold,
+    ResourceLedger,
+    SecretStore,
+    ShardQueue,
+)
 from fleetest.master.runs.announcer import Announcer
 from fleetest.master.runs.environment import requirements_of
-from fleetest.master.runs.events import CancelRequested, Event, RunEnded, TaskEnded, TaskPlanned
+from fleetest.master.runs.events import AttemptEnded, CancelRequested, Event, RunEnded, TaskEnded, TaskPlanned
 from fleetest.master.runs.hub import Hub
 from fleetest.master.runs.keeper import Committed, RunKeeper, Turns
 from fleetest.master.runs.projector import Projector
@@ -25,7 +33,7 @@ from fleetest.master.runs.state import RunStatus, ShardStatus, TaskStatus
 from fleetest.master.sessions import AttemptRef, HandBack, Sessions, Stop
 from fleetest.master.store.ports import Commit, Store
 
-__all__ = ["RunBook", "queue_entry"]
+__all__ = ["RunBook", "hold_of", "queue_entry"]
 
 _log = structlog.get_logger()
 
@@ -47,6 +55,21 @@ def queue_entry(status: RunStatus, shard: ShardStatus) -> QueueEntry:
         packed=status.tasks[shard.task_id].packed,
         environment_key=status.environment_key(status.tasks[shard.task_id]),
         not_before=shard.retry_at,
+        uses=task.uses if shard.kind is ShardKind.EXECUTE else (),
+    )
+
+
+def hold_of(status: RunStatus, shard: ShardStatus) -> ResourceHold | None:
+    """What the shard's attempt has of named resources; `None` when it has nothing, or there is no attempt."""
+    task = status.tasks[shard.task_id].task
+    if shard.attempt is None or not task.uses or shard.kind is ShardKind.PLAN:
+        return None
+    return ResourceHold(
+        run_id=status.run_id,
+        shard_id=shard.shard_id,
+        token=shard.attempt.token,
+        project=status.request.project,
+        uses=task.uses,
     )
 
 
@@ -64,6 +87,7 @@ class RunBook:
         *,
         store: Store,
         queue: ShardQueue,
+        resources: ResourceLedger,
         announcer: Announcer,
         secrets: SecretStore,
         projector: Projector,
@@ -77,6 +101,7 @@ class RunBook:
     ) -> None:
         self._store = store
         self._queue = queue
+        self._resources = resources
         self._announcer = announcer
         self._secrets = secrets
         self._projector = projector
@@ -207,12 +232,23 @@ class RunBook:
         )
         try:
             await self._unqueue(status, committed)
+            await self._give_back(status, committed.events)
             await self.enqueue(status, decider.enqueue)
             if any(isinstance(event, RunEnded) for event in committed.events):
                 _log_end(status)
                 await self._secrets.drop(status.run_id)
         except FleetestError as error:
             _log.warning("coordination_delayed", run_id=status.run_id, error=str(error))
+
+    async def _give_back(self, status: RunStatus, events: Iterable[Event]) -> None:
+        """Whoever waits for what these attempts had of named resources may have it."""
+        over = [
+            ResourceHold(run_id=status.run_id, shard_id=event.shard_id, token=event.token)
+            for event in events
+            if isinstance(event, AttemptEnded) and status.tasks[event.task_id].task.uses
+        ]
+        if over:
+            await self._resources.give_back(over)
 
     async def _unqueue(self, status: RunStatus, committed: Committed) -> None:
         """Take shards out of the queue whose tasks end before anybody took them."""

@@ -24,7 +24,7 @@ from fleetest.common.errors import InvalidRequest, NotFound
 from fleetest.master.access.principals import caller
 from fleetest.master.cache.result_cache import ResultCache
 from fleetest.master.explain import explain
-from fleetest.master.queue.ports import ShardQueue
+from fleetest.master.queue.ports import ResourceLedger, ShardQueue
 from fleetest.master.roster import Roster
 from fleetest.master.runs.book import RunBook
 from fleetest.master.runs.hub import Hub
@@ -65,6 +65,7 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
         recent: Recent[run_pb2.WatchRunResponse],
         roster: Roster,
         queue: ShardQueue,
+        resources: ResourceLedger,
         cache: ResultCache,
     ) -> None:
         self._desk = desk
@@ -75,6 +76,7 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
         self._recent = recent
         self._roster = roster
         self._queue = queue
+        self._resources = resources
         self._cache = cache
 
     async def SubmitRun(
@@ -219,7 +221,9 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
             if request.task_id
             else [task_id for task_id, task in status.tasks.items() if not task.state.ended]
         )
-        explanations = [await explain(status, task_id, self._roster, self._queue) for task_id in wanted]
+        explanations = [
+            await explain(status, task_id, self._roster, self._queue, self._resources) for task_id in wanted
+        ]
         return run_pb2.ExplainRunResponse(tasks=[explanation_to_proto(each) for each in explanations])
 
     async def GetTaskSpec(
