@@ -223,7 +223,7 @@ class Dispatcher:
 
     async def _keep_resources(
         self, claims: Sequence[Claim], started: Sequence[Assigned | None]
-    ) -> Sequence[Assigned | None]:
+    ) -> list[Assigned | None]:
         """
         Before anything is sent: a claim that ran out while its attempt was committed holds nothing any more, and what
         it held may be another's.

@@ -30,6 +30,7 @@ from fleetest.master.server_tls import ServerTls
 __all__ = ["MasterSettings"]
 
 _SIZE: Final = whole_number()
+_NO_POOLS: Final[Mapping[str, int]] = MappingProxyType({})
 _POOL_SIZE: Final = whole_number(at_least=1)
 
 
@@ -102,7 +103,7 @@ class MasterSettings:
     cache_file_ttl: timedelta = setting("FLEETEST_CACHE_FILE_TTL_SECONDS", seconds, default=timedelta(days=30))
     cache_file_eviction: Eviction = setting("FLEETEST_CACHE_FILE_EVICTION", _eviction, default=Eviction.LRU)
     cache_file_directory: Path | None = setting("FLEETEST_CACHE_FILE_DIR", path, default=None)
-    pools: Mapping[str, int] = setting("FLEETEST_POOLS", _pools, default=MappingProxyType({}))
+    pools: Mapping[str, int] = setting("FLEETEST_POOLS", _pools, default=_NO_POOLS)
     log_level: str = setting("FLEETEST_LOG_LEVEL", text, default="info")
 
     @property
