@@ -918,7 +918,7 @@ class TaskSpec(_message.Message):
 
     @_builtins.property
     def reports(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """globs of JUnit XML"""
+        """globs of report files"""
 
     @_builtins.property
     def secret_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...

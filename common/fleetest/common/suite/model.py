@@ -230,7 +230,7 @@ class DefaultsModel(_Section):
     )
     cache: _Cache = Field(None, description="Take results of earlier runs for cases of which nothing has changed.")
     artifacts: RelativePaths = Field([], description="Globs of the files to keep.")
-    reports: RelativePaths = Field([], description="Globs of JUnit XML files that become the command's cases.")
+    reports: RelativePaths = Field([], description="Globs of report files that become the command's cases.")
     matrix: MatrixModel = Field(
         default_factory=MatrixModel, description="Repeat the task for every combination of values."
     )

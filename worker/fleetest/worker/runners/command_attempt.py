@@ -12,14 +12,14 @@ from typing import Final
 
 from fleetest.common.errors import InvalidRequest
 from fleetest.common.limits import MAX_RESULT_TEXT_BYTES
+from fleetest.common.reports import MAX_REPORT_BYTES, ReadOptions, read_report_file
+from fleetest.common.reports.unique_ids import told_apart
 from fleetest.common.results import CaseResult, PlannedCase, ResourceSample
 from fleetest.common.states import Outcome, ShardKind, Verdict
 from fleetest.worker.artifacts import collect_artifacts, matching_files
 from fleetest.worker.assignments import Assignment, Ended, Reporter
 from fleetest.worker.ports import Blobs, Environment, Process
 from fleetest.worker.runners.endings import signal_name
-from fleetest.worker.runners.junit import MAX_REPORT_BYTES, read_report
-from fleetest.worker.runners.unique_ids import told_apart
 from fleetest.worker.tail import Tail
 
 __all__ = ["CommandAttempt"]
@@ -202,10 +202,11 @@ class CommandAttempt:
     def _read_reports(self, before: Mapping[Path, Stamp]) -> list[CaseResult]:
         """The cases of the reports that this command wrote: a file from before it is somebody else's."""
         root = self._environment.host_source
+        options = ReadOptions(root=str(self._environment.source))
         cases: list[CaseResult] = []
         for path, stamp in self._reports().items():
             if before.get(path) != stamp:
-                cases += read_report(path, name=str(path.relative_to(root)))
+                cases += read_report_file(path, name=str(path.relative_to(root)), options=options)
         return list(told_apart(cases))
 
 
