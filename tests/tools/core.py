@@ -27,6 +27,7 @@ from fleetest.master.cache.planning import CachedPlanning
 from fleetest.master.cache.redis_layer import RedisLayer
 from fleetest.master.cache.result_cache import ResultCache
 from fleetest.master.dispatcher import Dispatcher
+from fleetest.master.imports import Imports
 from fleetest.master.leases import Leases
 from fleetest.master.peers import Peers
 from fleetest.master.planning import Planning
@@ -81,6 +82,7 @@ class Core:
     tail_work: TailWork
     reconciler: Reconciler
     desk: Desk
+    imports: Imports
     inbox: Inbox
     peers: Peers
     leases: Leases
@@ -225,6 +227,7 @@ async def open_core(path: Path, redis_url: str, *, busy_timeout: timedelta = BUS
                 workspaces=workspaces,
                 clock=clock,
             ),
+            imports=Imports(store=store, book=book, projector=projector, clock=clock),
             inbox=Inbox(store, book, CachedPlanning(Planning(store, registry, workspaces), cache), peers.output_grew),
             peers=peers,
             leases=Leases(store, book),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -41,6 +41,7 @@ from fleetest.common.workspace import Workspace
 from fleetest.v1 import fleet_pb2, run_pb2
 
 if TYPE_CHECKING:
+    from fleetest.client.imports import ReportSource
     from fleetest.client.uploads import UploadReport
     from fleetest.v1.blob_pb2_grpc import BlobServiceAsyncStub
 
@@ -176,6 +177,46 @@ class AsyncClient:
             ),
         )
         return convert.submission_from_proto(response)
+
+    async def import_run(
+        self,
+        reports: Sequence[ReportSource],
+        *,
+        name: str,
+        project: str = "",
+        version_control: VersionControl | None = None,
+        labels: Mapping[str, str] | None = None,
+        user: str = "",
+        idempotency_key: str = "",
+    ) -> Submission:
+        """
+        Make a run of reports that were made elsewhere, each a task; the run has ended when this returns. Idempotent by
+        `idempotency_key`; without one, by a fresh key.
+
+        Args:
+            reports: read while they are sent.
+            name: of the run, where others have their suite's.
+            project: history is kept by project.
+            version_control: what was tested.
+            labels: free words to find the run by.
+            user: who imports.
+            idempotency_key: the second import with it answers the first run.
+
+        Raises:
+            InvalidRequest: something about the import is wrong.
+            CapacityExceeded: it is too large.
+        """
+        from fleetest.client.imports import import_run  # needed by `import` alone
+
+        begin = run_pb2.ImportBegin(
+            project=project or self._project,
+            name=name,
+            idempotency_key=idempotency_key or new_token(),
+            version_control=version_control_to_proto(version_control) if version_control else None,
+            user=user,
+            labels=labels or {},
+        )
+        return convert.submission_from_proto(await import_run(self._connection, begin, reports))
 
     async def get_run(self, run_id: str = "latest") -> Run:
         """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +32,7 @@ from fleetest.common.tls import ClientTls
 from fleetest.common.workspace import Workspace
 
 if TYPE_CHECKING:
+    from fleetest.client.imports import ReportSource
     from fleetest.client.uploads import UploadReport
 
 __all__ = ["Client"]
@@ -114,6 +115,29 @@ class Client:
                 executor=executor,
                 supersede=supersede,
                 fail_fast=fail_fast,
+                idempotency_key=idempotency_key,
+            )
+        )
+
+    def import_run(
+        self,
+        reports: Sequence[ReportSource],
+        *,
+        name: str,
+        project: str = "",
+        version_control: VersionControl | None = None,
+        labels: Mapping[str, str] | None = None,
+        user: str = "",
+        idempotency_key: str = "",
+    ) -> Submission:
+        return self._wait(
+            self._client.import_run(
+                reports,
+                name=name,
+                project=project,
+                version_control=version_control,
+                labels=labels,
+                user=user,
                 idempotency_key=idempotency_key,
             )
         )

@@ -94,6 +94,11 @@ class RunServiceStub:
                 request_serializer=fleetest_dot_v1_dot_run__pb2.InvalidateCacheRequest.SerializeToString,
                 response_deserializer=fleetest_dot_v1_dot_run__pb2.InvalidateCacheResponse.FromString,
                 _registered_method=True)
+        self.ImportRun = channel.stream_unary(
+                '/fleetest.v1.RunService/ImportRun',
+                request_serializer=fleetest_dot_v1_dot_run__pb2.ImportRunRequest.SerializeToString,
+                response_deserializer=fleetest_dot_v1_dot_run__pb2.SubmitRunResponse.FromString,
+                _registered_method=True)
 
 
 class RunServiceServicer:
@@ -184,6 +189,14 @@ class RunServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ImportRun(self, request_iterator, context):
+        """Makes a run of results that were obtained elsewhere: ImportBegin, any number of ImportCases, ImportDone. Nothing is
+        taken in before the last of them has come. Idempotent by `idempotency_key`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RunServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -246,6 +259,11 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.InvalidateCache,
                     request_deserializer=fleetest_dot_v1_dot_run__pb2.InvalidateCacheRequest.FromString,
                     response_serializer=fleetest_dot_v1_dot_run__pb2.InvalidateCacheResponse.SerializeToString,
+            ),
+            'ImportRun': grpc.stream_unary_rpc_method_handler(
+                    servicer.ImportRun,
+                    request_deserializer=fleetest_dot_v1_dot_run__pb2.ImportRunRequest.FromString,
+                    response_serializer=fleetest_dot_v1_dot_run__pb2.SubmitRunResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -572,6 +590,33 @@ class RunService:
             '/fleetest.v1.RunService/InvalidateCache',
             fleetest_dot_v1_dot_run__pb2.InvalidateCacheRequest.SerializeToString,
             fleetest_dot_v1_dot_run__pb2.InvalidateCacheResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportRun(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/fleetest.v1.RunService/ImportRun',
+            fleetest_dot_v1_dot_run__pb2.ImportRunRequest.SerializeToString,
+            fleetest_dot_v1_dot_run__pb2.SubmitRunResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -58,6 +58,10 @@ class RunServiceStub:
     """
     InvalidateCache: _grpc.UnaryUnaryMultiCallable[_run_pb2.InvalidateCacheRequest, _run_pb2.InvalidateCacheResponse]
     """Results that were obtained before are not taken for cached ones any more. Idempotent."""
+    ImportRun: _grpc.StreamUnaryMultiCallable[_run_pb2.ImportRunRequest, _run_pb2.SubmitRunResponse]
+    """Makes a run of results that were obtained elsewhere: ImportBegin, any number of ImportCases, ImportDone. Nothing is
+    taken in before the last of them has come. Idempotent by `idempotency_key`.
+    """
 
 @_typing.type_check_only
 class RunServiceAsyncStub(RunServiceStub):
@@ -89,6 +93,10 @@ class RunServiceAsyncStub(RunServiceStub):
     """
     InvalidateCache: _aio.UnaryUnaryMultiCallable[_run_pb2.InvalidateCacheRequest, _run_pb2.InvalidateCacheResponse]  # type: ignore[assignment]
     """Results that were obtained before are not taken for cached ones any more. Idempotent."""
+    ImportRun: _aio.StreamUnaryMultiCallable[_run_pb2.ImportRunRequest, _run_pb2.SubmitRunResponse]  # type: ignore[assignment]
+    """Makes a run of results that were obtained elsewhere: ImportBegin, any number of ImportCases, ImportDone. Nothing is
+    taken in before the last of them has come. Idempotent by `idempotency_key`.
+    """
 
 class RunServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -189,5 +197,15 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_run_pb2.InvalidateCacheResponse, _abc.Awaitable[_run_pb2.InvalidateCacheResponse]]:
         """Results that were obtained before are not taken for cached ones any more. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def ImportRun(
+        self,
+        request_iterator: _MaybeAsyncIterator[_run_pb2.ImportRunRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_pb2.SubmitRunResponse, _abc.Awaitable[_run_pb2.SubmitRunResponse]]:
+        """Makes a run of results that were obtained elsewhere: ImportBegin, any number of ImportCases, ImportDone. Nothing is
+        taken in before the last of them has come. Idempotent by `idempotency_key`.
+        """
 
 def add_RunServiceServicer_to_server(servicer: RunServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -32,6 +32,7 @@ from fleetest.master.resources import ResourceAudit
 from fleetest.master.runs.book import RunBook
 from fleetest.master.runs.decisions import Decider
 from fleetest.master.runs.events import CancelRequested
+from fleetest.master.runs.importing import break_off_import, last_written
 from fleetest.master.runs.keeper import RunKeeper
 from fleetest.master.runs.projector import Projector
 from fleetest.master.runs.state import RunStatus, ShardStatus
@@ -44,6 +45,9 @@ _log = structlog.get_logger()
 
 STOP_MARGIN: Final = timedelta(seconds=15)
 """How much longer than its grace an attempt may take to stop before it is ended without its worker's word."""
+
+IMPORT_PATIENCE: Final = timedelta(minutes=1)
+"""How long after its last commit an import that has not ended is given up: its master has died."""
 
 _PAGE: Final = 200
 
@@ -150,6 +154,10 @@ class Reconciler:
 
     async def _look_at(self, row: RunRow, roll: _Roll) -> None:
         keeper = self._book.keeper(row.run_id)
+        if (await keeper.status()).request.imported:
+            await self._look_at_import(keeper)
+            await self._project(row, keeper)
+            return
         count = await self._queue.count(row.run_id)  # before the state: what is queued in between is in both
         status = await keeper.newest_status()
         if self._looks % _THOROUGH == 1 or count < _waiting(status):
@@ -166,6 +174,12 @@ class Reconciler:
             await keeper.ask(partial(_end, lost, stuck, astray, tired))
         self._resources.see(await keeper.status())
         await self._project(row, keeper)
+
+    async def _look_at_import(self, keeper: RunKeeper) -> None:
+        """No queue and no worker has to do with it; but the master that was writing it may have died."""
+        now = self._clock.now()
+        if now - last_written(await keeper.newest_status()) > IMPORT_PATIENCE:
+            await keeper.ask(break_off_import)
 
     async def _project(self, row: RunRow, keeper: RunKeeper) -> None:
         """For a master that died, or the one that does it just now: to do it twice harms nothing."""

@@ -26,6 +26,7 @@ from fleetest.master.cache.planning import CachedPlanning
 from fleetest.master.cache.result_cache import ResultCache
 from fleetest.master.cluster_clock import ClusterClock
 from fleetest.master.dispatcher import Dispatcher
+from fleetest.master.imports import Imports
 from fleetest.master.leases import Leases
 from fleetest.master.listening import Servicers, listen
 from fleetest.master.peers import Peers
@@ -182,12 +183,16 @@ class Master:
             default_image=settings.default_image,
             pools=settings.pools,
         )
+        imports = Imports(
+            store=store, book=book, projector=projector, clock=clock, new_id=lambda: new_run_id(clock.now())
+        )
         tokens = TokenBook(store, clock, memory=settings.token_memory)
         streams = OpenStreams(tokens, settings.token_memory)
         gatekeeper = Gatekeeper(_root_tokens(settings), tokens)
         servicers = Servicers(
             runs=RunServicer(
                 desk=desk,
+                imports=imports,
                 store=store,
                 book=book,
                 projector=projector,

@@ -18,7 +18,7 @@ from fleetest.common.ids import new_run_id
 from fleetest.common.limits import MAX_SUITE_BYTES
 from fleetest.common.results import VersionControl
 from fleetest.common.states import RunState, TaskState
-from fleetest.common.suite import Suite, load_suite
+from fleetest.common.suite import load_suite
 from fleetest.common.tasks import Task
 from fleetest.common.workspace import Workspace
 from fleetest.master.pools import with_cluster_pools
@@ -31,7 +31,7 @@ from fleetest.master.runs.sizing import packed
 from fleetest.master.runs.state import RunStatus, TaskStatus
 from fleetest.master.store.ports import RunQuery, Store
 
-__all__ = ["Desk", "Submission", "Submitted", "WorkspaceSource"]
+__all__ = ["Desk", "Submission", "Submitted", "WorkspaceSource", "chosen_project"]
 
 _log = structlog.get_logger()
 
@@ -143,7 +143,7 @@ class Desk:
         _check_secrets(tasks, submission.secrets)
         event = RunSubmitted(
             at=self._clock.now(),
-            project=_project(submission, suite),
+            project=chosen_project(submission.project or suite.project, suite.name, submission.only_project),
             suite_name=suite.name,
             tasks=tasks,
             suite_text=submission.suite_text,
@@ -168,9 +168,11 @@ class Desk:
 
         Raises:
             NotFound: there is no such run, or its log was dropped.
-            WrongState: it has not ended, or there is nothing to repeat.
+            WrongState: it has not ended, it was imported, or there is nothing to repeat.
         """
         status = await self._book.keeper(run_id).status()
+        if status.request.imported:
+            raise WrongState(f"run {run_id} was imported: only what made its reports can run it again")
         if not status.state.ended:
             raise WrongState(f"run {run_id} has not ended yet", hint=f"wait for it: fleetest watch {run_id}")
         tasks = status.request.tasks if everything else _tasks_to_repeat(status)
@@ -256,9 +258,19 @@ class Desk:
         return tuple(row.run_id for row in older)
 
 
-def _project(submission: Submission, suite: Suite) -> str:
-    only = submission.only_project
-    project = submission.project or suite.project or only or suite.name
+def chosen_project(asked: str, else_named: str, only: str) -> str:
+    """
+    The project of what is handed in.
+
+    Args:
+        asked: by who hands it in; may be empty.
+        else_named: when nobody asks for one.
+        only: the one that the caller has to do with; empty means any.
+
+    Raises:
+        Forbidden: it is another one.
+    """
+    project = asked or only or else_named
     if only not in {"", project}:
         raise Forbidden(
             f"the token is for project {only}, and the suite is of project {project}",

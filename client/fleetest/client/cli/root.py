@@ -17,6 +17,9 @@ def _own(name: str, summary: str, *, module: str = "") -> Elsewhere:
 
 COMMANDS: Final = {
     "run": _own("run", "Run a suite on the cluster and follow it."),
+    "import": Elsewhere(
+        "fleetest.client.cli.importing", "import_reports", "Make a run of reports that were made elsewhere."
+    ),
     "watch": _own("watch", "Follow a run."),
     "ls": _own("ls", "List runs, newest first."),
     "show": _own("show", "Show a run: its tasks, and what failed."),

@@ -21,6 +21,7 @@ from fleetest.client.cli.connecting import (
     say,
 )
 from fleetest.client.cli.following_options import FollowingOptions, following_options, present_user
+from fleetest.client.cli.label import Label
 
 if TYPE_CHECKING:
     from fleetest.client.async_client import AsyncClient
@@ -49,22 +50,12 @@ class _WithCommand(click.Command):
         return [*super().collect_usage_pieces(ctx), "[-- COMMAND...]"]
 
 
-class _Label(click.ParamType[tuple[str, str]]):
-    name = "key=value"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
-        key, equals, text = str(value).partition("=")
-        if not equals or not key.strip():
-            self.fail(f"{value!r} is not of the form key=value", param, ctx)
-        return key.strip(), text
-
-
 @click.command(cls=_WithCommand)
 @click.argument("suite_file", metavar="[SUITE_FILE]", required=False, type=click.Path(path_type=Path))
 @click.option("-f", "--file", "named_file", type=click.Path(path_type=Path), help="The suite file.", metavar="FILE")
 @click.option("--task", "tasks", multiple=True, metavar="NAME", help="Only this task and what it needs; repeatable.")
 @click.option("--secret", "secrets", multiple=True, metavar="NAME", help="Give tasks this environment variable.")
-@click.option("--label", "labels", multiple=True, type=_Label(), metavar="KEY=VALUE", help="A word to find it by.")
+@click.option("--label", "labels", multiple=True, type=Label(), metavar="KEY=VALUE", help="A word to find it by.")
 @click.option("--executor", type=click.Choice(["process", "docker"]), help="How every task is run.")
 @click.option("--fail-fast", is_flag=True, help="The first failure cancels the rest.")
 @click.option("--supersede", is_flag=True, help="Cancel older runs of this suite and branch.")

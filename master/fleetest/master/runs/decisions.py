@@ -74,6 +74,11 @@ class Decider:
         self._backoff = backoff
         self.position = status.position + 1
 
+    def record(self, event: Event) -> None:
+        """Take an event as other rules than these have it, and draw no conclusions from it."""
+        self._emit(event)
+        self.status.touched.clear()
+
     def submit(self, event: RunSubmitted) -> None:
         """Begin the run. Repeating it changes nothing."""
         if self.status.submitted is None:

@@ -50,6 +50,7 @@ class RunSubmitted(_Event, frozen=True, kw_only=True):
 
     Args:
         packed: what a shard takes of a worker's free room, for the tasks of which earlier runs have shown it.
+        imported: its results come from elsewhere; no worker has anything to do with it.
     """
 
     project: str
@@ -63,6 +64,7 @@ class RunSubmitted(_Event, frozen=True, kw_only=True):
     fail_fast: bool = False
     retry_of: str = ""
     packed: Mapping[str, Resources] = msgspec.field(default_factory=dict)
+    imported: bool = False
 
 
 class TaskQueued(_Event, frozen=True, kw_only=True):

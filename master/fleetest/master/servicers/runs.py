@@ -24,6 +24,7 @@ from fleetest.common.errors import InvalidRequest, NotFound
 from fleetest.master.access.principals import caller
 from fleetest.master.cache.result_cache import ResultCache
 from fleetest.master.explain import explain
+from fleetest.master.imports import Imports
 from fleetest.master.queue.ports import ResourceLedger, ShardQueue
 from fleetest.master.roster import Roster
 from fleetest.master.runs.book import RunBook
@@ -34,6 +35,7 @@ from fleetest.master.runs.results import KeptResult, decode_result
 from fleetest.master.runs.summary import RunSummary, summary_of_row
 from fleetest.master.servicers.convert import explanation_to_proto, run_to_proto, task_spec_to_proto
 from fleetest.master.servicers.convert_events import commit_to_proto
+from fleetest.master.servicers.convert_imports import read_beginning, read_parts
 from fleetest.master.servicers.convert_results import put_result
 from fleetest.master.store.ports import CaseRow, LogPiece, RunQuery, Store
 from fleetest.master.submission import Desk, Submission, Submitted
@@ -58,6 +60,7 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
         self,
         *,
         desk: Desk,
+        imports: Imports,
         store: Store,
         book: RunBook,
         projector: Projector,
@@ -69,6 +72,7 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
         cache: ResultCache,
     ) -> None:
         self._desk = desk
+        self._imports = imports
         self._store = store
         self._book = book
         self._projector = projector
@@ -98,6 +102,14 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
             only_project=caller().project,
         )
         return _submitted_to_proto(await self._desk.submit(submission))
+
+    async def ImportRun(
+        self,
+        request_iterator: AsyncIterator[run_pb2.ImportRunRequest],
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> run_pb2.SubmitRunResponse:
+        beginning = await read_beginning(request_iterator, only_project=caller().project)
+        return _submitted_to_proto(await self._imports.take(beginning, read_parts(request_iterator)))
 
     async def RetryRun(
         self, request: run_pb2.RetryRunRequest, context: grpc.aio.ServicerContext[Any, Any]
