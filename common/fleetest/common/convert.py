@@ -19,6 +19,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from fleetest.common.errors import InvalidRequest
 from fleetest.common.results import (
     Artifact,
+    Assertion,
     CacheOrigin,
     CaseResult,
     PlannedCase,
@@ -221,6 +222,7 @@ def case_result_to_proto(value: CaseResult) -> types_pb2.CaseResult:
         properties={text_to_proto(name): text_to_proto(text) for name, text in value.properties.items()},
         cached_from=cache_origin_to_proto(value.cached_from) if value.cached_from is not None else None,
         uncacheable=text_to_proto(value.uncacheable),
+        assertions=map(_assertion_to_proto, value.assertions),
     )
 
 
@@ -241,6 +243,15 @@ def case_result_from_proto(message: types_pb2.CaseResult) -> CaseResult:
         properties=dict(message.properties),
         cached_from=cache_origin_from_proto(message.cached_from) if message.HasField("cached_from") else None,
         uncacheable=message.uncacheable,
+        assertions=tuple(
+            Assertion(name=each.name, passed=each.passed, message=each.message) for each in message.assertions
+        ),
+    )
+
+
+def _assertion_to_proto(value: Assertion) -> types_pb2.Assertion:
+    return types_pb2.Assertion(
+        name=text_to_proto(value.name), passed=value.passed, message=text_to_proto(value.message)
     )
 
 

@@ -6,6 +6,7 @@ from typing import Final
 
 __all__ = [
     "MAX_ARTIFACT_BYTES",
+    "MAX_ASSERTIONS",
     "MAX_CASES_PER_TASK",
     "MAX_FILE_BYTES",
     "MAX_MESSAGE_BYTES",
@@ -29,6 +30,9 @@ MAX_OUTPUT_BYTES: Final = 16 << 20
 
 MAX_RESULT_TEXT_BYTES: Final = 64 << 10
 """Each text of a case result: message, details, captured output. The middle of a longer one is cut out."""
+
+MAX_ASSERTIONS: Final = 200
+"""Of a case; more are not kept. All their texts together are within `MAX_RESULT_TEXT_BYTES`."""
 
 MAX_CASES_PER_TASK: Final = 500_000
 

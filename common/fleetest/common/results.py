@@ -10,6 +10,7 @@ from fleetest.common.states import Outcome
 
 __all__ = [
     "Artifact",
+    "Assertion",
     "CacheOrigin",
     "CaseResult",
     "Counts",
@@ -47,6 +48,21 @@ class CacheOrigin:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Assertion:
+    """
+    One expectation of a case, and whether it was met.
+
+    Args:
+        name: what was looked at: `status`, `$.items[0].title`.
+        message: what was expected and found; empty when it passed.
+    """
+
+    name: str
+    passed: bool
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CaseResult:
     """
     What became of one case in one attempt.
@@ -59,6 +75,7 @@ class CaseResult:
         properties: what the test recorded about itself.
         cached_from: it did not run: the result is an earlier one.
         uncacheable: why the result may depend on more than its fingerprint says; else empty.
+        assertions: of a case that reports each on its own.
     """
 
     case_id: str
@@ -76,6 +93,7 @@ class CaseResult:
     properties: Mapping[str, str] = field(default_factory=dict)
     cached_from: CacheOrigin | None = None
     uncacheable: str = ""
+    assertions: tuple[Assertion, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x66leetest/v1/types.proto\x12\x0b\x66leetest.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"=\n\nAttemptRef\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x10\n\x08shard_id\x18\x02 \x01(\t\x12\r\n\x05token\x18\x03 \x01(\x03\"I\n\tResources\x12\x12\n\ncpu_millis\x18\x01 \x01(\x03\x12\x14\n\x0cmemory_bytes\x18\x02 \x01(\x03\x12\x12\n\ndisk_bytes\x18\x03 \x01(\x03\"\xd2\x01\n\x0eResourceSample\x12&\n\x02\x61t\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tcpu_cores\x18\x02 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x03 \x01(\x03\x12\x17\n\x0f\x64isk_read_bytes\x18\x04 \x01(\x03\x12\x1a\n\x12\x64isk_written_bytes\x18\x05 \x01(\x03\x12\x1e\n\x16network_received_bytes\x18\x06 \x01(\x03\x12\x1a\n\x12network_sent_bytes\x18\x07 \x01(\x03\"\xba\x01\n\rResourceUsage\x12+\n\x08\x63pu_time\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x11peak_memory_bytes\x18\x02 \x01(\x03\x12\x17\n\x0f\x64isk_read_bytes\x18\x03 \x01(\x03\x12\x1a\n\x12\x64isk_written_bytes\x18\x04 \x01(\x03\x12,\n\twall_time\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xd3\x03\n\nCaseResult\x12\x0f\n\x07\x63\x61se_id\x18\x01 \x01(\t\x12%\n\x07outcome\x18\x02 \x01(\x0e\x32\x14.fleetest.v1.Outcome\x12+\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\nstarted_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x0f\n\x07\x64\x65tails\x18\x06 \x01(\t\x12\x0e\n\x06stdout\x18\x07 \x01(\t\x12\x0e\n\x06stderr\x18\x08 \x01(\t\x12\x0b\n\x03log\x18\t \x01(\t\x12\x0c\n\x04\x66ile\x18\n \x01(\t\x12\x0c\n\x04line\x18\x0b \x01(\x05\x12\x11\n\ttruncated\x18\x0c \x01(\x08\x12;\n\nproperties\x18\r \x03(\x0b\x32\'.fleetest.v1.CaseResult.PropertiesEntry\x12-\n\x0b\x63\x61\x63hed_from\x18\x0e \x01(\x0b\x32\x18.fleetest.v1.CacheOrigin\x12\x13\n\x0buncacheable\x18\x0f \x01(\t\x1a\x31\n\x0fPropertiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"E\n\x0b\x43\x61\x63heOrigin\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"I\n\x0bPlannedCase\x12\x0f\n\x07\x63\x61se_id\x18\x01 \x01(\t\x12\x0c\n\x04\x66ile\x18\x02 \x01(\t\x12\x0c\n\x04line\x18\x03 \x01(\x05\x12\r\n\x05group\x18\x04 \x01(\t\"<\n\x08\x41rtifact\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\"m\n\rWorkspaceFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x12\n\nexecutable\x18\x04 \x01(\x08\x12\x16\n\x0esymlink_target\x18\x05 \x01(\t\">\n\x11WorkspaceManifest\x12)\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x1a.fleetest.v1.WorkspaceFile\"p\n\x0eVersionControl\x12\x0e\n\x06\x63ommit\x18\x01 \x01(\t\x12\x0e\n\x06\x62ranch\x18\x02 \x01(\t\x12\x14\n\x0cpull_request\x18\x03 \x01(\t\x12\r\n\x05\x64irty\x18\x04 \x01(\x08\x12\x19\n\x11\x64\x65scribed_version\x18\x05 \x01(\t*\x97\x02\n\tTaskState\x12\x1a\n\x16TASK_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12TASK_STATE_BLOCKED\x10\x01\x12\x15\n\x11TASK_STATE_QUEUED\x10\x02\x12\x15\n\x11TASK_STATE_LEASED\x10\x03\x12\x16\n\x12TASK_STATE_RUNNING\x10\x04\x12\x15\n\x11TASK_STATE_PASSED\x10\x05\x12\x15\n\x11TASK_STATE_FAILED\x10\x06\x12\x16\n\x12TASK_STATE_ERRORED\x10\x07\x12\x18\n\x14TASK_STATE_TIMED_OUT\x10\x08\x12\x18\n\x14TASK_STATE_CANCELLED\x10\t\x12\x16\n\x12TASK_STATE_SKIPPED\x10\n*\x98\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11RUN_STATE_RUNNING\x10\x01\x12\x14\n\x10RUN_STATE_PASSED\x10\x02\x12\x14\n\x10RUN_STATE_FAILED\x10\x03\x12\x15\n\x11RUN_STATE_ERRORED\x10\x04\x12\x17\n\x13RUN_STATE_CANCELLED\x10\x05*\xb3\x01\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x12\n\x0eOUTCOME_PASSED\x10\x01\x12\x12\n\x0eOUTCOME_FAILED\x10\x02\x12\x11\n\rOUTCOME_ERROR\x10\x03\x12\x13\n\x0fOUTCOME_SKIPPED\x10\x04\x12\x13\n\x0fOUTCOME_XFAILED\x10\x05\x12\x13\n\x0fOUTCOME_XPASSED\x10\x06\x12\x15\n\x11OUTCOME_TIMED_OUT\x10\x07*T\n\tShardKind\x12\x1a\n\x16SHARD_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fSHARD_KIND_PLAN\x10\x01\x12\x16\n\x12SHARD_KIND_EXECUTE\x10\x02*\xa2\x01\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x15\n\x11VERDICT_COMPLETED\x10\x01\x12\x12\n\x0eVERDICT_FAILED\x10\x02\x12\x13\n\x0fVERDICT_ERRORED\x10\x03\x12\x15\n\x11VERDICT_TIMED_OUT\x10\x04\x12\x15\n\x11VERDICT_CANCELLED\x10\x05\x12\x10\n\x0cVERDICT_LOST\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x66leetest/v1/types.proto\x12\x0b\x66leetest.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"=\n\nAttemptRef\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x10\n\x08shard_id\x18\x02 \x01(\t\x12\r\n\x05token\x18\x03 \x01(\x03\"I\n\tResources\x12\x12\n\ncpu_millis\x18\x01 \x01(\x03\x12\x14\n\x0cmemory_bytes\x18\x02 \x01(\x03\x12\x12\n\ndisk_bytes\x18\x03 \x01(\x03\"\xd2\x01\n\x0eResourceSample\x12&\n\x02\x61t\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tcpu_cores\x18\x02 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x03 \x01(\x03\x12\x17\n\x0f\x64isk_read_bytes\x18\x04 \x01(\x03\x12\x1a\n\x12\x64isk_written_bytes\x18\x05 \x01(\x03\x12\x1e\n\x16network_received_bytes\x18\x06 \x01(\x03\x12\x1a\n\x12network_sent_bytes\x18\x07 \x01(\x03\"\xba\x01\n\rResourceUsage\x12+\n\x08\x63pu_time\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x11peak_memory_bytes\x18\x02 \x01(\x03\x12\x17\n\x0f\x64isk_read_bytes\x18\x03 \x01(\x03\x12\x1a\n\x12\x64isk_written_bytes\x18\x04 \x01(\x03\x12,\n\twall_time\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xff\x03\n\nCaseResult\x12\x0f\n\x07\x63\x61se_id\x18\x01 \x01(\t\x12%\n\x07outcome\x18\x02 \x01(\x0e\x32\x14.fleetest.v1.Outcome\x12+\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\nstarted_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x0f\n\x07\x64\x65tails\x18\x06 \x01(\t\x12\x0e\n\x06stdout\x18\x07 \x01(\t\x12\x0e\n\x06stderr\x18\x08 \x01(\t\x12\x0b\n\x03log\x18\t \x01(\t\x12\x0c\n\x04\x66ile\x18\n \x01(\t\x12\x0c\n\x04line\x18\x0b \x01(\x05\x12\x11\n\ttruncated\x18\x0c \x01(\x08\x12;\n\nproperties\x18\r \x03(\x0b\x32\'.fleetest.v1.CaseResult.PropertiesEntry\x12-\n\x0b\x63\x61\x63hed_from\x18\x0e \x01(\x0b\x32\x18.fleetest.v1.CacheOrigin\x12\x13\n\x0buncacheable\x18\x0f \x01(\t\x12*\n\nassertions\x18\x10 \x03(\x0b\x32\x16.fleetest.v1.Assertion\x1a\x31\n\x0fPropertiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\":\n\tAssertion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06passed\x18\x02 \x01(\x08\x12\x0f\n\x07message\x18\x03 \x01(\t\"E\n\x0b\x43\x61\x63heOrigin\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"I\n\x0bPlannedCase\x12\x0f\n\x07\x63\x61se_id\x18\x01 \x01(\t\x12\x0c\n\x04\x66ile\x18\x02 \x01(\t\x12\x0c\n\x04line\x18\x03 \x01(\x05\x12\r\n\x05group\x18\x04 \x01(\t\"<\n\x08\x41rtifact\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\"m\n\rWorkspaceFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x12\n\nexecutable\x18\x04 \x01(\x08\x12\x16\n\x0esymlink_target\x18\x05 \x01(\t\">\n\x11WorkspaceManifest\x12)\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x1a.fleetest.v1.WorkspaceFile\"p\n\x0eVersionControl\x12\x0e\n\x06\x63ommit\x18\x01 \x01(\t\x12\x0e\n\x06\x62ranch\x18\x02 \x01(\t\x12\x14\n\x0cpull_request\x18\x03 \x01(\t\x12\r\n\x05\x64irty\x18\x04 \x01(\x08\x12\x19\n\x11\x64\x65scribed_version\x18\x05 \x01(\t*\x97\x02\n\tTaskState\x12\x1a\n\x16TASK_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12TASK_STATE_BLOCKED\x10\x01\x12\x15\n\x11TASK_STATE_QUEUED\x10\x02\x12\x15\n\x11TASK_STATE_LEASED\x10\x03\x12\x16\n\x12TASK_STATE_RUNNING\x10\x04\x12\x15\n\x11TASK_STATE_PASSED\x10\x05\x12\x15\n\x11TASK_STATE_FAILED\x10\x06\x12\x16\n\x12TASK_STATE_ERRORED\x10\x07\x12\x18\n\x14TASK_STATE_TIMED_OUT\x10\x08\x12\x18\n\x14TASK_STATE_CANCELLED\x10\t\x12\x16\n\x12TASK_STATE_SKIPPED\x10\n*\x98\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11RUN_STATE_RUNNING\x10\x01\x12\x14\n\x10RUN_STATE_PASSED\x10\x02\x12\x14\n\x10RUN_STATE_FAILED\x10\x03\x12\x15\n\x11RUN_STATE_ERRORED\x10\x04\x12\x17\n\x13RUN_STATE_CANCELLED\x10\x05*\xb3\x01\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x12\n\x0eOUTCOME_PASSED\x10\x01\x12\x12\n\x0eOUTCOME_FAILED\x10\x02\x12\x11\n\rOUTCOME_ERROR\x10\x03\x12\x13\n\x0fOUTCOME_SKIPPED\x10\x04\x12\x13\n\x0fOUTCOME_XFAILED\x10\x05\x12\x13\n\x0fOUTCOME_XPASSED\x10\x06\x12\x15\n\x11OUTCOME_TIMED_OUT\x10\x07*T\n\tShardKind\x12\x1a\n\x16SHARD_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fSHARD_KIND_PLAN\x10\x01\x12\x16\n\x12SHARD_KIND_EXECUTE\x10\x02*\xa2\x01\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x15\n\x11VERDICT_COMPLETED\x10\x01\x12\x12\n\x0eVERDICT_FAILED\x10\x02\x12\x13\n\x0fVERDICT_ERRORED\x10\x03\x12\x15\n\x11VERDICT_TIMED_OUT\x10\x04\x12\x15\n\x11VERDICT_CANCELLED\x10\x05\x12\x10\n\x0cVERDICT_LOST\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,16 +35,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CASERESULT_PROPERTIESENTRY']._loaded_options = None
   _globals['_CASERESULT_PROPERTIESENTRY']._serialized_options = b'8\001'
-  _globals['_TASKSTATE']._serialized_start=1613
-  _globals['_TASKSTATE']._serialized_end=1892
-  _globals['_RUNSTATE']._serialized_start=1895
-  _globals['_RUNSTATE']._serialized_end=2047
-  _globals['_OUTCOME']._serialized_start=2050
-  _globals['_OUTCOME']._serialized_end=2229
-  _globals['_SHARDKIND']._serialized_start=2231
-  _globals['_SHARDKIND']._serialized_end=2315
-  _globals['_VERDICT']._serialized_start=2318
-  _globals['_VERDICT']._serialized_end=2480
+  _globals['_TASKSTATE']._serialized_start=1717
+  _globals['_TASKSTATE']._serialized_end=1996
+  _globals['_RUNSTATE']._serialized_start=1999
+  _globals['_RUNSTATE']._serialized_end=2151
+  _globals['_OUTCOME']._serialized_start=2154
+  _globals['_OUTCOME']._serialized_end=2333
+  _globals['_SHARDKIND']._serialized_start=2335
+  _globals['_SHARDKIND']._serialized_end=2419
+  _globals['_VERDICT']._serialized_start=2422
+  _globals['_VERDICT']._serialized_end=2584
   _globals['_ATTEMPTREF']._serialized_start=105
   _globals['_ATTEMPTREF']._serialized_end=166
   _globals['_RESOURCES']._serialized_start=168
@@ -54,19 +54,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RESOURCEUSAGE']._serialized_start=457
   _globals['_RESOURCEUSAGE']._serialized_end=643
   _globals['_CASERESULT']._serialized_start=646
-  _globals['_CASERESULT']._serialized_end=1113
-  _globals['_CASERESULT_PROPERTIESENTRY']._serialized_start=1064
-  _globals['_CASERESULT_PROPERTIESENTRY']._serialized_end=1113
-  _globals['_CACHEORIGIN']._serialized_start=1115
-  _globals['_CACHEORIGIN']._serialized_end=1184
-  _globals['_PLANNEDCASE']._serialized_start=1186
-  _globals['_PLANNEDCASE']._serialized_end=1259
-  _globals['_ARTIFACT']._serialized_start=1261
-  _globals['_ARTIFACT']._serialized_end=1321
-  _globals['_WORKSPACEFILE']._serialized_start=1323
-  _globals['_WORKSPACEFILE']._serialized_end=1432
-  _globals['_WORKSPACEMANIFEST']._serialized_start=1434
-  _globals['_WORKSPACEMANIFEST']._serialized_end=1496
-  _globals['_VERSIONCONTROL']._serialized_start=1498
-  _globals['_VERSIONCONTROL']._serialized_end=1610
+  _globals['_CASERESULT']._serialized_end=1157
+  _globals['_CASERESULT_PROPERTIESENTRY']._serialized_start=1108
+  _globals['_CASERESULT_PROPERTIESENTRY']._serialized_end=1157
+  _globals['_ASSERTION']._serialized_start=1159
+  _globals['_ASSERTION']._serialized_end=1217
+  _globals['_CACHEORIGIN']._serialized_start=1219
+  _globals['_CACHEORIGIN']._serialized_end=1288
+  _globals['_PLANNEDCASE']._serialized_start=1290
+  _globals['_PLANNEDCASE']._serialized_end=1363
+  _globals['_ARTIFACT']._serialized_start=1365
+  _globals['_ARTIFACT']._serialized_end=1425
+  _globals['_WORKSPACEFILE']._serialized_start=1427
+  _globals['_WORKSPACEFILE']._serialized_end=1536
+  _globals['_WORKSPACEMANIFEST']._serialized_start=1538
+  _globals['_WORKSPACEMANIFEST']._serialized_end=1600
+  _globals['_VERSIONCONTROL']._serialized_start=1602
+  _globals['_VERSIONCONTROL']._serialized_end=1714
 # @@protoc_insertion_point(module_scope)

@@ -380,6 +380,7 @@ class CaseResult(_message.Message):
     PROPERTIES_FIELD_NUMBER: _builtins.int
     CACHED_FROM_FIELD_NUMBER: _builtins.int
     UNCACHEABLE_FIELD_NUMBER: _builtins.int
+    ASSERTIONS_FIELD_NUMBER: _builtins.int
     case_id: _builtins.str
     """a pytest node id, or a name the runner gives"""
     outcome: Global___Outcome.ValueType
@@ -414,6 +415,10 @@ class CaseResult(_message.Message):
     def cached_from(self) -> Global___CacheOrigin:
         """it did not run: where this result comes from; absent: it ran"""
 
+    @_builtins.property
+    def assertions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Assertion]:
+        """none of a case that does not report them; bounded in number"""
+
     def __init__(
         self,
         *,
@@ -432,14 +437,44 @@ class CaseResult(_message.Message):
         properties: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         cached_from: Global___CacheOrigin | None = ...,
         uncacheable: _builtins.str = ...,
+        assertions: _abc.Iterable[Global___Assertion] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cached_from", b"cached_from", "duration", b"duration", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_from", b"cached_from", "case_id", b"case_id", "details", b"details", "duration", b"duration", "file", b"file", "line", b"line", "log", b"log", "message", b"message", "outcome", b"outcome", "properties", b"properties", "started_at", b"started_at", "stderr", b"stderr", "stdout", b"stdout", "truncated", b"truncated", "uncacheable", b"uncacheable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assertions", b"assertions", "cached_from", b"cached_from", "case_id", b"case_id", "details", b"details", "duration", b"duration", "file", b"file", "line", b"line", "log", b"log", "message", b"message", "outcome", b"outcome", "properties", b"properties", "started_at", b"started_at", "stderr", b"stderr", "stdout", b"stdout", "truncated", b"truncated", "uncacheable", b"uncacheable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CaseResult: _TypeAlias = CaseResult  # noqa: Y015
+
+@_typing.final
+class Assertion(_message.Message):
+    """One of the expectations of a case that reports each on its own (REST and GraphQL checks do)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PASSED_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """what was looked at"""
+    passed: _builtins.bool
+    message: _builtins.str
+    """what was expected and found; empty when it passed; bounded"""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        passed: _builtins.bool = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "name", b"name", "passed", b"passed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Assertion: _TypeAlias = Assertion  # noqa: Y015
 
 @_typing.final
 class CacheOrigin(_message.Message):

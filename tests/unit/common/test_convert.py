@@ -12,6 +12,7 @@ from fleetest.common import convert
 from fleetest.common.errors import InvalidRequest
 from fleetest.common.results import (
     Artifact,
+    Assertion,
     CacheOrigin,
     CaseResult,
     PlannedCase,
@@ -69,6 +70,7 @@ case_results = st.builds(
     truncated=st.booleans(),
     properties=st.dictionaries(texts, texts, max_size=3),
     uncacheable=texts,
+    assertions=st.lists(st.builds(Assertion, name=texts, passed=st.booleans(), message=texts), max_size=3).map(tuple),
     cached_from=st.none() | st.builds(CacheOrigin, run_id=texts, at=times),
 )
 

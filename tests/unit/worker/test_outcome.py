@@ -114,3 +114,22 @@ def test_long_texts_lose_their_middle(text: str) -> None:
     assert cut
     assert "cut out" in kept
     assert len(kept.encode()) <= 100
+
+
+def test_assertions_of_reports_are_told_as_far_as_there_is_room() -> None:
+    told = [
+        {"name": "status", "passed": True, "message": ""},
+        {"name": "x", "passed": 0, "message": "y" * 5000},
+        {"a": 1},
+        3,
+    ]
+    call = report(fleetest_assertions=told)
+
+    whole = result("id", ("", 0), [SETUP, call, TEARDOWN], 10_000)["assertions"]
+    cut = result("id", ("", 0), [SETUP, call, TEARDOWN], 1000)["assertions"]
+    many = result("id", ("", 0), [report(fleetest_assertions=told[:1] * 300)], 10_000)["assertions"]
+
+    assert [each[:2] for each in whole] == [["status", True], ["x", False]]
+    assert len(whole[1][2]) == 4000
+    assert cut == [["status", True, ""]]
+    assert len(many) == 200

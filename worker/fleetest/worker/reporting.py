@@ -10,9 +10,9 @@ from typing import Final
 
 from fleetest.common.clock import Clock
 from fleetest.common.limits import MAX_OUTPUT_BYTES, MAX_RESULT_TEXT_BYTES
+from fleetest.common.masking import Masker
 from fleetest.common.results import Artifact, CaseResult, PlannedCase
 from fleetest.worker.assignments import AttemptRef, Ended
-from fleetest.worker.masking import Masker
 from fleetest.worker.outbox import Outbox
 from fleetest.worker.reports import ArtifactsLeft, HandedBack, Output, Planned, Report, ReportBody, Results, Running
 
@@ -142,6 +142,9 @@ class AttemptReporter:
             uncacheable=text(result.uncacheable),
             truncated=result.truncated or kept != whole,
             properties={text(name): text(value) for name, value in result.properties.items()},
+            assertions=tuple(
+                replace(each, name=text(each.name), message=text(each.message)) for each in result.assertions
+            ),
         )
 
     def _say(self, body: ReportBody) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from fleetest.client.cli.run_ids import optional_run_argument
 from fleetest.client.values import CaseRecord, Run, TaskStatus
 from fleetest.client.view.harmless import harmless, one_line
 from fleetest.client.view.words import ago, counts_text, duration_text, plural, short_id, size_text, state_style
+from fleetest.common.results import Assertion
 from fleetest.common.states import Outcome
 
 if TYPE_CHECKING:
@@ -124,6 +125,17 @@ def _origin(record: CaseRecord, now: datetime) -> str:
     return f"  cached: run {short_id(origin.run_id)}, {ago(origin.at, now)}" if origin is not None else ""
 
 
+def _assertion_lines(assertions: Sequence[Assertion], *, verbose: bool) -> Iterator[Text]:
+    """Each that failed; all of them, if asked for everything."""
+    from rich.text import Text
+
+    for each in assertions:
+        if verbose or not each.passed:
+            mark, style = ("passed", "green") if each.passed else ("failed", "red")
+            message = f": {one_line(each.message)}" if each.message else ""
+            yield Text.assemble("    ", (f"{mark} ", style), one_line(each.name), (message, "dim"))
+
+
 def _case_lines(record: CaseRecord, now: datetime, *, verbose: bool) -> Iterator[Text]:
     from rich.text import Text
 
@@ -143,6 +155,7 @@ def _case_lines(record: CaseRecord, now: datetime, *, verbose: bool) -> Iterator
         yield Text(f"    {one_line(result.message)}")
     if result.outcome.bad and (place := place_of(result)):
         yield Text(f"    {place}", "dim")
+    yield from _assertion_lines(result.assertions, verbose=verbose)
     if not verbose:
         yield from command_output_lines(record.task_id, result)
     else:

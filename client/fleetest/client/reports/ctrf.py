@@ -12,7 +12,7 @@ from typing import Any, Final
 from fleetest.client.reports.outcome import RunOutcome
 from fleetest.client.values import CaseRecord, Run
 from fleetest.client.view.harmless import without_colours
-from fleetest.common.results import CaseResult
+from fleetest.common.results import Assertion, CaseResult
 from fleetest.common.states import Outcome
 
 __all__ = ["ctrf_json", "ctrf_report"]
@@ -96,7 +96,7 @@ def _test(record: CaseRecord, outcome: RunOutcome) -> dict[str, Any]:
     if result.started_at is not None:
         test["start"] = _milliseconds(result.started_at)
         test["stop"] = _milliseconds(result.started_at + result.duration)
-    test |= _texts(result)
+    test |= {**_texts(result), **_steps(result)}
     if result.file:
         test["filePath"] = result.file
     if result.line:
@@ -117,6 +117,17 @@ def _test(record: CaseRecord, outcome: RunOutcome) -> dict[str, Any]:
             name: text.splitlines() for name, text in (("stdout", result.stdout), ("stderr", result.stderr)) if text
         }
     return test
+
+
+def _steps(result: CaseResult) -> Mapping[str, Any]:
+    return {"steps": [_step(each) for each in result.assertions]} if result.assertions else {}
+
+
+def _step(assertion: Assertion) -> dict[str, Any]:
+    step: dict[str, Any] = {"name": assertion.name, "status": "passed" if assertion.passed else "failed"}
+    if assertion.message:
+        step["extra"] = {"message": assertion.message}
+    return step
 
 
 def _attempt(number: int, result: CaseResult) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final, NoReturn, Protocol
 
 import yaml
@@ -29,14 +30,13 @@ from fleetest.common.limits import MAX_SUITE_BYTES
 from fleetest.common.suite.problems import Findings, Place
 from fleetest.common.suite.tree import Entry, Node, Scalar, WrittenFloat, WrittenInt, mapping, scalar, sequence
 
-__all__ = ["MAX_WEIGHT", "read_document"]
+__all__ = ["MAX_WEIGHT", "SUITE", "DocumentKind", "read_document"]
 
 MAX_WEIGHT: Final = 8 * MAX_SUITE_BYTES
 """The heaviest tree, before and after expansion; see `Node.weight`."""
 
 _MAX_DEPTH: Final = 20
 _TOO_DEEP: Final = f"nested more than {_MAX_DEPTH} levels deep"
-_TOO_DEEP_HINT: Final = "No suite needs that."
 # The parser looks ahead, and has a bound of its own, far above ours.
 _LIBYAML_TOO_DEEP: Final = "exceeded maximum nesting depth"
 
@@ -55,6 +55,23 @@ _INT: Final = re.compile(r"[-+]?[0-9]{1,18}|0o[0-7]{1,18}|0x[0-9a-fA-F]{1,15}")
 _FLOAT: Final = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentKind:
+    """
+    How messages speak of a document.
+
+    Args:
+        name: what it is: `suite`.
+        beginning: what one begins with, as a hint.
+    """
+
+    name: str
+    beginning: str
+
+
+SUITE: Final = DocumentKind(name="suite", beginning="Begin with the lines `version: 1` and `name:`.")
+
+
 class _Mark(Protocol):
     """A place as the parsers give it, from 0; libyaml's and Python's have no common class."""
 
@@ -65,28 +82,29 @@ class _Mark(Protocol):
     def column(self) -> int: ...
 
 
-def read_document(text: str, findings: Findings) -> Node:
+def read_document(text: str, findings: Findings, kind: DocumentKind = SUITE) -> Node:
     """
-    Read the one mapping that a suite file holds. Duplicate keys go to `findings`; the first of them counts.
+    Read the one mapping that a file holds. Duplicate keys go to `findings`; the first of them counts.
 
     Raises:
         SuiteInvalid: it cannot be read at all.
     """
     text = text.removeprefix("\ufeff")
-    _check_characters(text, findings)
+    _check_characters(text, findings, kind)
     try:
-        return _Reader(yaml.parse(text, Loader=_LOADER), findings).read()
+        return _Reader(yaml.parse(text, Loader=_LOADER), findings, kind).read()
     except yaml.MarkedYAMLError as error:
         if error.problem == _LIBYAML_TOO_DEEP:
-            findings.add(_place_of_error(error), _TOO_DEEP, _TOO_DEEP_HINT)
+            findings.add(_place_of_error(error), _TOO_DEEP, f"No {kind.name} needs that.")
             raise findings.error() from error
         findings.add(_place_of_error(error), f"not valid YAML: {error.problem}", _hint_for(error, text))
     raise findings.error()
 
 
-def _check_characters(text: str, findings: Findings) -> None:
+def _check_characters(text: str, findings: Findings, kind: DocumentKind) -> None:
     if len(text) > MAX_SUITE_BYTES or len(text.encode(errors="surrogatepass")) > MAX_SUITE_BYTES:
-        findings.add(Place(), f"the suite is larger than {MAX_SUITE_BYTES} bytes", "Split it into several suites.")
+        hint = f"Split it into several {kind.name}s."
+        findings.add(Place(), f"the {kind.name} is larger than {MAX_SUITE_BYTES} bytes", hint)
     elif match := _UNPRINTABLE.search(text):
         before = text[: match.start()]
         place = Place(line=before.count("\n") + 1, column=len(before) - before.rfind("\n"))
@@ -122,25 +140,25 @@ def _hint_for(error: yaml.MarkedYAMLError, text: str) -> str:
 class _Reader:
     """Builds the tree from the parser's events, by recursive descent; depth and weight are checked on the way."""
 
-    def __init__(self, events: Iterator[Event], findings: Findings) -> None:
+    def __init__(self, events: Iterator[Event], findings: Findings, kind: DocumentKind) -> None:
         self._events = events
         self._findings = findings
+        self._kind = kind
         self._anchors: dict[str, Node] = {}
 
     def read(self) -> Node:
         next(self._events)
+        name, beginning = self._kind.name, self._kind.beginning
         if not isinstance(next(self._events), DocumentStartEvent):
-            self._refuse(
-                Place(line=1, column=1), "the suite is empty", "Begin with the lines `version: 1` and `name:`."
-            )
+            self._refuse(Place(line=1, column=1), f"the {name} is empty", beginning)
         root = self._node(next(self._events), depth=0)
         next(self._events)
         if isinstance(following := next(self._events), DocumentStartEvent):
-            self._refuse(_place(following.start_mark), "a second document begins here", "A suite is one document.")
+            self._refuse(_place(following.start_mark), "a second document begins here", f"A {name} is one document.")
         if root.content is None:
-            self._refuse(root.place, "the suite is empty", "Begin with the lines `version: 1` and `name:`.")
+            self._refuse(root.place, f"the {name} is empty", beginning)
         if not isinstance(root.content, dict):
-            self._refuse(root.place, "a suite is a mapping", "Begin with the lines `version: 1` and `name:`.")
+            self._refuse(root.place, f"a {name} is a mapping", beginning)
         return root
 
     def _refuse(self, place: Place, message: str, hint: str) -> NoReturn:
@@ -154,7 +172,7 @@ class _Reader:
             return self._aliased(event, place)
         self._check_tag(event, place)
         if depth > _MAX_DEPTH:
-            self._refuse(place, _TOO_DEEP, _TOO_DEEP_HINT)
+            self._refuse(place, _TOO_DEEP, f"No {self._kind.name} needs that.")
         if isinstance(event, ScalarEvent):
             node = scalar(place, _resolve(event.value) if not event.style else event.value)
         elif isinstance(event, MappingStartEvent):
@@ -162,7 +180,7 @@ class _Reader:
         else:
             node = sequence(place, list(self._items(depth)))
         if node.weight > MAX_WEIGHT:
-            self._refuse(place, "this becomes too large", "Repeat less by aliases, or split the suite.")
+            self._refuse(place, "this becomes too large", f"Repeat less by aliases, or split the {self._kind.name}.")
         if event.anchor:
             self._anchors[event.anchor] = node
         return node
@@ -176,7 +194,7 @@ class _Reader:
         assert isinstance(event, ScalarEvent | CollectionStartEvent)
         if event.tag is not None:
             hint = "Take it out; quotes make a value a text."
-            self._findings.add(place, f"tag '{event.tag}' is not used in a suite", hint)
+            self._findings.add(place, f"tag '{event.tag}' is not used in a {self._kind.name}", hint)
 
     def _items(self, depth: int) -> Iterator[Node]:
         while not isinstance(event := next(self._events), SequenceEndEvent):

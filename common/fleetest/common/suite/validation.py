@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final, TypeVar, get_args
 
 from pydantic import BaseModel, RootModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from fleetest.common.suite.fields import describe
@@ -106,9 +107,14 @@ def _known_keys(model: type[BaseModel], location: tuple[str | int, ...]) -> list
     annotation: object = model
     for part in location:
         section = next(_sections(annotation), None)
-        if section and part in section.model_fields:
-            annotation = section.model_fields[str(part)].annotation
-    return [key for section in _sections(annotation) for key in section.model_fields][:100]
+        if section and part in (fields := _fields(section)):
+            annotation = fields[part].annotation
+    return [str(key) for section in _sections(annotation) for key in _fields(section)][:100]
+
+
+def _fields(section: type[BaseModel]) -> dict[str | int, FieldInfo]:
+    """By the keys that they have in a document."""
+    return {field.alias or name: field for name, field in section.model_fields.items()}
 
 
 def _sections(annotation: object) -> Iterator[type[BaseModel]]:

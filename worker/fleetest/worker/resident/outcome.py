@@ -2,7 +2,8 @@
 What pytest's reports of one case come to: one result, in pytest's own words.
 
 A result is a dictionary with `id`, `outcome`, `duration` (seconds), `message` (one line), `details`, `stdout`,
-`stderr`, `log`, `file`, `line`, `truncated` and `properties`. All texts are valid Unicode and bounded.
+`stderr`, `log`, `file`, `line`, `truncated`, `properties` and, if it ran, `assertions`. All texts are valid Unicode and
+bounded. Assertions are those that a plugin put into a report as `fleetest_assertions`, as `[name, passed, message]`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ __all__ = ["bounded", "collected_result", "combine", "reason_of_skip", "result"]
 
 _KNOWN = ("passed", "failed", "skipped")
 _CUT = "\n[... {} bytes cut out ...]\n"
+_MOST_ASSERTIONS = 200
+_NAME_BYTES = 500
+_MESSAGE_BYTES = 4000
 
 
 def bounded(text: str, limit: int) -> Tuple[str, bool]:
@@ -107,7 +111,25 @@ def result(case_id: str, place: Tuple[str, int], reports: List[Any], limit: int)
         texts[key] = _sections(last, word) + _subtest_sections(reports, word) if last is not None else ""
     properties = {str(name): str(value) for name, value in last.user_properties} if last is not None else {}
     duration = sum(report.duration for report in reports if not _is_subtest(report))
-    return _bound({"id": case_id, "outcome": outcome, "duration": duration}, texts, place, properties, limit)
+    fields = {"id": case_id, "outcome": outcome, "duration": duration, "assertions": _assertions(reports, limit)}
+    return _bound(fields, texts, place, properties, limit)
+
+
+def _assertions(reports: List[Any], limit: int) -> List[List[Any]]:
+    """As many as there is room for."""
+    told: List[List[Any]] = []
+    room = limit
+    for assertion in [each for report in reports for each in getattr(report, "fleetest_assertions", None) or ()]:
+        try:
+            name, message = str(assertion["name"]), str(assertion["message"])
+            passed = bool(assertion["passed"])
+        except (KeyError, TypeError):
+            continue  # another plugin's, and not as it should be
+        told.append([bounded(name, _NAME_BYTES)[0], passed, bounded(message, _MESSAGE_BYTES)[0]])
+        room -= len(told[-1][0].encode("utf-8")) + len(told[-1][2].encode("utf-8"))
+        if room < 0 or len(told) > _MOST_ASSERTIONS:
+            return told[:-1]
+    return told
 
 
 def collected_result(case_id: str, file: str, report: Any, limit: int) -> Dict[str, Any]:

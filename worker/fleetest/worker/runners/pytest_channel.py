@@ -17,7 +17,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from fleetest.common.results import CaseResult, PlannedCase
+from fleetest.common.limits import MAX_ASSERTIONS
+from fleetest.common.results import Assertion, CaseResult, PlannedCase
 from fleetest.common.states import Outcome
 
 __all__ = ["DESCRIPTOR_LOST", "PROTOCOL", "Channel", "case_result", "fingerprints", "planned_cases"]
@@ -224,6 +225,10 @@ def case_result(message: Message, *, started_at: datetime | None = None) -> Case
             truncated=message["truncated"],
             properties=message["properties"],
             uncacheable=str(message.get("uncacheable", "")),
+            assertions=tuple(
+                Assertion(name=str(name)[:1000], passed=bool(passed), message=str(text)[:4000])
+                for name, passed, text in message.get("assertions", ())[:MAX_ASSERTIONS]
+            ),
         )
     except (KeyError, TypeError, OverflowError) as error:
         raise ValueError(f"not a result: {error}") from error

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleetest.worker.masking import MASK, Masker
+from fleetest.common.masking import MASK, Masker
 
 
 def in_pieces(masker, content, size):

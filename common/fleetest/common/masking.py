@@ -1,4 +1,4 @@
-"""Takes the values of secrets out of everything that an attempt says."""
+"""Takes the values of secrets out of texts and output."""
 
 from __future__ import annotations
 
