@@ -200,6 +200,7 @@ class ResourceView:
 
     Args:
         known: whether that is all; until it is, nobody is given a resource.
+        holds: in the order of their runs.
         first_in_line: run id and task name of the one that gets a resource next, by project (empty: the cluster's) and
             the resource's name.
     """

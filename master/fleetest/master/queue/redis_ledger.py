@@ -62,7 +62,7 @@ class RedisResourceLedger:
                 holds, resources = await pipeline.execute()
         return ResourceView(
             known=b"!" in resources,
-            holds=[_hold(identifier, raw) for identifier, raw in holds.items()],
+            holds=[_hold(identifier, raw) for identifier, raw in sorted(holds.items())],
             first_in_line=_first_in_line(resources),
         )
 
