@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.conftest import Cluster, start_cluster
-from tests.acceptance.test_parity import NAMES, SHAPES, SUITES, recorded
+from tests.acceptance.test_parity import ARGUMENTS, NAMES, SHAPES, SUITES, recorded
 from tests.support.docker_engine import DockerEngine
 from tests.tools.parity import Recorded, differences, plain_in_container
 
@@ -68,7 +68,13 @@ def sources(images: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory)
     for name in NAMES:
         shutil.copytree(SUITES / name / "src", directory / name, symlinks=True)
     tasks = {
-        name: {"args": [], "working_directory": name, "image": image, "pull": "never"} for name, image in images.items()
+        name: {
+            "args": [*ARGUMENTS.get(name, ())],
+            "working_directory": name,
+            "image": image,
+            "pull": "never",
+        }
+        for name, image in images.items()
     }
     (directory / "fleetest.yaml").write_text(json.dumps({"version": 1, "name": "real", "tasks": tasks}))
     return directory
@@ -80,7 +86,12 @@ def expected(
 ) -> Mapping[str, Mapping[str, Recorded]]:
     docker = ["docker", f"--host={docker_engine.url}"]
     with ThreadPoolExecutor(2) as pool:
-        plain = pool.map(lambda name: plain_in_container(docker, images[name], sources, working_directory=name), NAMES)
+        plain = pool.map(
+            lambda name: plain_in_container(
+                docker, images[name], sources, working_directory=name, arguments=ARGUMENTS.get(name, ())
+            ),
+            NAMES,
+        )
         return dict(zip(NAMES, plain, strict=True))
 
 

@@ -13,7 +13,7 @@ make_suite() { # NAME VERSION PACKAGES...
     name=$1 version=$2
     shift 2
     marker=$target/$name/made
-    if [ -f "$marker" ] && [ "$(cat "$marker")" = "2 $version $*" ]; then
+    if [ -f "$marker" ] && [ "$(cat "$marker")" = "3 $version $*" ]; then
         return 0
     fi
     rm -rf "${target:?}/$name"
@@ -26,7 +26,9 @@ make_suite() { # NAME VERSION PACKAGES...
     # For the interpreter of the tests' base image.
     "$uv" pip install --quiet --python .venv/bin/python --target "$target/$name/packages" --python-version 3.13 \
         --python-platform "$(uname -m)-manylinux_2_34" "$target/$name/src" "$@"
-    printf '%s\n' "2 $version $*" > "$marker" # count it up when this recipe changes
+    cp tests/tools/few_examples.py "$("$target/$name/venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+    cp tests/tools/few_examples.py "$target/$name/packages"
+    printf '%s\n' "3 $version $*" > "$marker" # count it up when this recipe changes
     echo "made $target/$name"
 }
 

@@ -61,7 +61,12 @@ def plain(python: Path, directory: Path, arguments: Sequence[str]) -> Mapping[st
 
 
 def plain_in_container(
-    docker: Sequence[str], image: str, directory: Path, *, working_directory: str = ""
+    docker: Sequence[str],
+    image: str,
+    directory: Path,
+    *,
+    working_directory: str = "",
+    arguments: Sequence[str] = (),
 ) -> Mapping[str, Recorded]:
     """
     What `pytest` says of a copy of `directory` in a container of `image` that is as tight as a task's.
@@ -83,7 +88,7 @@ def plain_in_container(
                 f"--user={CONTAINER_USER}:{CONTAINER_USER}", "--tmpfs=/tmp:exec", f"--workdir=/workspace/{working_directory}",
                 "--env=HOME=/tmp", "--env=PARITY_FILE=/out/cases.json",
                 *(f"--volume={host}:{there}" for host, there in mounts.items()),
-                image, "python3", "-c", _recording(Path("/recorder"), Path("/usr/bin")),
+                image, "python3", "-c", _recording(Path("/recorder"), Path("/usr/bin")), *arguments,
             ],
             stdin=subprocess.DEVNULL, capture_output=True, check=False,
         )  # fmt: skip
