@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 from fleetest.common.results import CaseResult, ResourceSample
 from fleetest.common.states import Outcome, Verdict
-from fleetest.common.tasks import TaskType
+from fleetest.common.tasks import RunnerType
 from fleetest.worker.assignments import Assignment, AttemptRef, Ended, Reporter, TaskSpec
 from fleetest.worker.ports import Environment, Session
 
@@ -22,7 +22,7 @@ __all__ = ["NoopRunner"]
 class NoopRunner:
     """Fulfils `Runner`: takes the place of the one for commands, and starts none."""
 
-    type: str = TaskType.COMMAND.value
+    type: str = RunnerType.COMMAND.value
 
     async def open(self, spec: TaskSpec, environment: Environment) -> Session:
         return _NoopSession(spec, environment)

@@ -12,7 +12,7 @@ from fleetest.common.backoff import Backoff
 from fleetest.common.clock import ManualClock
 from fleetest.common.results import Counts, PlannedCase
 from fleetest.common.states import Outcome, RunState, TaskState, Verdict
-from fleetest.common.tasks import Need, Task, TaskType, When
+from fleetest.common.tasks import Need, RunnerType, Task, When
 from fleetest.master.runs.decisions import Decider
 from fleetest.master.runs.events import Event, RunSubmitted, decode, encode
 from fleetest.master.runs.planner import Fleet, plan
@@ -27,11 +27,11 @@ BACKOFF = Backoff(fraction=lambda: 1.0)
 
 
 def pytest_task(name: str = "unit", *, shards: int | None = 1, **settings: Any) -> Task:
-    return Task(name=name, type=TaskType.PYTEST, shards=shards, **settings)
+    return Task(name=name, type="pytest", shards=shards, **settings)
 
 
 def command_task(name: str = "lint", **settings: Any) -> Task:
-    return Task(name=name, type=TaskType.COMMAND, command=("true",), **settings)
+    return Task(name=name, type="command", runner=RunnerType.COMMAND, command=("true",), **settings)
 
 
 def need(task: str, when: When = When.PASSED) -> Need:

@@ -96,6 +96,7 @@ def _task(message: run_pb2.Task) -> values.TaskStatus:
         requested=resources_from_proto(message.requested),
         packed=resources_from_proto(message.packed),
         wrong_hits=message.wrong_hits,
+        planned=message.planned,
     )
 
 

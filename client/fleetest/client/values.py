@@ -57,6 +57,7 @@ class TaskStatus:
         requested: what a worker must have in all for one shard.
         packed: what one shard takes of a worker's free room: as requested, or by what earlier runs used.
         wrong_hits: cases that ended otherwise than the cache had said of them.
+        planned: whether its cases are collected before they run.
     """
 
     task_id: str
@@ -78,6 +79,7 @@ class TaskStatus:
     requested: Resources = Resources()
     packed: Resources = Resources()
     wrong_hits: int = 0
+    planned: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

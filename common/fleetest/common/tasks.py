@@ -21,9 +21,9 @@ __all__ = [
     "Pull",
     "Resources",
     "RetryOn",
+    "RunnerType",
     "Split",
     "Task",
-    "TaskType",
     "Timeouts",
     "Use",
     "When",
@@ -34,16 +34,11 @@ CLUSTER_WIDE: Final = "cluster/"
 """Begins the name of a resource that all projects of a cluster share; any other is a project's own."""
 
 
-class TaskType(StrEnum):
-    """What kind of test a task runs."""
+class RunnerType(StrEnum):
+    """How a worker runs a task."""
 
     PYTEST = "pytest"
     COMMAND = "command"
-
-    @property
-    def planned(self) -> bool:
-        """Whether its cases are collected first and dealt to shards."""
-        return self is TaskType.PYTEST
 
 
 class When(StrEnum):
@@ -202,10 +197,12 @@ class Task:
 
     Args:
         name: unique in the suite; matrix values are part of it, as in `unit[python=3.12]`.
-        type: how `args` and `command` are meant.
+        type: the kind of test, as the suite names it.
+        runner: how it is run.
         args: pytest's arguments.
-        command: argv of a command task.
-        shell: instead of `command`, a line for `/bin/sh`.
+        command: argv of a command.
+        shell: instead of `command`, a text for `/bin/sh`.
+        cases: of a command, a text for `/bin/sh` that prints its cases; empty when it is one whole.
         image: of the container that it runs in; empty, it runs as processes of the worker's host.
         pull: when the image is pulled.
         network: of the container, while tests run.
@@ -228,10 +225,12 @@ class Task:
     """
 
     name: str
-    type: TaskType
+    type: str
+    runner: RunnerType = RunnerType.PYTEST
     args: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
     shell: str = ""
+    cases: str = ""
     image: str = ""
     pull: Pull = Pull.MISSING
     network: Network = Network.BRIDGE
@@ -259,3 +258,8 @@ class Task:
     setup_digest: str = ""
     cache: CachePolicy | None = None
     uses: tuple[Use, ...] = ()
+
+    @property
+    def planned(self) -> bool:
+        """Whether its cases are collected first and dealt to shards."""
+        return self.runner is RunnerType.PYTEST or bool(self.cases)

@@ -343,10 +343,11 @@ class Task(_message.Message):
     REQUESTED_FIELD_NUMBER: _builtins.int
     PACKED_FIELD_NUMBER: _builtins.int
     WRONG_HITS_FIELD_NUMBER: _builtins.int
+    PLANNED_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """its name in the suite, matrix values included"""
     type: _builtins.str
-    """"pytest", "command" """
+    """the kind of test: "pytest", "command", ..."""
     state: _types_pb2.TaskState.ValueType
     reason: _builtins.str
     """why it ended so, or why it waits; one line"""
@@ -356,6 +357,8 @@ class Task(_message.Message):
     attempts: _builtins.int
     wrong_hits: _builtins.int
     """cases that ended otherwise than the cache had said of them"""
+    planned: _builtins.bool
+    """its cases are collected before they run"""
     @_builtins.property
     def needs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -406,10 +409,11 @@ class Task(_message.Message):
         requested: _types_pb2.Resources | None = ...,
         packed: _types_pb2.Resources | None = ...,
         wrong_hits: _builtins.int = ...,
+        planned: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "ended_at", b"ended_at", "packed", b"packed", "predicted", b"predicted", "queued_at", b"queued_at", "requested", b"requested", "started_at", b"started_at", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "attempts", b"attempts", "counts", b"counts", "ended_at", b"ended_at", "needs", b"needs", "packed", b"packed", "predicted", b"predicted", "priority", b"priority", "queued_at", b"queued_at", "reason", b"reason", "requested", b"requested", "shards", b"shards", "shards_done", b"shards_done", "started_at", b"started_at", "state", b"state", "task_id", b"task_id", "type", b"type", "usage", b"usage", "wrong_hits", b"wrong_hits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "attempts", b"attempts", "counts", b"counts", "ended_at", b"ended_at", "needs", b"needs", "packed", b"packed", "planned", b"planned", "predicted", b"predicted", "priority", b"priority", "queued_at", b"queued_at", "reason", b"reason", "requested", b"requested", "shards", b"shards", "shards_done", b"shards_done", "started_at", b"started_at", "state", b"state", "task_id", b"task_id", "type", b"type", "usage", b"usage", "wrong_hits", b"wrong_hits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

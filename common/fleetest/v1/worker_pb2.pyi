@@ -864,12 +864,14 @@ class TaskSpec(_message.Message):
     NETWORK_FIELD_NUMBER: _builtins.int
     FINGERPRINTS_FIELD_NUMBER: _builtins.int
     CACHE_INPUTS_FIELD_NUMBER: _builtins.int
+    CASES_FIELD_NUMBER: _builtins.int
     spec_id: _builtins.str
     """run and task"""
     environment_key: _builtins.str
     """equal keys may share a warm environment and a resident session"""
     task_id: _builtins.str
     type: _builtins.str
+    """how it is run: "pytest" or "command" """
     project: _builtins.str
     workspace_digest: _builtins.str
     """empty: an empty directory"""
@@ -892,6 +894,8 @@ class TaskSpec(_message.Message):
     """of the container while tests run: "none" or "bridge" """
     fingerprints: _builtins.bool
     """a plan says what the results of its test files depend on"""
+    cases: _builtins.str
+    """of a command: a line for /bin/sh that prints its cases; empty: it is one whole"""
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """argv of a command task; of pytest its arguments"""
@@ -959,10 +963,11 @@ class TaskSpec(_message.Message):
         network: _builtins.str = ...,
         fingerprints: _builtins.bool = ...,
         cache_inputs: _abc.Iterable[_builtins.str] | None = ...,
+        cases: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "silence_timeout", b"silence_timeout", "start_timeout", b"start_timeout", "total_timeout", b"total_timeout", "version_control", b"version_control"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "cache_inputs", b"cache_inputs", "command", b"command", "env", b"env", "environment_key", b"environment_key", "executor", b"executor", "fingerprints", b"fingerprints", "image", b"image", "limits", b"limits", "network", b"network", "project", b"project", "pull", b"pull", "python", b"python", "random_seed", b"random_seed", "reports", b"reports", "secret_names", b"secret_names", "setup", b"setup", "setup_digest", b"setup_digest", "shell", b"shell", "silence_timeout", b"silence_timeout", "spec_id", b"spec_id", "start_timeout", b"start_timeout", "task_id", b"task_id", "total_timeout", b"total_timeout", "type", b"type", "version_control", b"version_control", "working_directory", b"working_directory", "workspace_digest", b"workspace_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "cache_inputs", b"cache_inputs", "cases", b"cases", "command", b"command", "env", b"env", "environment_key", b"environment_key", "executor", b"executor", "fingerprints", b"fingerprints", "image", b"image", "limits", b"limits", "network", b"network", "project", b"project", "pull", b"pull", "python", b"python", "random_seed", b"random_seed", "reports", b"reports", "secret_names", b"secret_names", "setup", b"setup", "setup_digest", b"setup_digest", "shell", b"shell", "silence_timeout", b"silence_timeout", "spec_id", b"spec_id", "start_timeout", b"start_timeout", "task_id", b"task_id", "total_timeout", b"total_timeout", "type", b"type", "version_control", b"version_control", "working_directory", b"working_directory", "workspace_digest", b"workspace_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,7 +24,7 @@ from fleetest.common.errors import CapacityExceeded, InvalidRequest, NotFound
 from fleetest.common.ids import new_run_id
 from fleetest.common.limits import MAX_CASES_PER_TASK
 from fleetest.common.results import VersionControl
-from fleetest.common.tasks import Resources, Task, TaskType
+from fleetest.common.tasks import Resources, RunnerType, Task
 from fleetest.master.runs.book import RunBook
 from fleetest.master.runs.decisions import Decider
 from fleetest.master.runs.events import RunSubmitted
@@ -155,7 +155,7 @@ class Imports:
             project=project,
             suite_name=beginning.name,
             tasks=tuple(
-                Task(name=task_id, type=TaskType.COMMAND, resources=Resources(), reports=(source,))
+                Task(name=task_id, type="command", runner=RunnerType.COMMAND, resources=Resources(), reports=(source,))
                 for task_id, source in beginning.reports.items()
             ),
             version_control=beginning.version_control,

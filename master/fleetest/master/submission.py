@@ -332,7 +332,7 @@ def _stays_skipped(task: TaskStatus, repeated: Collection[str]) -> bool:
 
 def _cases_to_repeat(task: TaskStatus) -> tuple[str, ...]:
     """Those without a good outcome; all, when there is none of which we know."""
-    if not task.task.type.planned or task.collection_errors:
+    if not task.task.planned or task.collection_errors:
         return task.task.only_cases
     return (
         tuple(case_id for case_id, case in task.cases.items() if case.outcome is None or case.outcome.bad)

@@ -45,7 +45,7 @@ def result(case_id, outcome="PASSED", seconds=0.05, **fields):
 
 def task(task_id, state="QUEUED", **fields):
     return run_pb2.Task(
-        task_id=task_id, type="pytest", state=types_pb2.TaskState.Value(f"TASK_STATE_{state}"), **fields
+        task_id=task_id, type="pytest", planned=True, state=types_pb2.TaskState.Value(f"TASK_STATE_{state}"), **fields
     )
 
 

@@ -371,7 +371,7 @@ def test_live_area_says_what_is_prepared_and_what_waits_its_turn():
         [attempt_ended("again"), leased("again", worker="w2"), leased("next", worker="w2")],
         [leased("shell", worker="w3"), running("shell")],
     )
-    view.tasks["shell"].type = "command"
+    view.tasks["shell"].collects = False
 
     lines = [line.rstrip() for line in area_text(view).splitlines()]
 

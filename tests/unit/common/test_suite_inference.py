@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetest.common.suite import SuiteInvalid, infer_suite, load_suite
-from fleetest.common.tasks import Task, TaskType
+from fleetest.common.tasks import RunnerType, Task
 
 PYTHON = "/home/me/shop/.venv/bin/python"
 
@@ -35,7 +35,7 @@ def test_nothing_at_all_is_pytest():
 @pytest.mark.parametrize("program", [["pytest"], ["py.test"], ["/usr/bin/pytest"], ["python", "-m", "pytest"], ["python3.12", "-m", "pytest"]])  # fmt: skip
 def test_every_way_to_start_pytest_is_a_pytest_task(program):
     assert inferred(*program, "tests", "-x") == Task(
-        name="pytest", type=TaskType.PYTEST, args=("tests",), maxfail=1, python=PYTHON
+        name="pytest", type="pytest", args=("tests",), maxfail=1, python=PYTHON
     )
 
 
@@ -52,7 +52,9 @@ def test_every_way_to_start_pytest_is_a_pytest_task(program):
     ],
 )
 def test_anything_else_is_a_command_named_after_its_program(argv, name):
-    assert inferred(*argv) == Task(name=name, type=TaskType.COMMAND, command=tuple(argv), python=PYTHON)
+    assert inferred(*argv) == Task(
+        name=name, type="command", runner=RunnerType.COMMAND, command=tuple(argv), python=PYTHON
+    )
 
 
 def test_the_path_of_an_interpreter_is_the_interpreter():

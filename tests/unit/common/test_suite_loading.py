@@ -10,9 +10,9 @@ from fleetest.common.tasks import (
     Pull,
     Resources,
     RetryOn,
+    RunnerType,
     Split,
     Task,
-    TaskType,
     Timeouts,
     Use,
     When,
@@ -31,7 +31,7 @@ def tasks_of(tasks: str, defaults: str = "{}") -> dict[str, Task]:
 def test_what_a_suite_does_not_say_is_as_a_task_has_it():
     suite = load("version: 1\nname: demo\ntasks:\n  unit:\n    args: [tests]\n")
 
-    assert suite == Suite(name="demo", tasks=(Task(name="unit", type=TaskType.PYTEST, args=("tests",)),))
+    assert suite == Suite(name="demo", tasks=(Task(name="unit", type="pytest", args=("tests",)),))
     assert suite.tasks[0].timeouts.total == timedelta(minutes=30)
 
 
@@ -77,10 +77,10 @@ tasks:
 
     lint, unit, site = suite.tasks
     assert (suite.name, suite.project, suite.supersede, suite.fail_fast) == ("demo", "acme/shop", "branch", True)
-    assert lint == Task(name="lint", type=TaskType.COMMAND, shell="ruff check .")
+    assert lint == Task(name="lint", type="command", runner=RunnerType.COMMAND, shell="ruff check .")
     assert unit == Task(
         name="unit",
-        type=TaskType.PYTEST,
+        type="pytest",
         args=("tests", "-k", "not slow"),
         image="python:3.12",
         pull=Pull.ALWAYS,
@@ -107,14 +107,19 @@ tasks:
         artifacts=("out/**",),
     )
     assert site == Task(
-        name="site", type=TaskType.COMMAND, command=("make", "-C", "docs"), shards=None, reports=("junit.xml",)
+        name="site",
+        type="command",
+        runner=RunnerType.COMMAND,
+        command=("make", "-C", "docs"),
+        shards=None,
+        reports=("junit.xml",),
     )
 
 
 def test_the_type_of_a_task_is_told_by_its_keys():
     tasks = tasks_of("{a: {args: []}, b: {run: x}, c: {command: [x]}, d: {type: pytest}, e: {setup: x}}", "{args: t}")
 
-    assert [task.type.value for task in tasks.values()] == ["pytest", "command", "command", "pytest", "pytest"]
+    assert [task.type for task in tasks.values()] == ["pytest", "command", "command", "pytest", "pytest"]
 
 
 def test_a_task_takes_the_defaults_that_fit_its_type():
@@ -125,7 +130,7 @@ def test_a_task_takes_the_defaults_that_fit_its_type():
 
     unit, check, make = tasks.values()
     assert (unit.maxfail, unit.split, unit.shell, unit.reports, unit.retries) == (2, Split.FILE, "", (), 1)
-    assert (check.type, check.maxfail, check.shell, check.reports) == (TaskType.COMMAND, 0, "x", ("r.xml",))
+    assert (check.type, check.maxfail, check.shell, check.reports) == ("command", 0, "x", ("r.xml",))
     assert (make.command, make.shell) == (("make",), "")
 
 
@@ -190,7 +195,7 @@ def test_anchors_and_merge_keys_work():
 def test_json_is_a_suite_too():
     suite = load('{"version": 1, "name": "demo", "tasks": {"a": {"command": ["x"], "priority": 3}}}')
 
-    assert suite.tasks == (Task(name="a", type=TaskType.COMMAND, command=("x",), priority=3),)
+    assert suite.tasks == (Task(name="a", type="command", runner=RunnerType.COMMAND, command=("x",), priority=3),)
 
 
 def test_ten_thousand_tasks_are_loaded():

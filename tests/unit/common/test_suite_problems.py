@@ -57,7 +57,7 @@ def test_a_wrong_suite_is_refused_with_its_place(marked, message, hint):
         ("{run: x, «shard: 3}", "unknown key 'shard'", "Did you mean 'shards'?"),
         ("{run: x, timeouts: {«totl: 1h}}", "unknown key 'totl'", "Did you mean 'total'?"),
         ("{run: x, requires: {«memroy: 1GiB}}", "unknown key 'memroy'", "Did you mean 'memory'?"),
-        ("{run: x, «zzz: 1}", "unknown key 'zzz'", "Known here: type, args, command"),
+        ("{run: x, «zzz: 1}", "unknown key 'zzz'", "Known here: type, image, pull"),
         ("{run: x, priority: «101}", "priority: must be at most 100, not 101", None),
         ("{run: x, priority: «-1}", "priority: must be at least 0, not -1", None),
         ("{run: x, priority: «1.5}", "priority: must be a whole number, not 1.5", None),

@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "suite.md"
 EXAMPLES = [
     example
-    for page in (PAGE, ROOT / "README.md")
-    for example in re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    for page in (PAGE, ROOT / "README.md", *sorted((ROOT / "docs" / "kinds").glob("*.md")))
+    for example in re.findall(r"```yaml\n(version: 1\n.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -11,7 +12,7 @@ from fleetest.common.clock import ManualClock, SystemClock
 from fleetest.common.ids import day_of_run, new_run_id, new_token
 from fleetest.common.results import Counts
 from fleetest.common.states import Outcome, RunState, TaskState
-from fleetest.common.tasks import Resources, TaskType
+from fleetest.common.tasks import Resources, RunnerType, Task
 from fleetest.common.version import version
 
 # -- ids
@@ -88,8 +89,12 @@ def test_three_outcomes_make_a_task_fail() -> None:
     assert {outcome for outcome in Outcome if outcome.bad} == {Outcome.FAILED, Outcome.ERROR, Outcome.TIMED_OUT}
 
 
-def test_only_pytest_is_planned() -> None:
-    assert [kind for kind in TaskType if kind.planned] == [TaskType.PYTEST]
+def test_pytest_tasks_are_planned_and_commands_that_list_their_cases() -> None:
+    command = Task(name="a", type="command", runner=RunnerType.COMMAND, shell="x")
+
+    assert Task(name="a", type="pytest").planned
+    assert replace(command, cases="ls").planned
+    assert not command.planned
 
 
 def test_counts_add_up_field_by_field() -> None:

@@ -13,7 +13,7 @@ from fleetest.common.convert import case_result_from_proto, case_result_to_proto
 from fleetest.common.errors import InvalidRequest
 from fleetest.common.results import Artifact, CacheOrigin, CaseResult, PlannedCase, ResourceUsage, VersionControl
 from fleetest.common.states import Outcome, RunState, ShardKind, TaskState, Verdict
-from fleetest.common.tasks import CachePolicy, Need, Resources, RetryOn, Split, Task, TaskType, Timeouts, When
+from fleetest.common.tasks import CachePolicy, Need, Resources, RetryOn, RunnerType, Split, Task, Timeouts, When
 from fleetest.master.runs.events import (
     ArtifactsSaved,
     AttemptEnded,
@@ -42,7 +42,7 @@ AT = datetime(2026, 11, 3, 12, 30, 15, 123456, tzinfo=UTC)
 
 TASK = Task(
     name="unit[python=3.12]",
-    type=TaskType.PYTEST,
+    type="pytest",
     args=("tests", "-k", "nicht schnell – ☃"),
     env={"A": "1"},
     requirements={"os": "linux"},
@@ -60,7 +60,7 @@ EVENTS: tuple[Event, ...] = (
         at=AT,
         project="p",
         suite_name="s",
-        tasks=(TASK, replace(TASK, name="lint", type=TaskType.COMMAND, needs=())),
+        tasks=(TASK, replace(TASK, name="lint", type="command", runner=RunnerType.COMMAND, needs=())),
         version_control=VersionControl(commit="abc", dirty=True),
         labels={"team": "a"},
         fail_fast=True,

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from fleetest.common.results import PlannedCase
 from fleetest.common.states import Outcome
-from fleetest.common.tasks import Split, Task, TaskType
+from fleetest.common.tasks import Split, Task
 from fleetest.master.runs.planner import LONG_FACTOR, Fleet, Plan, plan
 from fleetest.master.store.ports import CaseHistory
 
 
 def task(**settings: object) -> Task:
-    return Task(name="unit", type=TaskType.PYTEST, **settings)  # type: ignore[arg-type]  # forwarded as they are
+    return Task(name="unit", type="pytest", **settings)  # type: ignore[arg-type]  # forwarded as they are
 
 
 def collected(*case_ids: str) -> list[PlannedCase]:

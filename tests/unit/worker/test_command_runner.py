@@ -94,14 +94,6 @@ async def test_command_knows_its_shard_and_its_secrets(workspace: Path) -> None:
     assert reporter.results[0].case_id == "lint 2/3"
 
 
-async def test_plan_of_a_command_is_its_one_case(workspace: Path) -> None:
-    ended, reporter = await run(command_spec(workspace, shell="exit 1"), kind=ShardKind.PLAN)
-
-    assert [case.case_id for case in reporter.plan] == ["lint"]
-    assert reporter.results == []
-    assert ended.verdict is Verdict.COMPLETED
-
-
 REPORT = '<testsuite><testcase classname="a" name="one"/><testcase classname="a" name="two">{}</testcase></testsuite>'
 
 
@@ -130,6 +122,65 @@ async def test_command_without_its_report_is_judged_by_its_exit_code(workspace: 
     _, reporter = await run(command_spec(workspace, shell="true", reports=("*.xml",)))
 
     assert reporter.outcomes() == {"lint": "passed"}
+
+
+LISTED = {
+    "cases": "echo a::one; echo; echo ' a::two '",
+    "shell": 'cp "$FLEETEST_CASES_FILE" given.txt; cp report.xml out.xml; exit ${CODE:-0}',
+    "reports": ("out.xml",),
+}
+
+
+async def test_cases_of_a_command_are_what_its_listing_prints(workspace: Path) -> None:
+    ended, reporter = await run(command_spec(workspace, **LISTED), kind=ShardKind.PLAN)
+
+    assert [case.case_id for case in reporter.plan] == ["a::one", "a::two"]
+    assert (reporter.results, ended.verdict) == ([], Verdict.COMPLETED)
+
+
+@pytest.mark.parametrize(
+    ("line", "verdict", "reason"),
+    [
+        ("echo sorry >&2; exit 4", Verdict.FAILED, "`cases`: the command ended with exit code 4"),
+        ("echo a; echo a", Verdict.FAILED, "`cases` printed 'a' twice, the second time in line 2"),
+        ("printf %1001s x | tr ' ' x", Verdict.FAILED, "`cases` printed a name of 1001 characters in line 1"),
+        ('rm "$FLEETEST_CASES_FILE"; ln -s /etc/passwd "$FLEETEST_CASES_FILE"', Verdict.ERRORED, "Too many levels"),
+    ],
+)
+async def test_listing_that_says_no_cases_fails_the_plan(
+    workspace: Path, line: str, verdict: Verdict, reason: str
+) -> None:
+    ended, reporter = await run(command_spec(workspace, cases=line, shell="true"), kind=ShardKind.PLAN)
+
+    assert (reporter.plan, ended.verdict) == (None, verdict)
+    assert reason in ended.reason
+
+
+@pytest.mark.parametrize(
+    ("report", "code", "outcomes", "verdict"),
+    [
+        (REPORT.format(""), 0, {"a::one": "passed", "a::two": "passed"}, Verdict.COMPLETED),
+        (REPORT.format("<failure/>"), 1, {"a::one": "passed", "a::two": "failed"}, Verdict.COMPLETED),
+        (REPORT.format("").replace("two", "three"), 0, {"a::one": "passed", "a::two": "error"}, Verdict.COMPLETED),
+        (REPORT.format(""), 1, {"a::one": "passed", "a::two": "passed"}, Verdict.FAILED),
+        ("", 0, {"a::one": "passed", "a::two": "passed"}, Verdict.COMPLETED),
+        ("", 1, {"a::one": "failed", "a::two": "failed"}, Verdict.COMPLETED),
+    ],
+)
+async def test_each_case_that_a_command_is_given_has_a_result(
+    workspace: Path, report: str, code: int, outcomes: Any, verdict: Verdict
+) -> None:
+    if report:
+        (workspace / "report.xml").write_text(report)
+    spec = command_spec(workspace, **LISTED, env={"CODE": str(code)}, artifacts=("given.txt",))
+
+    async with opened(spec, blobs=workspace.parent / "blobs") as session:
+        ended, reporter = await run_cases(session, spec, ("a::one", "a::two"))
+
+    assert {result.case_id: result.outcome.value for result in reporter.results} == outcomes
+    assert (ended.verdict, ended.extra) == (verdict, ("a::three",) if "three" in report else ())
+    (given,) = reporter.stored
+    assert (workspace.parent / "blobs" / given.digest).read_text() == "a::one\na::two\n"
 
 
 async def test_artifacts_are_stored(tmp_path: Path, workspace: Path) -> None:
@@ -216,7 +267,9 @@ async def test_running_and_waiting_commands_can_be_cancelled(workspace: Path) ->
         await running.until("begun")
         assert session.backlog == 1
         assert hungry.is_set()
-        assert session.sample() is not None
+        async with asyncio.timeout(60):
+            while session.sample() is None:  # its output may come before whoever started it knows it
+                await asyncio.sleep(0)
         session.flush()
         await session.stop(second.ref, reason="no need", grace=GRACE, finish_running_case=True)
         await session.stop(first.ref, reason="superseded", grace=GRACE, finish_running_case=False)

@@ -36,6 +36,7 @@ class TaskSpec:
     workspace_digest: str = ""
     command: tuple[str, ...] = ()
     shell: str = ""
+    cases: str = ""
     setup: tuple[str, ...] = ()
     setup_digest: str = ""
     env: Mapping[str, str] = field(default_factory=dict)

@@ -206,7 +206,7 @@ def _print_tasks(suite: Suite, output: str) -> None:
         (
             (
                 one_line(task.name),
-                task.type.value,
+                task.type,
                 one_line(", ".join(need.task for need in task.needs)),
                 one_line(task.shell or " ".join(task.command or ("pytest", *task.args)), limit=60),
             )

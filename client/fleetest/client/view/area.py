@@ -122,7 +122,7 @@ def _has_count(task: TaskView, activity: _Activity) -> bool:
     counts = task.counts
     if counts.done:
         return True
-    return bool(counts.planned) and task.type != "command" and task.task_id not in activity.preparing_since
+    return bool(counts.planned) and task.collects and task.task_id not in activity.preparing_since
 
 
 def _status(task: TaskView, activity: _Activity) -> Text:
@@ -153,7 +153,7 @@ def _doing(task: TaskView, activity: _Activity) -> str:
         return f"{what} {clock_text(activity.now - since)}"
     if _has_count(task, activity):
         return plural(slots, "slot")
-    word = "running" if task.type == "command" else "collecting"
+    word = "collecting" if task.collects else "running"
     return f"{word} {clock_text(task.duration(activity.now) or timedelta())}"
 
 

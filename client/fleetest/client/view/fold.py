@@ -88,13 +88,14 @@ class TaskView:
     A task as shown.
 
     Args:
+        collects: whether its cases are collected before they run.
         predicted: of all its cases together; `None` when nothing is known.
         failures: the last result of each case that is bad now.
         cached: how many of its cases did not run.
     """
 
     task_id: str
-    type: str = ""
+    collects: bool = True
     state: TaskState = TaskState.BLOCKED
     reason: str = ""
     needs: tuple[str, ...] = ()
@@ -344,7 +345,7 @@ class RunView:
 def _task_view(task: TaskStatus) -> TaskView:
     return TaskView(
         task_id=task.task_id,
-        type=task.type,
+        collects=task.planned,
         state=task.state,
         reason=task.reason,
         needs=task.needs,

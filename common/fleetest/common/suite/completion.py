@@ -1,63 +1,67 @@
-"""Fills in what a task does not say itself: its type, and the defaults that fit it."""
+"""Fills in what a task does not say itself: its kind, and the defaults that fit it."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
+from fleetest.common.kinds.kind import Kind
+from fleetest.common.kinds.registry import IMPLIED, kind_of
 from fleetest.common.suite.problems import Findings, Place
+from fleetest.common.suite.task_models import COMMON_KEYS, is_key_of_a_kind, named_kind
 from fleetest.common.suite.tree import Entry, Node, mapping, scalar, without
-from fleetest.common.tasks import TaskType
 
 __all__ = ["completed"]
 
-_ONLY_PYTEST: Final = ("args", "split", "maxfail", "cache")
-_PROGRAM: Final = ("command", "run")
-_ONLY_COMMAND: Final = (*_PROGRAM, "reports")
 _MERGED_BY_KEY: Final = frozenset({"env", "requires", "timeouts"})
 
 
-def completed(own: Node, defaults: Node, name: Place, findings: Findings) -> Node:
+def completed(own: Node, defaults: Node, name: Place, findings: Findings) -> tuple[Node, Kind | None]:
     """
-    A task's own keys, the defaults that fit its type, and its type.
+    A task's own keys, the defaults that fit its kind, and its kind; that is `None` when nothing tells it.
 
     `env`, `requires` and `timeouts` are merged key by key; of everything else, the task's own replaces the default.
 
     Args:
         name: where the task's name stands.
     """
-    task_type = _type_of(own) or _type_of(defaults)
-    foreign = _foreign_keys(task_type)
-    for key in foreign & own.entries.keys():
-        findings.add(own.entries[key].key, f"'{key}' is not for a {task_type} task", "Take it out.")
-    replaced = _PROGRAM if any(key in own.entries for key in _PROGRAM) else ()
-    inferred = ("type",) if task_type else ()
-    node = _merged(without(defaults, *inferred, *foreign, *replaced), own)
-    _check_what_to_run(node, task_type, name, findings)
+    named = "type" in own.entries or "type" in defaults.entries
+    kind = _kind_of(own, findings) or _kind_of(defaults, findings)
+    known = COMMON_KEYS | frozenset(kind.keys.model_fields if kind else _implying_keys())
+    foreign = [key for key in own.entries if key not in known and is_key_of_a_kind(key)]
+    for key in foreign if kind else ():
+        assert kind
+        findings.add(own.entries[key].key, f"'{key}' is not for a {kind.name} task", "Take it out.")
+    replaced = kind.one_of if kind and _has_any(own, kind.one_of) else ()
+    other_kinds = [key for key in defaults.entries if key not in known]
+    inferred = ("type",) if kind else ()
+    node = _merged(without(defaults, *inferred, *other_kinds, *replaced), without(own, *foreign))
+    if kind:
+        _check_one_of(node, kind, name, findings)
+    elif not named:
+        hint = "Give it `args` or `type: pytest`, or else `command` or `run`."
+        findings.add(name, "this task does not say what to run", hint)
     _check_secrets(node, findings)
     _check_cache(node, findings)
-    if task_type and "type" not in own.entries:
-        entry = Entry(key=name, value=scalar(name, task_type.value))
+    if kind and "type" not in own.entries:
+        entry = Entry(key=name, value=scalar(name, kind.name))
         node = mapping(node.place, {"type": entry, **node.entries})
-    return node
+    return node, kind
 
 
-def _type_of(node: Node) -> TaskType | None:
+def _kind_of(node: Node, findings: Findings) -> Kind | None:
     if "type" in node.entries:
-        text = node.entries["type"].value.text
-        return TaskType(text) if text in list(TaskType) else None
-    if any(key in node.entries for key in _PROGRAM):
-        return TaskType.COMMAND
-    return TaskType.PYTEST if "args" in node.entries else None
+        return named_kind(node.entries["type"].value, findings)
+    implied = (kind for name in IMPLIED if (kind := kind_of(name)))
+    return next((kind for kind in implied if _has_any(node, kind.implied_by)), None)
 
 
-def _foreign_keys(task_type: TaskType | None) -> frozenset[str]:
-    match task_type:
-        case TaskType.PYTEST:
-            return frozenset(_ONLY_COMMAND)
-        case TaskType.COMMAND:
-            return frozenset(_ONLY_PYTEST)
-        case None:
-            return frozenset()
+def _implying_keys() -> Collection[str]:
+    return {key for name in IMPLIED if (kind := kind_of(name)) for key in kind.keys.model_fields}
+
+
+def _has_any(node: Node, keys: Collection[str]) -> bool:
+    return any(key in node.entries for key in keys)
 
 
 def _merged(defaults: Node, own: Node) -> Node:
@@ -79,15 +83,13 @@ def _merged_deeply(default: Node, own: Node) -> Node:
     return mapping(own.place, entries)
 
 
-def _check_what_to_run(node: Node, task_type: TaskType | None, name: Place, findings: Findings) -> None:
-    given = [node.entries[key].key for key in _PROGRAM if key in node.entries]
+def _check_one_of(node: Node, kind: Kind, name: Place, findings: Findings) -> None:
+    words = " or ".join(f"`{key}`" for key in kind.one_of)
+    given = [node.entries[key].key for key in kind.one_of if key in node.entries]
     if len(given) > 1:
-        findings.add(max(given), "a task has `command` or `run`, not both", "Take one out.")
-    elif task_type is None and "type" not in node.entries:
-        hint = "Give it `args` or `type: pytest`, or else `command` or `run`."
-        findings.add(name, "this task does not say what to run", hint)
-    elif task_type is TaskType.COMMAND and not given:
-        findings.add(name, "a command task needs `command` or `run`", "As in `run: make check`.")
+        findings.add(max(given), f"a task has {words}, not both", "Take one out.")
+    elif kind.one_of and not given:
+        findings.add(name, f"a {kind.name} task needs {words}", f"As in `{kind.example}`.")
 
 
 def _check_secrets(node: Node, findings: Findings) -> None:

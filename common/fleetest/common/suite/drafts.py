@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from fleetest.common.kinds.kind import Kind
 from fleetest.common.limits import MAX_TASKS
 from fleetest.common.suite.completion import completed
 from fleetest.common.suite.document import MAX_WEIGHT
@@ -38,12 +39,14 @@ class Draft:
         node: all its keys but `matrix` and `needs`, as far as their values are known; `None` when the file has no
             mapping there.
         needs: what stands under `needs`.
+        kind: of test; `None` when nothing tells it.
     """
 
     name: str
     written_name: str
     node: Node | None
     needs: Node | None = None
+    kind: Kind | None = None
 
 
 def read_drafts(root: Node, findings: Findings) -> list[Draft]:
@@ -81,11 +84,11 @@ class _Drafting:
             self.drafts.append(Draft(name=name, written_name=name, node=None))
             return
         if found is None:
-            self._add_one(name, name, completed(own, defaults, written.key, self.findings))
+            self._add_one(name, name, *completed(own, defaults, written.key, self.findings))
         for combination in found or ():
             mine = substitute(own, combination, self.findings)
             rest = substitute(defaults, combination, self.findings)
-            self._add_one(name, expanded_name(name, combination), completed(mine, rest, written.key, self.findings))
+            self._add_one(name, expanded_name(name, combination), *completed(mine, rest, written.key, self.findings))
 
     def _has_room(self, name: Place, tasks: int, weight: int) -> bool:
         self.weight += tasks * weight
@@ -96,7 +99,7 @@ class _Drafting:
             self.full = True
         return not self.full
 
-    def _add_one(self, written_name: str, name: str, node: Node) -> None:
+    def _add_one(self, written_name: str, name: str, node: Node, kind: Kind | None) -> None:
         node = settled(node)
-        draft = Draft(name=name, written_name=written_name, node=without(node, "needs"), needs=node.get("needs"))
-        self.drafts.append(draft)
+        own, needs = without(node, "needs"), node.get("needs")
+        self.drafts.append(Draft(name=name, written_name=written_name, node=own, needs=needs, kind=kind))

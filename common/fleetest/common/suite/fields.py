@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BeforeValidator, PlainSerializer, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer, Strict, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from fleetest.common.errors import InvalidRequest
@@ -21,6 +21,7 @@ from fleetest.common.suite.tree import WrittenFloat, WrittenInt
 from fleetest.common.tasks import Access
 
 __all__ = [
+    "BY_VALUE",
     "NAME_PATTERN",
     "PLACEHOLDER_SCHEMA",
     "TEXT_SCHEMA",
@@ -52,6 +53,9 @@ __all__ = [
 
 NAME_PATTERN: Final = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$"
 """Of tasks."""
+
+BY_VALUE: Final = Strict(strict=False)
+"""Beside an enum: its members are written as their values."""
 
 _MAX_SHARDS: Final = 10_000
 _MAX_POOL: Final = 1_000_000

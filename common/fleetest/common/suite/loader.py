@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fleetest.common.kinds.kind import Kind
 from fleetest.common.suite.document import read_document
-from fleetest.common.suite.drafts import Draft, read_drafts
+from fleetest.common.suite.drafts import read_drafts
 from fleetest.common.suite.graph import resolve_needs
-from fleetest.common.suite.model import DefaultsModel, SuiteModel, TaskModel
+from fleetest.common.suite.model import SuiteModel, TaskModel
 from fleetest.common.suite.placeholders import settled
 from fleetest.common.suite.problems import Findings
-from fleetest.common.suite.pytest_args import interpret_pytest_args
+from fleetest.common.suite.task_models import check_defaults, task_model
 from fleetest.common.suite.tree import Entry, Node, mapping, without
 from fleetest.common.suite.uses import resolve_uses
 from fleetest.common.suite.validation import validated
-from fleetest.common.tasks import CachePolicy, Need, Resources, Task, Timeouts, Use
+from fleetest.common.tasks import Need, Resources, Task, Timeouts, Use
 
 __all__ = ["Suite", "load_suite"]
 
@@ -53,15 +54,15 @@ def load_suite(text: str, *, source: str) -> Suite:
     root = read_document(text, findings)
     head = _read_head(root, findings)
     drafts = read_drafts(root, findings)
-    models = [validated(TaskModel, draft.node, findings) if draft.node else None for draft in drafts]
+    models = [validated(task_model(draft.kind), draft.node, findings) if draft.node else None for draft in drafts]
     needs = resolve_needs(drafts, findings)
     uses = resolve_uses(drafts, models, head.pools, findings) if head else {}
     findings.raise_if_any()
     assert head
     tasks = tuple(
-        _task(draft, model, needs[draft.name], uses.get(draft.name, ()))
+        _task(draft.name, draft.kind, model, needs[draft.name], uses.get(draft.name, ()))
         for draft, model in zip(drafts, models, strict=True)
-        if model
+        if model and draft.kind
     )
     return Suite(name=head.name, project=head.project, supersede=head.supersede, fail_fast=head.fail_fast, tasks=tasks)
 
@@ -74,30 +75,32 @@ def _read_head(root: Node, findings: Findings) -> SuiteModel | None:
         none_yet = Entry(key=tasks.key, value=mapping(tasks.value.place, {}))
         head = mapping(root.place, {**head.entries, "tasks": none_yet})
     if defaults := root.get("defaults"):
-        validated(DefaultsModel, settled(defaults), findings, subject="defaults")
+        check_defaults(settled(defaults), findings)
     return validated(SuiteModel, head, findings)
 
 
-def _task(draft: Draft, model: TaskModel, needs: Sequence[Need], uses: tuple[Use, ...]) -> Task:
-    options = interpret_pytest_args(model.args)
+def _task(name: str, kind: Kind, model: TaskModel, needs: Sequence[Need], uses: tuple[Use, ...]) -> Task:
+    work = kind.work(model)
     requires, timeouts = model.requires, model.timeouts
     return Task(
-        name=draft.name,
-        type=model.type,
-        args=options.args,
-        command=tuple(model.command),
-        shell=model.run,
-        image=model.image,
+        name=name,
+        type=kind.name,
+        runner=work.runner,
+        args=work.args,
+        command=work.command,
+        shell=work.shell,
+        cases=work.cases,
+        image=model.image or work.image,
         pull=model.pull,
         network=model.network,
         setup=tuple(model.setup),
         setup_inputs=tuple(model.setup_inputs),
-        env=model.env,
+        env={**work.env, **model.env},
         secrets=tuple(model.secrets),
         working_directory=model.working_directory,
         python=model.python,
         executor=model.executor,
-        requirements=requires.capabilities,
+        requirements={**work.requirements, **requires.capabilities},
         resources=Resources(
             cpu_millis=round(requires.cpu * 1000), memory_bytes=requires.memory, disk_bytes=requires.disk
         ),
@@ -107,11 +110,11 @@ def _task(draft: Draft, model: TaskModel, needs: Sequence[Need], uses: tuple[Use
         retries=model.retries,
         retry_on=frozenset(model.retry_on),
         shards=model.shards,
-        split=model.split,
-        maxfail=model.maxfail if options.maxfail is None else options.maxfail,
-        last_failed=options.last_failed,
-        artifacts=tuple(model.artifacts),
-        reports=tuple(model.reports),
-        cache=CachePolicy(inputs=tuple(model.cache.inputs), sample=model.cache.sample) if model.cache else None,
+        split=work.split,
+        maxfail=work.maxfail,
+        last_failed=work.last_failed,
+        artifacts=(*model.artifacts, *work.artifacts),
+        reports=work.reports,
+        cache=work.cache,
         uses=uses,
     )

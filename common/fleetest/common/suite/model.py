@@ -10,16 +10,15 @@ from typing import Annotated, Final, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
     RootModel,
-    Strict,
     WithJsonSchema,
 )
 
 from fleetest.common.suite.fields import (
+    BY_VALUE,
     CapabilityName,
     Duration,
     EnvName,
@@ -28,13 +27,11 @@ from fleetest.common.suite.fields import (
     Placeholder,
     PoolName,
     PoolSize,
-    PytestArguments,
     RelativePath,
     RelativePaths,
     ResourceName,
     SecretNames,
     Shards,
-    Share,
     ShellLines,
     Size,
     Text,
@@ -45,10 +42,10 @@ from fleetest.common.suite.fields import (
     refused,
 )
 from fleetest.common.suite.problems import Fault
-from fleetest.common.tasks import CachePolicy, Network, Pull, RetryOn, Split, Task, TaskType, When
+from fleetest.common.suite.section import Section
+from fleetest.common.tasks import Network, Pull, RetryOn, Task, When
 
 __all__ = [
-    "CacheModel",
     "DefaultsModel",
     "MatrixModel",
     "NeedModel",
@@ -60,21 +57,10 @@ __all__ = [
 ]
 
 _MAX_MATRIX_ENTRIES: Final = 256
-_DEFAULT: Final = Task(name="", type=TaskType.PYTEST)
-_DEFAULT_CACHE: Final = CachePolicy()
-_BY_VALUE: Final = Strict(strict=False)  # an enum's member is written as its value
+_DEFAULT: Final = Task(name="", type="")
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid",
-        strict=True,
-        frozen=True,
-        model_title_generator=lambda model: model.__name__.removesuffix("Model"),
-    )
-
-
-class TimeoutsModel(_Section):
+class TimeoutsModel(Section):
     """Limits as durations (`30s`, `5m`, `1h30m`); `none` lifts one."""
 
     queue: Duration = Field(_DEFAULT.timeouts.queue, description="From queued until a worker takes the task.")
@@ -83,7 +69,7 @@ class TimeoutsModel(_Section):
     total: Duration = Field(_DEFAULT.timeouts.total, description="Of one attempt, from start to end.")
 
 
-class RequiresModel(_Section):
+class RequiresModel(Section):
     """What a worker must have, and what each shard reserves there."""
 
     capabilities: dict[CapabilityName, Line] = Field(
@@ -98,33 +84,10 @@ class RequiresModel(_Section):
     disk: Size = Field(_DEFAULT.resources.disk_bytes, description="Disk that a shard reserves: `10GiB`.")
 
 
-class CacheModel(_Section):
-    """Whether a case that passed before, and of which nothing has changed since, is run again."""
-
-    inputs: RelativePaths = Field(
-        [], description="Globs of the files that tests read; what they import is found without being named."
-    )
-    sample: Share = Field(
-        _DEFAULT_CACHE.sample, description="The share of cached cases that is run all the same, as a check: `5%`."
-    )
-
-
-def _cache_as_mapping(value: object) -> object:
-    """`true` is a cache as it is by default, `false` none."""
-    if isinstance(value, bool):
-        return {} if value else None
-    if value is None:
-        raise refused(Fault(message="must be true, false or a mapping, not nothing"))
-    return value
-
-
-_Cache = Annotated[CacheModel | None, BeforeValidator(_cache_as_mapping, json_schema_input_type=bool | CacheModel)]
-
-
-class NeedModel(_Section):
+class NeedModel(Section):
     """How a needed task must end."""
 
-    when: Annotated[When, _BY_VALUE] = Field(When.PASSED, description="Which end of it lets this task start.")
+    when: Annotated[When, BY_VALUE] = Field(When.PASSED, description="Which end of it lets this task start.")
 
 
 def _needs_as_mapping(value: object) -> object:
@@ -158,7 +121,7 @@ class NeedsModel(RootModel[_Needs]):
     model_config = ConfigDict(title="Needs")
 
 
-class MatrixModel(_Section):
+class MatrixModel(Section):
     """Axes and their values; the task is repeated for every combination."""
 
     model_config = ConfigDict(extra="allow")
@@ -174,19 +137,15 @@ class MatrixModel(_Section):
     )
 
 
-class DefaultsModel(_Section):
-    """What every task has that doesn't say otherwise."""
+class DefaultsModel(Section):
+    """What every task has that doesn't say otherwise; but for keys of single kinds (`fleetest.common.kinds`)."""
 
-    type: Annotated[TaskType, _BY_VALUE] = Field(
-        default_factory=lambda: TaskType.PYTEST,
-        description="What kind of test it runs; when absent, `args`, `command` or `run` tell.",
+    type: Line = Field(
+        _DEFAULT.type, description="What kind of test it runs; when absent, `args`, `command` or `run` tell."
     )
-    args: PytestArguments = Field([], description="pytest's arguments: a list, or a text split as a shell does.")
-    command: Annotated[list[Text], Field(min_length=1)] = Field([], description="A program and its arguments.")
-    run: Text = Field("", description="Instead of `command`: text for `/bin/sh`.")
     image: Line = Field(_DEFAULT.image, description="Container image, for the docker executor.")
-    pull: Annotated[Pull, _BY_VALUE] = Field(_DEFAULT.pull, description="When the image is pulled.")
-    network: Annotated[Network, _BY_VALUE] = Field(
+    pull: Annotated[Pull, BY_VALUE] = Field(_DEFAULT.pull, description="When the image is pulled.")
+    network: Annotated[Network, BY_VALUE] = Field(
         _DEFAULT.network, description="What its container reaches while tests run; `setup` always has the network."
     )
     setup: ShellLines = Field([], description="Shell lines that prepare the environment, once for each.")
@@ -215,7 +174,7 @@ class DefaultsModel(_Section):
         _DEFAULT.retries, ge=0, le=100, description="How many more tries a case gets that ended as `retry_on` says."
     )
     retry_on: Annotated[
-        list[Annotated[RetryOn, _BY_VALUE]],
+        list[Annotated[RetryOn, BY_VALUE]],
         BeforeValidator(as_list, json_schema_input_type=list[RetryOn] | RetryOn),
     ] = Field(
         default=sorted(_DEFAULT.retry_on),
@@ -224,20 +183,14 @@ class DefaultsModel(_Section):
     shards: Shards = Field(
         _DEFAULT.shards, description="How many parts the cases are split into; of a command, how often it is started."
     )
-    split: Annotated[Split, _BY_VALUE] = Field(_DEFAULT.split, description="What must stay together in one shard.")
-    maxfail: int = Field(
-        _DEFAULT.maxfail, ge=0, le=1_000_000, description="Stop the task after so many failures; 0 means never."
-    )
-    cache: _Cache = Field(None, description="Take results of earlier runs for cases of which nothing has changed.")
     artifacts: RelativePaths = Field([], description="Globs of the files to keep.")
-    reports: RelativePaths = Field([], description="Globs of report files that become the command's cases.")
     matrix: MatrixModel = Field(
         default_factory=MatrixModel, description="Repeat the task for every combination of values."
     )
 
 
 class TaskModel(DefaultsModel):
-    """One task: `args` for pytest, `command` or `run` for anything else."""
+    """One task, but for the keys of its kind."""
 
     needs: NeedsModel = Field(
         default_factory=lambda: NeedsModel({}),
@@ -251,7 +204,7 @@ def _version_one(value: int) -> int:
     return value
 
 
-class SuiteModel(_Section):
+class SuiteModel(Section):
     """A suite of tests for Fleetest."""
 
     version: Annotated[int, AfterValidator(_version_one), Field(json_schema_extra={"const": 1})] = Field(

@@ -89,6 +89,18 @@ class Findings:
     def add(self, place: Place, message: str, hint: Hint = "") -> None:
         self._found.setdefault((place, message), hint)
 
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
+    def empty_copy(self) -> Findings:
+        """For problems of the same file that may turn out to be none."""
+        return Findings(self._source)
+
+    def take(self, others: Findings) -> None:
+        """They are problems."""
+        for (place, message), hint in others._found.items():
+            self.add(place, message, hint)
+
     def raise_if_any(self) -> None:
         """
         Raises:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any, Final
 
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
+from fleetest.common.kinds.kind import Kind
+from fleetest.common.kinds.registry import all_kinds
 from fleetest.common.suite.fields import NAME_PATTERN, PLACEHOLDER_SCHEMA, TEXT_SCHEMA
 from fleetest.common.suite.model import SuiteModel
 
@@ -14,6 +17,7 @@ __all__ = ["suite_schema"]
 
 # Sections whose values may come from a matrix. Mappings cannot: a matrix holds scalars.
 _TEMPLATED: Final = frozenset({"DefaultsModel", "TaskModel", "RequiresModel", "TimeoutsModel", "NeedModel"})
+_TASKS: Final = ("DefaultsModel", "TaskModel")
 _MAPPINGS: Final = frozenset({"capabilities", "env", "matrix", "needs", "requires", "timeouts", "uses"})
 
 
@@ -24,16 +28,34 @@ def suite_schema() -> dict[str, Any]:
     Made from the model that reads suites; a new document at each call.
     """
     schema = SuiteModel.model_json_schema(schema_generator=_DefaultsAsWritten)
-    for name, section in (("SuiteModel", schema), *schema["$defs"].items()):
+    definitions, kinds = schema["$defs"], tuple(all_kinds())
+    for kind in kinds:
+        _add_keys(definitions, kind)
+    for name, section in (("SuiteModel", schema), *definitions.items()):
         for key, value in section.get("properties", {}).items():
             value.setdefault("title", key.replace("_", " ").title())
             if value.get("default") == "":
                 del value["default"]  # stands for "not set"
             if name in _TEMPLATED and key not in _MAPPINGS:
                 _accept_placeholder(value)
+    for name in _TASKS:
+        definitions[name]["properties"]["type"]["anyOf"] = [{"enum": [kind.name for kind in kinds]}, PLACEHOLDER_SCHEMA]
     tasks = schema["properties"]["tasks"]
     tasks |= {"minProperties": 1, "propertyNames": {"pattern": NAME_PATTERN}}
     return {"$schema": GenerateJsonSchema.schema_dialect, **schema}
+
+
+def _add_keys(definitions: dict[str, Any], kind: Kind) -> None:
+    """Give tasks the keys of a kind. What kinds understand differently may be either."""
+    keys = kind.keys.model_json_schema(schema_generator=_DefaultsAsWritten)
+    definitions |= keys.pop("$defs", {})
+    for name in _TASKS:
+        properties = definitions[name]["properties"]
+        for key, value in keys["properties"].items():
+            known = properties.setdefault(key, deepcopy(value))
+            if known != value:
+                either = [*known.get("anyOf", [known]), value]
+                properties[key] = {"description": known["description"], "anyOf": either}
 
 
 class _DefaultsAsWritten(GenerateJsonSchema):

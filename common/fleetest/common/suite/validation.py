@@ -37,18 +37,22 @@ _MESSAGES: Final[Mapping[str, str]] = {
 }
 
 
-def validated(model: type[_M], node: Node, findings: Findings, *, subject: str = "") -> _M | None:
+def validated(
+    model: type[_M], node: Node, findings: Findings, *, subject: str = "", complete: bool = True
+) -> _M | None:
     """
     The node as an instance of the model; `None` when it isn't one, and then `findings` says why.
 
     Args:
         subject: what the node is called, in messages about itself.
+        complete: whether a missing key is a problem.
     """
     try:
         return model.model_validate(plain(node))
     except ValidationError as error:
         for details in error.errors(include_url=False):
-            _report(details, model, node, findings, subject)
+            if complete or details["type"] != "missing":
+                _report(details, model, node, findings, subject)
         return None
 
 

@@ -346,7 +346,7 @@ class Decider:
         must not hide the other.
         """
         status = self.status.tasks[shard.task_id]
-        if shard.case_ids or status.task.type.planned:
+        if shard.case_ids or status.task.planned:
             return result
         namesake = status.cases.get(result.case_id)
         shards = status.task.shards or 1

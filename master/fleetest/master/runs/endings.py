@@ -115,7 +115,7 @@ def end_of_task(status: TaskStatus) -> tuple[TaskState, str]:  # noqa: PLR0911 -
             return state, reason
     if counts.timed_out:
         return TaskState.TIMED_OUT, f"{count(counts.timed_out, 'case')} timed out"
-    if not status.cases and status.task.type.planned:
+    if not status.cases and status.task.planned:
         left_out = f" ({status.deselected} deselected)" if status.deselected else ""
         return TaskState.FAILED, f"no tests ran{left_out}"
     return TaskState.PASSED, ""

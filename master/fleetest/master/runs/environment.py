@@ -55,7 +55,7 @@ def environment_key(run_id: str, request: RunSubmitted, task: Task) -> str:
         [
             request.project,
             request.workspace_digest,
-            task.type,
+            task.runner,
             task.args,
             task.command,
             task.shell,

@@ -24,7 +24,7 @@ async def save_history(store: Store, status: RunStatus) -> None:
         DependencyUnavailable, CapacityExceeded: the store does not take it; some of it may have been kept.
     """
     project, measures = status.request.project, []
-    planned = {task_id: task for task_id, task in status.tasks.items() if task.task.type.planned and task.cases}
+    planned = {task_id: task for task_id, task in status.tasks.items() if task.task.planned and task.cases}
     for task_id, task in planned.items():
         measures += measures_of(task, await store.load_history(project, task_id))
     speeds = await SpeedBook(store).learn(project, measures) if planned else _NOTHING

@@ -213,7 +213,7 @@ class TaskStatus:
     @property
     def next_index(self) -> int:
         """Of one more shard."""
-        return len(self.shards) - self.task.type.planned
+        return len(self.shards) - self.task.planned
 
     def open(self, shard: ShardStatus) -> None:
         """Have one more shard, which waits."""
@@ -311,7 +311,7 @@ class RunStatus:
         self.submitted = event
         self.tasks = {task.name: TaskStatus(task, event.packed.get(task.name, task.resources)) for task in event.tasks}
         self.live_tasks = len(self.tasks)
-        self.dealt = [status for status in self.tasks.values() if status.task.type.planned]
+        self.dealt = [status for status in self.tasks.values() if status.task.planned]
         for task in event.tasks:
             self._touch(task.name)
             self.tasks[task.name].open_needs = len(task.needs)
@@ -321,7 +321,7 @@ class RunStatus:
     def _queue(self, status: TaskStatus, event: TaskQueued) -> None:
         status.state, status.queued_at = TaskState.QUEUED, event.at
         name = status.task.name
-        if status.task.type.planned:
+        if status.task.planned:
             status.open(ShardStatus(plan_shard_id(name), name, ShardKind.PLAN, 0, queued_at=event.at))
             return
         status.planned = True

@@ -47,6 +47,7 @@ class TaskSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     requested: Resources = Resources()
     packed: Resources = Resources()
     wrong_hits: int = 0
+    planned: bool = False
 
 
 class RunSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -120,7 +121,8 @@ def summary_of_row(row: RunRow) -> RunSummary:
 def _task_summary(status: TaskStatus) -> TaskSummary:
     return TaskSummary(
         task_id=status.task.name,
-        type=status.task.type.value,
+        type=status.task.type,
+        planned=status.task.planned,
         state=status.state,
         reason=status.reason,
         needs=tuple(need.task for need in status.task.needs),

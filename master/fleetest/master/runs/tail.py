@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from fleetest.common.states import ShardKind
-from fleetest.common.tasks import Access
+from fleetest.common.tasks import Access, RunnerType
 from fleetest.master.runs.planner import units_of
 from fleetest.master.runs.state import Attempt, ShardStatus, TaskStatus
 
@@ -152,11 +152,12 @@ def look_at_tail(
 
 def _shares(task: TaskStatus) -> bool:
     """
-    Not a task whose suite says into how many parts it goes: perhaps only so many may run at once; nor one that takes of
-    a pool for each of them.
+    Not a command, which is begun as a whole; not a task whose suite says into how many parts it goes: perhaps only so
+    many may run at once; nor one that takes of a pool for each of them.
     """
+    under_way = task.planned and task.live > 0 and task.stop is None
     bounded = task.task.shards is not None or any(use.access is Access.COUNTED for use in task.task.uses)
-    return task.task.type.planned and task.planned and task.live > 0 and task.stop is None and not bounded
+    return under_way and task.task.runner is RunnerType.PYTEST and not bounded
 
 
 def _asked(shard: ShardStatus, now: datetime) -> int:

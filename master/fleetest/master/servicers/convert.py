@@ -23,7 +23,7 @@ from fleetest.common.convert import (
 )
 from fleetest.common.results import Counts
 from fleetest.common.states import WorkerState
-from fleetest.common.tasks import Task, TaskType
+from fleetest.common.tasks import RunnerType, Task
 from fleetest.master.explain import TaskExplanation
 from fleetest.master.queue.ports import Presence
 from fleetest.master.runs.events import RunSubmitted
@@ -115,6 +115,7 @@ def _task_to_proto(task: TaskSummary) -> run_pb2.Task:
         requested=resources_to_proto(task.requested),
         packed=resources_to_proto(task.packed),
         wrong_hits=task.wrong_hits,
+        planned=task.planned,
     )
 
 
@@ -251,11 +252,12 @@ def task_spec_to_proto(run_id: str, request: RunSubmitted, task: Task, *, enviro
         spec_id=spec_id(run_id, task.name),
         environment_key=environment_key,
         task_id=task.name,
-        type=task.type.value,
+        type=task.runner.value,
         project=request.project,
         workspace_digest=request.workspace_digest,
-        command=task.args if task.type is TaskType.PYTEST else task.command,
+        command=task.args if task.runner is RunnerType.PYTEST else task.command,
         shell=task.shell,
+        cases=task.cases,
         setup=task.setup,
         setup_digest=task.setup_digest,
         env=task.env,

@@ -12,7 +12,7 @@ import structlog
 from fleetest.common.errors import FleetestError, InvalidRequest
 from fleetest.common.results import ResourceSample
 from fleetest.common.states import Verdict
-from fleetest.common.tasks import TaskType
+from fleetest.common.tasks import RunnerType
 from fleetest.worker.assignments import Assignment, AttemptRef, Ended, Reporter, TaskSpec
 from fleetest.worker.ports import Blobs, Environment, Session
 from fleetest.worker.runners.command_attempt import CommandAttempt
@@ -28,7 +28,7 @@ _log = structlog.stdlib.get_logger()
 class CommandRunner:
     """Fulfils `Runner` for tasks of type `command`."""
 
-    type: str = TaskType.COMMAND.value
+    type: str = RunnerType.COMMAND.value
 
     def __init__(self, blobs: Blobs) -> None:
         self._blobs = blobs

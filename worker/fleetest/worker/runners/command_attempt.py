@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,17 +14,19 @@ from fleetest.common.errors import InvalidRequest
 from fleetest.common.limits import MAX_RESULT_TEXT_BYTES
 from fleetest.common.reports import MAX_REPORT_BYTES, ReadOptions, read_report_file
 from fleetest.common.reports.unique_ids import told_apart
-from fleetest.common.results import CaseResult, PlannedCase, ResourceSample
+from fleetest.common.results import CaseResult, ResourceSample, ResourceUsage
 from fleetest.common.states import Outcome, ShardKind, Verdict
 from fleetest.worker.artifacts import collect_artifacts, matching_files
 from fleetest.worker.assignments import Assignment, Ended, Reporter
 from fleetest.worker.ports import Blobs, Environment, Process
+from fleetest.worker.runners.command_cases import CasesFile, listing_argv, results_for
 from fleetest.worker.runners.endings import signal_name
 from fleetest.worker.tail import Tail
 
 __all__ = ["CommandAttempt"]
 
 _TIMEOUT_GRACE: Final = timedelta(seconds=2)
+_MOST_EXTRA: Final = 20
 _NOT_FOUND: Final = 127
 _NOT_EXECUTABLE: Final = 126
 
@@ -45,6 +47,7 @@ class CommandAttempt:
         self._environment = environment
         self._blobs = blobs
         self._process: Process | None = None
+        self._cases_file = CasesFile(environment)
         self._tail = Tail(MAX_RESULT_TEXT_BYTES // 2)
         self._last_word = 0.0
         self._began = 0.0
@@ -59,21 +62,19 @@ class CommandAttempt:
             CapacityExceeded, DependencyUnavailable: it could not be started, through the infrastructure's doing.
         """
         self._reporter.running(self._environment.notes)
+        spec = self.assignment.spec
+        if spec.cases:
+            case_ids = () if self.assignment.kind is ShardKind.PLAN else self.assignment.case_ids
+            await asyncio.to_thread(self._cases_file.write, case_ids)
         if self.assignment.kind is ShardKind.PLAN:
-            self._reporter.planned([PlannedCase(case_id=self._case_id)], deselected=0, collection_errors=())
-            return Ended(verdict=Verdict.COMPLETED)
+            return await self._list_cases(listing_argv(spec.cases))
         before = await asyncio.to_thread(self._reports)
         started_at = datetime.now(UTC)
         try:
-            self._process = await self._start()
+            timed_out = await self._execute(self._argv())
         except InvalidRequest as error:
-            self._report(Outcome.FAILED, error.message, started_at)
-            return Ended(verdict=Verdict.COMPLETED)
-        if self._cancelled is not None:  # while it was started; it may have begun already
-            await self._process.stop(self._grace)
-        timed_out = await self._wait(self._process)
-        ended = await self._conclude(self._process, timed_out, started_at, before)
-        spec = self.assignment.spec
+            return self._not_started(error, started_at)
+        ended = await self._conclude(self._running, timed_out, started_at, before)
         if spec.artifacts:
             await collect_artifacts(self._blobs, self._environment.host_source, spec.artifacts, self._reporter)
         return ended
@@ -95,22 +96,55 @@ class CommandAttempt:
             return assignment.spec.task_id
         return f"{assignment.spec.task_id} {assignment.shard_index + 1}/{assignment.shard_count}"
 
-    async def _start(self) -> Process:
+    def _argv(self) -> Sequence[str]:
         spec = self.assignment.spec
-        argv = ["/bin/sh", "-c", spec.shell] if spec.shell else list(spec.command)
-        if not argv:
+        if not spec.shell and not spec.command:
             raise InvalidRequest("the task has neither a command nor a shell line")
+        return ("/bin/sh", "-c", spec.shell) if spec.shell else spec.command
+
+    def _not_started(self, error: InvalidRequest, started_at: datetime) -> Ended:
+        failed = self._result(Outcome.FAILED, error.message, started_at)
+        for case_id in self.assignment.case_ids or (failed.case_id,):
+            self._reporter.result(replace(failed, case_id=case_id))
+        return Ended(verdict=Verdict.COMPLETED)
+
+    @property
+    def _running(self) -> Process:
+        assert self._process is not None, "nothing was started"
+        return self._process
+
+    async def _list_cases(self, argv: Sequence[str]) -> Ended:
+        timed_out = await self._execute(argv)
+        exit_code = await self._running.wait()
+        usage = self._usage()
+        if self._cancelled is not None:
+            return Ended(verdict=Verdict.CANCELLED, reason=self._cancelled, usage=usage)
+        if timed_out:
+            return Ended(verdict=Verdict.TIMED_OUT, reason=f"`cases`: the {timed_out} has passed", usage=usage)
+        if exit_code != 0:
+            reason = f"`cases`: {self._failure(self._running, exit_code)}"
+            return Ended(verdict=Verdict.FAILED, reason=reason, usage=usage)
+        self._reporter.planned(await asyncio.to_thread(self._cases_file.read), deselected=0, collection_errors=())
+        return Ended(verdict=Verdict.COMPLETED, usage=usage)
+
+    async def _execute(self, argv: Sequence[str]) -> str:
+        """Start a command and wait for its end. Answers which limit ended it, or nothing. Raises as `start`."""
         self._last_word = asyncio.get_running_loop().time()
         self._began = time.monotonic()
-        return await self._environment.start(
+        self._process = await self._environment.start(
             argv,
             env={**self._variables(), **self.assignment.secrets},
-            cwd=self._environment.source / spec.working_directory,
+            cwd=self._environment.source / self.assignment.spec.working_directory,
             output=self._write,
         )
+        if self._cancelled is not None:  # while it was started; it may have begun already
+            await self._process.stop(self._grace)
+        return await self._wait(self._process)
 
     def _variables(self) -> Mapping[str, str]:
+        own = self._cases_file.env if self.assignment.spec.cases else {}
         return {
+            **own,
             "FLEETEST_RUN_ID": self.assignment.ref.run_id,
             "FLEETEST_TASK": self.assignment.spec.task_id,
             "FLEETEST_SHARD_INDEX": str(self.assignment.shard_index),
@@ -151,21 +185,43 @@ class CommandAttempt:
         self, process: Process, timed_out: str, started_at: datetime, before: Mapping[Path, Stamp]
     ) -> Ended:
         exit_code = await process.wait()
-        usage = replace(process.usage(), wall_time=timedelta(seconds=time.monotonic() - self._began))
+        usage = self._usage()
         if self._cancelled is not None:
             return Ended(verdict=Verdict.CANCELLED, reason=self._cancelled, usage=usage)
-        cases = await asyncio.to_thread(self._read_reports, before)
-        for case in cases:
-            self._reporter.result(case)
+        reported = await asyncio.to_thread(self._read_reports, before)
         if timed_out:
-            self._report(Outcome.TIMED_OUT, f"its {timed_out} has passed", started_at)
-        elif exit_code != 0 and not any(case.outcome.bad for case in cases):
-            self._report(Outcome.FAILED, self._failure(process, exit_code), started_at)
-        elif not cases:
-            self._report(Outcome.PASSED if exit_code == 0 else Outcome.FAILED, "", started_at)
+            whole = self._result(Outcome.TIMED_OUT, f"its {timed_out} has passed", started_at)
+        elif exit_code != 0:
+            whole = self._result(Outcome.FAILED, self._failure(process, exit_code), started_at)
+        else:
+            whole = self._result(Outcome.PASSED, "", started_at)
+        if self.assignment.spec.cases:
+            return self._conclude_each(reported, whole, usage)
+        untold = whole.outcome.bad and not any(case.outcome.bad for case in reported)
+        for case in reported:
+            self._reporter.result(case)
+        if timed_out or untold or not reported:
+            self._reporter.result(whole)
         if timed_out.startswith("total"):
             return Ended(verdict=Verdict.TIMED_OUT, reason=f"the {timed_out} has passed", usage=usage)
         return Ended(verdict=Verdict.COMPLETED, usage=usage)
+
+    def _conclude_each(self, reported: Sequence[CaseResult], whole: CaseResult, usage: ResourceUsage) -> Ended:
+        """A result for each case that was given; a failure that none of them shows is one of the whole shard."""
+        given = self.assignment.case_ids
+        results = list(results_for(given, reported, whole))
+        for result in results:
+            self._reporter.result(result)
+        untold = whole.outcome.bad and not any(result.outcome.bad for result in results)
+        return Ended(
+            verdict=Verdict.FAILED if untold else Verdict.COMPLETED,
+            reason=whole.message if untold else "",
+            usage=usage,
+            extra=tuple(case.case_id for case in reported if case.case_id not in given)[:_MOST_EXTRA],
+        )
+
+    def _usage(self) -> ResourceUsage:
+        return replace(self._running.usage(), wall_time=timedelta(seconds=time.monotonic() - self._began))
 
     def _failure(self, process: Process, exit_code: int) -> str:
         if process.end_reason:
@@ -179,16 +235,15 @@ class CommandAttempt:
             return f"command not executable (exit code {exit_code}): {last}"
         return f"the command ended with exit code {exit_code}"
 
-    def _report(self, outcome: Outcome, message: str, started_at: datetime) -> None:
-        self._reporter.result(
-            CaseResult(
-                case_id=self._case_id,
-                outcome=outcome,
-                duration=max(timedelta(), datetime.now(UTC) - started_at),
-                started_at=started_at,
-                message=message,
-                details=self._tail.text() if outcome.bad else "",
-            )
+    def _result(self, outcome: Outcome, message: str, started_at: datetime) -> CaseResult:
+        """Of the command as a whole."""
+        return CaseResult(
+            case_id=self._case_id,
+            outcome=outcome,
+            duration=max(timedelta(), datetime.now(UTC) - started_at),
+            started_at=started_at,
+            message=message,
+            details=self._tail.text() if outcome.bad else "",
         )
 
     # -- reports

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fleetest.common.tasks import TaskType
+from fleetest.common.tasks import RunnerType
 from fleetest.worker.assignments import TaskSpec
 from fleetest.worker.ports import Blobs, Environment, Session
 from fleetest.worker.runners.pytest_session import PytestSession
@@ -14,7 +14,7 @@ __all__ = ["PytestRunner"]
 class PytestRunner:
     """Fulfils `Runner` for tasks of type `pytest`."""
 
-    type: str = TaskType.PYTEST.value
+    type: str = RunnerType.PYTEST.value
 
     def __init__(self, blobs: Blobs) -> None:
         self._blobs = blobs

@@ -1,0 +1,46 @@
+"""Any command: its exit code is the verdict, unless it leaves reports."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from fleetest.common.kinds.kind import Work
+from fleetest.common.suite.fields import RelativePaths, Text
+from fleetest.common.suite.section import Section
+from fleetest.common.tasks import RunnerType
+
+__all__ = ["Command", "CommandKeys"]
+
+
+class CommandKeys(Section):
+    """Keys of a command task."""
+
+    command: Annotated[list[Text], Field(min_length=1)] = Field([], description="A program and its arguments.")
+    run: Text = Field("", description="Instead of `command`: text for `/bin/sh`.")
+    cases: Text = Field(
+        "",
+        description="Text for `/bin/sh` that prints the names of the command's cases, one on each line. They are dealt "
+        "to shards, and each shard finds its own in the file $FLEETEST_CASES_FILE.",
+    )
+    reports: RelativePaths = Field([], description="Globs of report files that become the command's cases.")
+
+
+class Command:
+    """Fulfils `Kind` for commands."""
+
+    name = "command"
+    keys = CommandKeys
+    one_of = ("command", "run")
+    example = "run: make check"
+    implied_by = one_of
+
+    def work(self, keys: CommandKeys) -> Work:
+        return Work(
+            runner=RunnerType.COMMAND,
+            command=tuple(keys.command),
+            shell=keys.run,
+            cases=keys.cases,
+            reports=tuple(keys.reports),
+        )

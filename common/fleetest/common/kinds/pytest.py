@@ -1,0 +1,86 @@
+"""Pytest suites, in resident sessions."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from pydantic import BeforeValidator, Field
+
+from fleetest.common.kinds.kind import Work
+from fleetest.common.suite.fields import BY_VALUE, PytestArguments, RelativePaths, Share, refused
+from fleetest.common.suite.problems import Fault
+from fleetest.common.suite.pytest_args import interpret_pytest_args
+from fleetest.common.suite.section import Section
+from fleetest.common.tasks import CachePolicy, RunnerType, Split
+
+__all__ = ["CacheModel", "Pytest", "PytestKeys", "SessionKeys", "session_work"]
+
+_DEFAULT_CACHE: Final = CachePolicy()
+
+
+class CacheModel(Section):
+    """Whether a case that passed before, and of which nothing has changed since, is run again."""
+
+    inputs: RelativePaths = Field(
+        [], description="Globs of the files that tests read; what they import is found without being named."
+    )
+    sample: Share = Field(
+        _DEFAULT_CACHE.sample, description="The share of cached cases that is run all the same, as a check: `5%`."
+    )
+
+
+def _cache_as_mapping(value: object) -> object:
+    """`true` is a cache as it is by default, `false` none."""
+    if isinstance(value, bool):
+        return {} if value else None
+    if value is None:
+        raise refused(Fault(message="must be true, false or a mapping, not nothing"))
+    return value
+
+
+_Cache = Annotated[CacheModel | None, BeforeValidator(_cache_as_mapping, json_schema_input_type=bool | CacheModel)]
+
+
+class SessionKeys(Section):
+    """Keys of whatever is run in pytest sessions."""
+
+    split: Annotated[Split, BY_VALUE] = Field(Split.CASE, description="What must stay together in one shard.")
+    maxfail: int = Field(0, ge=0, le=1_000_000, description="Stop the task after so many failures; 0 means never.")
+    cache: _Cache = Field(None, description="Take results of earlier runs for cases of which nothing has changed.")
+
+
+class PytestKeys(SessionKeys):
+    """Keys of a pytest task."""
+
+    args: PytestArguments = Field([], description="pytest's arguments: a list, or a text split as a shell does.")
+
+
+class Pytest:
+    """Fulfils `Kind` for pytest suites."""
+
+    name = "pytest"
+    keys = PytestKeys
+    one_of: tuple[str, ...] = ()
+    example = "args: [tests]"
+    implied_by = ("args",)
+
+    def work(self, keys: PytestKeys) -> Work:
+        return session_work(keys, keys.args)
+
+
+def session_work(keys: SessionKeys, args: list[str]) -> Work:
+    """
+    What pytest sessions are to do.
+
+    Args:
+        args: as on pytest's command line; some mean something for the task as a whole.
+    """
+    options = interpret_pytest_args(args)
+    return Work(
+        runner=RunnerType.PYTEST,
+        args=options.args,
+        split=keys.split,
+        maxfail=keys.maxfail if options.maxfail is None else options.maxfail,
+        last_failed=options.last_failed,
+        cache=CachePolicy(inputs=tuple(keys.cache.inputs), sample=keys.cache.sample) if keys.cache else None,
+    )
