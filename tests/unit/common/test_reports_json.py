@@ -128,7 +128,6 @@ def test_samples_of_k6_are_judged_by_the_thresholds_that_they_declare() -> None:
     }
     crossed = cases["thresholds::http_req_duration: p(95)<90"]
     assert crossed.message == "http_req_duration should be p(95)<90, and it is 95.05"
-    assert crossed.duration == timedelta(seconds=9.9)
     assert cases["checks::status is 200"].message == "failed 1 of 100 times"
 
 

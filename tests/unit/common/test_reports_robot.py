@@ -113,7 +113,7 @@ def test_what_older_robots_wrote_is_understood() -> None:
     assert [(case.case_id, case.outcome.value, case.message) for case in six] == [
         ("Login::Guarded", "passed", ""),
         ("Login::Left out", "skipped", "no browser"),
-        ("Login::Never logged in", "error", "Setup failed:"),
+        ("Login::Never logged in", "error", "Setup failed: refused"),
         ("Login::(suite teardown)", "error", "it was gone"),
     ]
 

@@ -134,11 +134,11 @@ def _judged(metric: str, source: str, samples: Samples, took: timedelta) -> Case
     threshold = parse_threshold(source)
     value = samples.value(threshold, took) if threshold is not None else None
     if threshold is not None and value is not None:
-        return threshold_case(metric, source, as_text(value), holds=threshold.holds(value), took=took)
+        return threshold_case(metric, source, as_text(value), holds=threshold.holds(value))
     if threshold is None:
         why = "this is no threshold that can be judged"
     elif not samples.count:
-        return threshold_case(metric, source, "", holds=True, took=took)  # as k6 has it
+        return threshold_case(metric, source, "", holds=True)  # as k6 has it
     else:
         why = f"cannot be judged: more than {MAX_SAMPLES} samples, or no time between them; read k6's summary instead"
-    return bounded_case(case_id=f"thresholds::{metric}: {source}", outcome=Outcome.ERROR, duration=took, message=why)
+    return bounded_case(case_id=f"thresholds::{metric}: {source}", outcome=Outcome.ERROR, message=why)

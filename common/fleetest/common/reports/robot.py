@@ -225,7 +225,7 @@ class _Robot:
                 file=self._file,
                 line=test.line,
                 properties={"tags": ", ".join(test.tags)} if test.tags else {},
-                message=message,
+                message=message.replace(":\n", ": ", 1),  # as in `Setup failed:`
                 details=_details(message, test.failures) if outcome.bad else "",
                 log=str(test.log) if outcome.bad else "",
             )
