@@ -52,6 +52,8 @@ def read(content: str | bytes, form: str = "") -> list[CaseResult]:
         ("<testsuite>", "r:1: not XML: no element found", 1),
         ("<html/>", "r:1: no report that can be read: its root is <html>, not one of <robot>, <testsuites>", 1),
         ("<", "r:1: not XML", 1),
+        ("<?xml?>" + " " * 100_000 + "&", "r:1: not XML", 1),
+        ("<testsuite name='x'>" * 1001, "r:1: elements are nested deeper than 1000", 1),
         ("<testsuite>\n<testcase name='\xff'/>".encode("latin-1"), "r:2: not XML: not well-formed", 2),
         (BOMB, "r:1: a document type or an entity is declared (DTDForbidden)", 1),
         (EXTERNAL, "r:1: a document type or an entity is declared (DTDForbidden)", 1),

@@ -31,7 +31,8 @@ READERS: Final[Mapping[ReportFormat, ReportReader]] = {
 
 _HEAD_BYTES: Final = 256 << 10
 _BOMS: Final = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"), (b"\xef\xbb\xbf", "utf-8-sig"))
-_ROOT: Final = re.compile(r"(?s)(?:\s+|<\?.*?\?>|<!--.*?-->)*<(?:[\w.-]+:)?([A-Za-z_][\w.-]*)")
+# Possessive, so that what does not match is found out at once.
+_ROOT: Final = re.compile(r"(?s)(?>\s+|<\?.*?\?>|<!--.*?-->)*+<(?:[\w.-]+:)?([A-Za-z_][\w.-]*)")
 _BY_ROOT: Final = {
     "robot": ReportFormat.ROBOT,
     "testsuites": ReportFormat.JUNIT,

@@ -23,7 +23,7 @@ JsonPath = tuple[str, ...]
 EACH: Final = "[]"
 
 MAX_DEPTH: Final = 200
-MAX_PARTS: Final = 200_000
+MAX_PARTS: Final = 500_000
 """Of a wanted value: numbers, texts, keys, and beginnings of objects and lists in it."""
 
 MAX_CHARACTERS: Final = 16 << 20

@@ -36,6 +36,7 @@ _RERUNS: Final = frozenset({"flakyFailure", "flakyError", "rerunFailure", "rerun
 _NOT_RUN: Final = frozenset({"notrun", "disabled", "skipped", "ignored", "suppressed"})
 _OUTPUT: Final = frozenset({"system-out", "system-err"})
 _ATTACHMENT: Final = re.compile(r"\[\[ATTACHMENT\|([^\]\n]+)\]\]")
+_LONGEST_NAME: Final = 1000
 _MOST_ATTACHMENTS: Final = 50
 _MOST_PROPERTIES: Final = 500
 
@@ -51,7 +52,7 @@ class _JUnit:
     def __init__(self, options: ReadOptions) -> None:
         self._options = options
         self._path: list[str] = []
-        self._suites: list[str] = []
+        self._suites: list[str] = []  # with the names of those around them
         self._case: _Case | None = None
         self._base = 0  # how much of the path leads to what the case holds
         self._above = 0  # how long the path is when the case has ended
@@ -64,12 +65,14 @@ class _JUnit:
         if self._case is not None:
             self._case.start(self._path[self._base :], attributes)
         elif tag == "testsuite":
-            self._suites.append(bounded(attributes.get("name", "")))
+            above = self._suites[-1] if self._suites else ""
+            name = ".".join(filter(None, (above, attributes.get("name", ""))))
+            self._suites.append(bounded(name, _LONGEST_NAME))
         elif tag == "testcase":
-            self._case = _Case(attributes, self._suites)
+            self._case = _Case(attributes, self._suite)
             self._base, self._above = len(self._path), len(self._path) - 1
         elif tag in _OF_SUITES:  # of the suite itself: it has no cases, or not all of them
-            self._case = _Case({"name": "(suite)"}, self._suites)
+            self._case = _Case({"name": "(suite)"}, self._suite)
             self._base = self._above = len(self._path) - 1
             self._case.start([tag], attributes)
 
@@ -92,6 +95,10 @@ class _JUnit:
         done, self._done = self._done, []
         return done
 
+    @property
+    def _suite(self) -> str:
+        return self._suites[-1] if self._suites else ""
+
 
 class _Trouble:
     """The elements of one verdict."""
@@ -105,9 +112,9 @@ class _Trouble:
 class _Case:
     """One `testcase`, while it is being read."""
 
-    def __init__(self, attributes: Mapping[str, str], suites: Sequence[str]) -> None:
+    def __init__(self, attributes: Mapping[str, str], suite: str) -> None:
         self._attributes = {key: bounded(value) for key, value in attributes.items()}
-        self._suite = ".".join(filter(None, suites))
+        self._suite = suite
         self._troubles: dict[str, _Trouble] = {}
         self._reruns = BoundedText()
         self._attempts = 1

@@ -86,6 +86,8 @@ class _Step:
 
 @dataclass(slots=True)
 class _Suite:
+    """`name` has the names of those around it."""
+
     name: str
     source: str
     status: _Status = field(default_factory=_Status)
@@ -124,7 +126,11 @@ class _Robot:
         if tag == "kw" or tag in _CONTROLS:
             self._steps.append(_Step(_kind(tag, attributes), _label(tag, attributes)))
         elif tag == "suite":
-            self._suites.append(_Suite(bounded(attributes.get("name", "")), bounded(attributes.get("source", ""))))
+            above = self._suites[-1].name if self._suites else ""
+            name = ".".join(filter(None, (above, attributes.get("name", ""))))
+            self._suites.append(
+                _Suite(bounded(name, _LONGEST_WAY), bounded(attributes.get("source", ""), _LONGEST_WAY))
+            )
         elif tag == "test":
             self._test = _Test(bounded(attributes.get("name", "")), whole_number(attributes.get("line", "")))
         elif tag == "status":
@@ -233,7 +239,7 @@ class _Robot:
 
     @property
     def _suite_name(self) -> str:
-        return ".".join(suite.name for suite in self._suites if suite.name)
+        return self._suites[-1].name if self._suites else ""
 
     @property
     def _file(self) -> str:

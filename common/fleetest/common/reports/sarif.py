@@ -26,9 +26,9 @@ _TOOL: Final = (*_RUN, "tool", "driver", "name")
 _RULE: Final = (*_RUN, "tool", "driver", "rules", EACH)
 _RESULT: Final = (*_RUN, "results", EACH)
 _FRAME: Final = frozenset({_TOOL, _RULE})
-_MOST_RULES: Final = 50_000
+_MOST_RULES: Final = 20_000
 _MOST_RUNS: Final = 10_000
-_LONGEST_TEXT: Final = 2000
+_LONGEST_TEXT: Final = 1000
 
 _RISKS: Final = {"error": Risk.HIGH, "warning": Risk.MEDIUM, "note": Risk.LOW, "none": Risk.INFO}
 _GOOD_KINDS: Final = frozenset({"pass", "informational"})
