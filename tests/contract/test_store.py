@@ -19,6 +19,7 @@ from fleetest.common.results import ResourceUsage
 from fleetest.common.states import Outcome, RunState
 from fleetest.master.store.mongo import MongoStore
 from fleetest.master.store.ports import (
+    SUBMITTED_WITH,
     USAGES_KEPT,
     CaseHistory,
     CaseRow,
@@ -579,6 +580,41 @@ class TestUsage:
 
         found = await store.load_usage("shop", list(usages))
         assert {task: list(kept) for task, kept in found.items()} == {task: [each] for task, each in usages.items()}
+
+
+class TestBeginning:
+    async def test_a_run_begins_with_its_commit_its_row_and_its_key(self, open_store: OpenStore) -> None:
+        store, other = await open_store(), await open_store()
+        run_id, unkeyed = new_run_id(), new_run_id()
+
+        answers = [
+            await store.begin_run(_commit(run_id, 1), _run(run_id), key="shop/k"),
+            await store.begin_run(_commit(unkeyed, 1), _run(unkeyed)),
+        ]
+
+        assert answers == [run_id, unkeyed]
+        assert list(await other.read(run_id)) == [_commit(run_id, 1)]
+        assert await other.get_run(run_id) == _run(run_id)
+        assert await other.get_document(SUBMITTED_WITH, "shop/k") == run_id
+
+    async def test_of_a_key_that_another_run_has_nothing_is_written(self, store: Store) -> None:
+        holder, late = new_run_id(), new_run_id()
+        await store.begin_run(_commit(holder, 1), _run(holder), key="shop/k")
+
+        answer = await store.begin_run(_commit(late, 1), _run(late), key="shop/k")
+
+        assert answer == holder
+        assert not await store.read(late)
+        assert await store.get_run(late) is None
+
+    async def test_a_run_begins_once(self, store: Store) -> None:
+        run_id = new_run_id()
+        await store.begin_run(_commit(run_id, 1), _run(run_id), key="shop/k")
+
+        with pytest.raises(PositionTaken):
+            await store.begin_run(_commit(run_id, 1, b"other"), _run(run_id), key="shop/k")
+
+        assert list(await store.read(run_id)) == [_commit(run_id, 1)]
 
 
 class TestDocuments:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 from types import MappingProxyType
 from typing import Final, Protocol
 
@@ -13,12 +13,11 @@ import msgspec
 import structlog
 
 from fleetest.common.clock import Clock
-from fleetest.common.errors import Forbidden, InvalidRequest, NotFound, WrongState
+from fleetest.common.errors import AlreadyExists, Forbidden, InvalidRequest, NotFound, WrongState
 from fleetest.common.ids import new_run_id
 from fleetest.common.limits import MAX_SUITE_BYTES
 from fleetest.common.results import VersionControl
 from fleetest.common.states import RunState, TaskState
-from fleetest.common.suite import load_suite
 from fleetest.common.tasks import Task
 from fleetest.common.workspace import Workspace
 from fleetest.master.pools import with_cluster_pools
@@ -29,7 +28,9 @@ from fleetest.master.runs.events import RunSubmitted
 from fleetest.master.runs.projector import Projector
 from fleetest.master.runs.sizing import packed
 from fleetest.master.runs.state import RunStatus, TaskStatus
-from fleetest.master.store.ports import RunQuery, Store
+from fleetest.master.runs.summary import row_of, summary_of
+from fleetest.master.store.ports import Commit, RunQuery, Store
+from fleetest.master.suites import Suites
 
 __all__ = ["Desk", "Submission", "Submitted", "WorkspaceSource", "chosen_project"]
 
@@ -85,6 +86,14 @@ class Submitted:
     superseded: tuple[str, ...] = ()
 
 
+class _KeyTaken(AlreadyExists):
+    """Another run was submitted with the key."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"run {run_id} was submitted with this key")
+        self.run_id = run_id
+
+
 class Desk:
     """
     Where runs are handed in.
@@ -117,6 +126,7 @@ class Desk:
         self._workspaces = workspaces
         self._clock = clock
         self._new_id = new_id
+        self._suites = Suites()
 
     async def submit(self, submission: Submission) -> Submitted:
         """
@@ -130,7 +140,7 @@ class Desk:
         """
         if len(submission.suite_text.encode()) > MAX_SUITE_BYTES:
             raise InvalidRequest(f"{submission.suite_source} is larger than {MAX_SUITE_BYTES} bytes")
-        suite = await asyncio.to_thread(load_suite, submission.suite_text, source=submission.suite_source)
+        suite = await self._suites.read(submission.suite_text, submission.suite_source)
         if submission.executor not in _EXECUTORS:
             raise InvalidRequest(f"there is no executor {submission.executor!r}; choose process or docker")
         workspace = None
@@ -198,17 +208,17 @@ class Desk:
         return await self._begin(event, key=key, secrets=secrets, supersede=False)
 
     async def _begin(self, event: RunSubmitted, *, key: str, secrets: Mapping[str, str], supersede: bool) -> Submitted:
-        new_id = self._new_id()
-        sized, run_id = await asyncio.gather(self._sized(event), self._id_for(key, new_id, event.project))
-        already = run_id != new_id and await self._exists(run_id)
-        if not already:
-            await self._secrets.put(run_id, secrets, ttl=SECRETS_TTL)
-            keeper = self._book.new_keeper(run_id) if run_id == new_id else self._book.keeper(run_id)
+        sized = await self._sized(event)
+        run_id = self._new_id()
+        await self._secrets.put(run_id, secrets, ttl=SECRETS_TTL)  # first: once it has begun, it is claimed
+        already = False
+        try:
+            keeper = self._book.new_keeper(run_id, partial(self._keep_first, f"{event.project}/{key}" if key else ""))
             await keeper.ask(lambda decider: decider.submit(sized))
-        # Only a run that is listed is looked after when its master dies, so it is listed before the answer.
-        await self._projector.flush(run_id)
-        if already and await self._store.get_run(run_id) is None:
-            await self._projector.rebuild(self._book.keeper(run_id))
+        except _KeyTaken as taken:
+            await self._secrets.drop(run_id)
+            run_id = taken.run_id
+            already = await self._complete(run_id, sized, secrets)
         _log.info(
             "run_submitted",
             run_id=run_id,
@@ -226,9 +236,27 @@ class Desk:
         sizes = {task.name: packed(task.resources, usages[task.name]) for task in event.tasks if task.name in usages}
         return msgspec.structs.replace(event, packed=sizes)
 
-    async def _id_for(self, key: str, new_id: str, project: str) -> str:
-        """The id of the run that was submitted with this key before, or else the new one."""
-        return await self._store.put_if_absent("idempotency", f"{project}/{key}", new_id) if key else new_id
+    async def _keep_first(self, key: str, status: RunStatus, commit: Commit) -> None:
+        """
+        Fulfils `FirstCommit`. Only a run that is listed is looked after when its master dies, so it is listed at once.
+        """
+        holder = await self._store.begin_run(commit, row_of(summary_of(status)), key=key)
+        if holder != commit.run_id:
+            raise _KeyTaken(holder)
+
+    async def _complete(self, run_id: str, sized: RunSubmitted, secrets: Mapping[str, str]) -> bool:
+        """
+        See to it that the run which was submitted with the same key before has begun and is listed: a master may have
+        died in between. Answers whether it had begun.
+        """
+        already = await self._exists(run_id)
+        if not already:
+            await self._secrets.put(run_id, secrets, ttl=SECRETS_TTL)
+            await self._book.keeper(run_id).ask(lambda decider: decider.submit(sized))
+        await self._projector.flush(run_id)
+        if await self._store.get_run(run_id) is None:
+            await self._projector.rebuild(self._book.keeper(run_id))
+        return already
 
     async def _exists(self, run_id: str) -> bool:
         """Whether the holder of an idempotency key got as far as its first commit."""

@@ -235,8 +235,7 @@ async def test_what_a_keeper_hears_of_itself_changes_nothing(keepers: Keepers) -
     keeper.hear(5)
     await submit(keeper)
 
-    keeper.hear(1)
-
+    assert not keeper.hear(1), "its followers know already"
     assert (await keeper.status()).position == 1
 
 

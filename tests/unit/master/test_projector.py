@@ -151,6 +151,15 @@ async def test_a_notice_makes_a_keeper_read_on_and_wakes_followers(core: Core, e
     assert (await core.status(run_id)).state is RunState.CANCELLED
 
 
+async def test_a_notice_of_ones_own_commit_wakes_nobody_again(core: Core) -> None:
+    run_id = await core.submit(command_task())
+
+    with core.hub.follow(run_id) as bell:
+        core.book.hear([CommitNotice(run_id=run_id, position=1, events=None)])
+
+        assert not bell.is_set()
+
+
 async def test_when_notices_may_have_been_lost_every_keeper_reads_on(core: Core, embedded_redis: EmbeddedRedis) -> None:
     run_id = await core.submit(command_task())
     await core.status(run_id)

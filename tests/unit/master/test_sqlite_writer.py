@@ -130,6 +130,34 @@ async def test_work_that_would_repeat_a_key_is_undone_alone(writer: Writer, path
     assert _names(path) == ["first", "a", "b"]
 
 
+async def test_a_single_statement_needs_no_transaction_around_it(
+    writer: Writer, connection: sqlite3.Connection, path: Path
+) -> None:
+    statements: list[str] = []
+    connection.set_trace_callback(statements.append)
+
+    await writer.run_statement(_insert("alone"))
+    with pytest.raises(sqlite3.IntegrityError):
+        await writer.run_statement(_insert("alone"))
+
+    assert not {"BEGIN IMMEDIATE", "COMMIT"}.intersection(statements)
+    assert _names(path) == ["alone"]
+
+
+async def test_single_statements_that_wait_share_a_transaction(
+    writer: Writer, connection: sqlite3.Connection, path: Path
+) -> None:
+    statements: list[str] = []
+    connection.set_trace_callback(statements.append)
+
+    async with HeldWriter(writer):
+        group = [asyncio.create_task(writer.run_statement(_insert(str(number)))) for number in range(20)]
+    await asyncio.gather(*group)
+
+    assert statements.count("COMMIT") == 2
+    assert _names(path) == ["first", *map(str, range(20))]
+
+
 @pytest.mark.parametrize("value", [1 << 63, "\ud800"])
 async def test_value_that_no_column_can_hold_is_the_callers_mistake(writer: Writer, value: object) -> None:
     def work(connection: sqlite3.Connection) -> None:

@@ -27,7 +27,7 @@ from fleetest.master.runs.announcer import Announcer
 from fleetest.master.runs.environment import requirements_of
 from fleetest.master.runs.events import AttemptEnded, CancelRequested, Event, RunEnded, TaskEnded, TaskPlanned
 from fleetest.master.runs.hub import Hub
-from fleetest.master.runs.keeper import Committed, RunKeeper, Turns
+from fleetest.master.runs.keeper import Committed, FirstCommit, RunKeeper, Turns
 from fleetest.master.runs.projector import Projector
 from fleetest.master.runs.state import RunStatus, ShardStatus, TaskStatus
 from fleetest.master.sessions import AttemptRef, HandBack, Sessions, Stop
@@ -123,10 +123,10 @@ class RunBook:
         self._keepers[run_id] = keeper  # the one used last is at the end
         return keeper
 
-    def new_keeper(self, run_id: str) -> RunKeeper:
+    def new_keeper(self, run_id: str, first_commit: FirstCommit) -> RunKeeper:
         """The keeper of a run whose id has just been made: there is nothing to be read of it."""
         keeper = self.keeper(run_id)
-        keeper.begin()
+        keeper.begin(first_commit)
         return keeper
 
     def hear(self, notices: Sequence[CommitNotice]) -> None:
@@ -137,9 +137,8 @@ class RunBook:
                 self._hub.ring(run_id)
         for notice in notices:
             keeper = self._keepers.get(notice.run_id)
-            if keeper is not None:
-                keeper.hear(notice.position)
-            self._hub.ring(notice.run_id)
+            if keeper is None or keeper.hear(notice.position):
+                self._hub.ring(notice.run_id)
 
     def live_keepers(self) -> Sequence[RunKeeper]:
         """Of the runs that this master has to do with just now."""

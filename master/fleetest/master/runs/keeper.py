@@ -28,7 +28,7 @@ from fleetest.master.runs.events import Event, RunSubmitted, decode, encode
 from fleetest.master.runs.state import RunStatus
 from fleetest.master.store.ports import Commit, PositionTaken, RunLog
 
-__all__ = ["Committed", "Committer", "RunKeeper", "Turns", "load_status"]
+__all__ = ["Committed", "Committer", "FirstCommit", "RunKeeper", "Turns", "load_status"]
 
 T = TypeVar("T")
 Request = Callable[[Decider], T]
@@ -60,6 +60,13 @@ class Committer(Protocol):
     """What happens after a commit became durable: queues, workers and watchers are told."""
 
     def __call__(self, status: RunStatus, committed: Committed) -> Awaitable[None]: ...
+
+
+class FirstCommit(Protocol):
+    """How the first commit of a new run becomes durable, where more than the log is to hold it."""
+
+    def __call__(self, status: RunStatus, commit: Commit) -> Awaitable[None]:
+        """`status` has the commit applied. Raises as `RunLog.append`, and what keeps the run from beginning."""
 
 
 class Turns(Protocol):
@@ -122,6 +129,8 @@ class RunKeeper:
         self._turns = turns
         self._shared_until = float("-inf")
         self._status: RunStatus | None = None
+        self._first_commit: FirstCommit | None = None
+        self._made = 0
         self._behind = False
         self._requests: list[Waiting] = []
         self._worker: asyncio.Task[None] | None = None
@@ -159,13 +168,14 @@ class RunKeeper:
             raise NotFound(f"there is no run {self.run_id}", hint="list runs: fleetest ls")
         return status
 
-    def begin(self) -> None:
+    def begin(self, first_commit: FirstCommit) -> None:
         """
         The run is a new one, of which nothing is to be read. Should somebody have begun it all the same, the store
         refuses the first commit, and then it is read.
         """
         if self._status is None:
             self._status = RunStatus(self.run_id)
+        self._first_commit = first_commit
 
     async def request(self) -> RunSubmitted:
         """What was submitted, which never changes. Raises as `status` does."""
@@ -191,11 +201,15 @@ class RunKeeper:
         """Whether it keeps a run that goes on, as far as it knows."""
         return self._status is not None and self._status.submitted is not None and not self._status.state.ended
 
-    def hear(self, position: int) -> None:
-        """Another master committed: read on before the next decision."""
+    def hear(self, position: int) -> bool:
+        """
+        A master committed: if it was another, read on before the next decision. Answers whether that may be news to
+        those who follow the run here; of a commit of this master, and of all before it, they have been told.
+        """
         if self._status is not None and position > self._status.position:
             self._behind = True
             self._meet_another()
+        return position > self._made
 
     def hear_of_gap(self) -> None:
         """Another master may have committed."""
@@ -262,7 +276,7 @@ class RunKeeper:
                     return status, answers, None
                 commit = Commit(run_id=self.run_id, position=decider.position, at=decider.now, events=encode(events))
                 try:
-                    await self._log_port.append(commit)
+                    await self._append(status, commit)
                 except PositionTaken:
                     self._status = None
                     self._meet_another()
@@ -270,6 +284,13 @@ class RunKeeper:
                     continue
                 return status, answers, Committed(commit=commit, events=events, decider=decider)
         raise DependencyUnavailable(f"run {self.run_id}: lost {_MOST_CONFLICTS} races for a commit in a row")
+
+    async def _append(self, status: RunStatus, commit: Commit) -> None:
+        if commit.position == 1 and self._first_commit is not None:
+            await self._first_commit(status, commit)
+        else:
+            await self._log_port.append(commit)
+        self._made = commit.position
 
     async def _take(self, turn: AsyncExitStack) -> bool:
         if self._turns is not None:

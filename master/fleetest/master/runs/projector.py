@@ -34,6 +34,8 @@ _log = structlog.get_logger()
 
 INTERVAL: Final = timedelta(milliseconds=100)
 
+_RUNS_AT_ONCE: Final = 16
+
 _SHARE: Final = 5
 """How many times as long as the projecting itself the pause after it is, at least."""
 
@@ -132,20 +134,30 @@ class Projector:
         await self.flush(source.run_id)
 
     async def _run(self) -> None:
+        pause = INTERVAL.total_seconds()
         while True:
             await self._wake.wait()
+            # Lets commits gather, and goes out of the way of those that somebody waits for; not a wait for anything.
+            await asyncio.sleep(pause)
             self._wake.clear()
             began = time.monotonic()
             await self._flush_all()
-            # Lets commits gather; not a wait for anything. What takes long is not done often: a run has many tasks.
-            await asyncio.sleep(max(INTERVAL.total_seconds(), _SHARE * (time.monotonic() - began)))
+            # What takes long is not done often: a run has many tasks.
+            pause = max(INTERVAL.total_seconds(), _SHARE * (time.monotonic() - began))
 
     async def _flush_all(self) -> None:
-        for run_id in list(self._dirty):
-            try:
-                await self.flush(run_id)
-            except Exception as error:  # noqa: BLE001 - one run must not keep the others from being projected
-                _log.warning("projection_failed", run_id=run_id, error=str(error), exc_info=_unexpected(error))
+        """Several runs at once, whose writes then share the store's transactions."""
+        sources = list(self._dirty.values())
+        for first in range(0, len(sources), _RUNS_AT_ONCE):
+            async with self._lock:
+                await asyncio.gather(*map(self._try_to_project, sources[first : first + _RUNS_AT_ONCE]))
+
+    async def _try_to_project(self, source: Source) -> None:
+        try:
+            if source.run_id in self._dirty:
+                await self._project(source)
+        except Exception as error:  # noqa: BLE001 - one run must not keep the others from being projected
+            _log.warning("projection_failed", run_id=source.run_id, error=str(error), exc_info=_unexpected(error))
 
     async def _project(self, source: Source) -> None:
         """What is taken meanwhile stays for the next time, and so does everything when this fails."""

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Final, Generic, TypeVar
 
 from fleetest.master.runs.events import Event
@@ -73,11 +74,16 @@ class Recent(Generic[_Form]):
         The commits that follow this position without a gap; empty when the next one is not known here.
         """
         run = self._runs.get(run_id)
+        if run is None:
+            return ()
+        # Most followers are near the end, and a run may have thousands of commits.
+        newer = list(takewhile(lambda kept: kept.commit.position > position, reversed(run.commits)))
         found: list[_Form] = []
-        for kept in run.commits if run is not None else ():
-            if kept.commit.position == position + 1:
-                if kept.form is None:
-                    kept.form = self._form(kept.commit, kept.events)
-                position += 1
-                found.append(kept.form)
+        for kept in reversed(newer):
+            if kept.commit.position != position + 1:
+                break
+            if kept.form is None:
+                kept.form = self._form(kept.commit, kept.events)
+            position += 1
+            found.append(kept.form)
         return found

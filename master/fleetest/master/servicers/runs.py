@@ -172,16 +172,17 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
         position = request.after_position
         with self._hub.follow(run_id) as bell, self._recent.follow(run_id):
             while True:
-                bell.clear()
-                before = position
-                async for response in self._commits(run_id, position):
+                bell.clear()  # what comes while we read rings again
+                known = self._recent.after(run_id, position)
+                found = known or [commit_to_proto(each) for each in await self._store.read(run_id, after=position)]
+                for response in found:
                     position = response.position
                     yield response
                     if response.events and response.events[-1].HasField("run_ended"):
                         return
-                if position == before:
-                    if not await self._goes_on(run_id, position):
-                        return
+                if not found and not await self._goes_on(run_id, position):
+                    return
+                if known or not found:  # else the store may have more
                     await _rung(bell)
 
     async def ReadLogs(
@@ -309,15 +310,6 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
         if row is None:
             raise NotFound(f"there is no run {run_id}", hint="list runs: fleetest ls")
         return summary_of_row(row)
-
-    async def _commits(self, run_id: str, after: int) -> AsyncIterator[run_pb2.WatchRunResponse]:
-        """Those that are there now; of them, whatever this master has just made itself needs no reading."""
-        if known := self._recent.after(run_id, after):
-            for each in known:
-                yield each
-            return
-        for commit in await self._store.read(run_id, after=after):
-            yield commit_to_proto(commit)
 
     async def _goes_on(self, run_id: str, position: int) -> bool:
         """Whether more commits can follow `position`."""

@@ -17,6 +17,7 @@ from fleetest.master.store.mongo_partitions import Partitions
 from fleetest.master.store.mongo_parts import Parts
 from fleetest.master.store.mongo_projections import MongoProjections
 from fleetest.master.store.mongo_schema import META
+from fleetest.master.store.ports import SUBMITTED_WITH, Commit, RunRow
 
 __all__ = ["MongoStore"]
 
@@ -49,6 +50,14 @@ class MongoStore(MongoLog, MongoProjections, MongoHistory, MongoDocuments):
     async def open(cls, url: Secret) -> Self:
         """See `MongoDatabase.open`."""
         return cls(await MongoDatabase.open(url))
+
+    async def begin_run(self, commit: Commit, row: RunRow, *, key: str = "") -> str:
+        """In three writes."""
+        holder = await self.put_if_absent(SUBMITTED_WITH, key, commit.run_id) if key else commit.run_id
+        if holder == commit.run_id:
+            await self.append(commit)
+            await self.save_run(row)
+        return holder
 
     async def check(self) -> None:
         try:

@@ -15,6 +15,7 @@ from fleetest.common.results import ResourceUsage
 from fleetest.common.states import Outcome, RunState
 
 __all__ = [
+    "SUBMITTED_WITH",
     "USAGES_KEPT",
     "CaseHistory",
     "CaseRow",
@@ -32,6 +33,10 @@ __all__ = [
 
 USAGES_KEPT: Final = 5
 """Of how many runs a task's use of resources is remembered: what it needed once it keeps for so long."""
+
+
+SUBMITTED_WITH: Final = "idempotency"
+"""The kind of documents that hold the ids of runs by the keys that these were submitted with."""
 
 
 class PositionTaken(Exception):
@@ -252,6 +257,17 @@ class Documents(Protocol):
 
 class Store(RunLog, Projections, Documents, Protocol):
     """All three on one engine."""
+
+    async def begin_run(self, commit: Commit, row: RunRow, *, key: str = "") -> str:
+        """
+        Make a run's first commit durable, with the row by which it is listed, and unless `key` is empty as the run that
+        was submitted with it (the document of that key, of the kind `SUBMITTED_WITH`).
+
+        Answers the id of the run that has the key. When that is another run, it had the key before, and nothing was
+        written. The engine may need several writes, of which a crash leaves the first ones: key, commit, row.
+
+        Raises as `append` does.
+        """
 
     async def check(self) -> None:
         """

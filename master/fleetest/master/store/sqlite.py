@@ -9,10 +9,11 @@ from types import TracebackType
 from typing import Final, Self
 
 from fleetest.common.errors import CapacityExceeded, DependencyUnavailable
+from fleetest.master.store.ports import SUBMITTED_WITH, Commit, RunRow
 from fleetest.master.store.sqlite_database import Database
-from fleetest.master.store.sqlite_documents import SqliteDocuments
-from fleetest.master.store.sqlite_log import SqliteLog
-from fleetest.master.store.sqlite_projections import SqliteProjections
+from fleetest.master.store.sqlite_documents import SqliteDocuments, document, put_document
+from fleetest.master.store.sqlite_log import SqliteLog, appending
+from fleetest.master.store.sqlite_projections import SqliteProjections, saving_run
 
 __all__ = ["SqliteStore"]
 
@@ -38,6 +39,22 @@ class SqliteStore(SqliteLog, SqliteProjections, SqliteDocuments):
     async def open(cls, path: Path, *, busy_timeout: timedelta = _BUSY_TIMEOUT) -> Self:
         """See `Database.open`."""
         return cls(await Database.open(path, busy_timeout=busy_timeout))
+
+    async def begin_run(self, commit: Commit, row: RunRow, *, key: str = "") -> str:
+        """In one transaction."""
+        append, save = appending(commit), saving_run(row)
+
+        def work(connection: sqlite3.Connection) -> str:
+            holder = document(connection, SUBMITTED_WITH, key) if key else None
+            if holder not in {None, commit.run_id}:
+                return str(holder)
+            append(connection)  # first: it may refuse
+            save(connection)
+            if key:
+                put_document(connection, SUBMITTED_WITH, key, commit.run_id)
+            return commit.run_id
+
+        return await self._database.write(work)
 
     async def check(self) -> None:
         try:

@@ -62,6 +62,10 @@ class Database:
         """See `Writer.run`."""
         return await self._writer.run(work)
 
+    async def write_statement(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
+        """See `Writer.run_statement`."""
+        return await self._writer.run_statement(work)
+
     async def read(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
         """See `Readers.run`."""
         return await self._readers.run(work)

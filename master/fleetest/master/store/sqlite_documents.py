@@ -8,8 +8,9 @@ from typing import Final
 
 from fleetest.master.store.ports import LogPiece
 from fleetest.master.store.sqlite_database import Database
+from fleetest.master.store.sqlite_rows import insert
 
-__all__ = ["SqliteDocuments"]
+__all__ = ["SqliteDocuments", "document", "put_document"]
 
 _PUT: Final = "INSERT INTO documents (kind, key, value) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
 _GET: Final = "SELECT value FROM documents WHERE kind = ? AND key = ?"
@@ -18,7 +19,7 @@ _REPLACE: Final = "UPDATE documents SET value = ? WHERE kind = ? AND key = ? AND
 
 _APPEND_OUTPUT: Final = """
     INSERT INTO output (run_id, task_id, shard_id, token, offset_bytes, truncated, content)
-    VALUES (?, ?, ?, ?, ?, ?, ?)
+    VALUES {rows}
     ON CONFLICT DO NOTHING
 """
 # An empty shard id asks for every shard.
@@ -36,18 +37,15 @@ class SqliteDocuments:
 
     async def put_if_absent(self, kind: str, key: str, value: str) -> str:
         def work(connection: sqlite3.Connection) -> str:
-            connection.execute(_PUT, (kind, key, value))
-            (stored,) = connection.execute(_GET, (kind, key)).fetchone()
-            return str(stored)
+            put_document(connection, kind, key, value)
+            stored = document(connection, kind, key)
+            assert stored is not None  # it was put just now
+            return stored
 
         return await self._database.write(work)
 
     async def get_document(self, kind: str, key: str) -> str | None:
-        def work(connection: sqlite3.Connection) -> str | None:
-            row = connection.execute(_GET, (kind, key)).fetchone()
-            return None if row is None else str(row[0])
-
-        return await self._database.read(work)
+        return await self._database.read(lambda connection: document(connection, kind, key))
 
     async def list_documents(self, kind: str) -> Sequence[tuple[str, str]]:
         def work(connection: sqlite3.Connection) -> list[tuple[str, str]]:
@@ -64,10 +62,7 @@ class SqliteDocuments:
     async def append_output(self, pieces: Sequence[LogPiece]) -> None:
         rows = [(p.run_id, p.task_id, p.shard_id, p.token, p.offset_bytes, p.truncated, p.content) for p in pieces]
 
-        def work(connection: sqlite3.Connection) -> None:
-            connection.executemany(_APPEND_OUTPUT, rows)
-
-        await self._database.write(work)
+        await self._database.write(lambda connection: insert(connection, _APPEND_OUTPUT, rows))
 
     async def read_output(
         self, run_id: str, task_id: str, *, shard_id: str = "", after_id: int = 0, limit: int = 256
@@ -77,6 +72,17 @@ class SqliteDocuments:
             return [(row[0], _to_piece(*row[1:])) for row in rows]
 
         return await self._database.read(work)
+
+
+def put_document(connection: sqlite3.Connection, kind: str, key: str, value: str) -> None:
+    """Unless the key has a value."""
+    connection.execute(_PUT, (kind, key, value))
+
+
+def document(connection: sqlite3.Connection, kind: str, key: str) -> str | None:
+    """The value of the key, if it has one."""
+    row = connection.execute(_GET, (kind, key)).fetchone()
+    return None if row is None else str(row[0])
 
 
 def _to_piece(

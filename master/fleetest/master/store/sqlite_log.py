@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from typing import Any, Final, NoReturn
 
@@ -14,7 +14,7 @@ from fleetest.master.store.sqlite_database import Database
 from fleetest.master.store.sqlite_errors import is_missing_table
 from fleetest.master.store.values import from_microseconds, to_microseconds
 
-__all__ = ["SqliteLog"]
+__all__ = ["SqliteLog", "appending"]
 
 _PREFIX: Final = "log_"
 
@@ -51,14 +51,7 @@ class SqliteLog:
     _database: Database
 
     async def append(self, commit: Commit) -> None:
-        day = _day_of(commit.run_id)
-        row = {
-            "run_id": commit.run_id,
-            "position": commit.position,
-            "at_us": to_microseconds(commit.at),
-            "events": commit.events,
-        }
-        await self._database.write(lambda connection: _append(connection, day, row))
+        await self._database.write_statement(appending(commit))
 
     async def read(self, run_id: str, *, after: int = 0, limit: int = 1000) -> Sequence[Commit]:
         statement = _READ.format(table=_table_of(_day_of(run_id)))
@@ -84,12 +77,29 @@ class SqliteLog:
         return await self._database.read(_dropped_before)
 
 
+def appending(commit: Commit) -> Callable[[sqlite3.Connection], None]:
+    """
+    The work that appends a commit.
+
+    Raises:
+        InvalidRequest: its run's id is none.
+    """
+    day = _day_of(commit.run_id)
+    row = {
+        "run_id": commit.run_id,
+        "position": commit.position,
+        "at_us": to_microseconds(commit.at),
+        "events": commit.events,
+    }
+    return lambda connection: _append(connection, day, row)
+
+
 def _append(connection: sqlite3.Connection, day: date, row: dict[str, Any]) -> None:
     table = _table_of(day)
     try:
         written = connection.execute(_APPEND.format(table=table), row).rowcount
     except sqlite3.Error as error:
-        if not is_missing_table(error):
+        if not (is_missing_table(error) and connection.in_transaction):
             raise
         _begin_partition(connection, day, row)
         written = connection.execute(_APPEND.format(table=table), row).rowcount

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
@@ -13,15 +13,16 @@ from fleetest.common.results import ResourceUsage
 from fleetest.common.states import Outcome, RunState
 from fleetest.master.store.ports import USAGES_KEPT, CaseHistory, CaseRow, RunQuery, RunRow
 from fleetest.master.store.sqlite_database import Database
+from fleetest.master.store.sqlite_rows import insert
 from fleetest.master.store.values import from_json, from_microseconds, to_json, to_microseconds
 
-__all__ = ["SqliteProjections"]
+__all__ = ["SqliteProjections", "saving_run"]
 
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 _SAVE_RUN: Final = """
     INSERT INTO runs (run_id, project, suite_name, branch, state, submitted_at_us, ended_at_us, position, body)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+    VALUES {rows}
     ON CONFLICT (run_id) DO UPDATE SET
         project = excluded.project, suite_name = excluded.suite_name, branch = excluded.branch,
         state = excluded.state, submitted_at_us = excluded.submitted_at_us, ended_at_us = excluded.ended_at_us,
@@ -37,7 +38,7 @@ _LAST_CODE_POINT: Final = "\U0010ffff"
 
 _SAVE_CASE: Final = """
     INSERT INTO cases (run_id, task_id, case_id, place, outcome, flaky, position, body, result)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+    VALUES {rows}
     ON CONFLICT (run_id, task_id, case_id) DO UPDATE SET
         place = excluded.place, outcome = excluded.outcome, flaky = excluded.flaky,
         position = excluded.position, body = excluded.body, result = excluded.result
@@ -49,7 +50,7 @@ _CASES: Final = """
 
 _SAVE_HISTORY: Final = """
     INSERT INTO case_history (project, task, case_id, duration_us, outcome, worker_id, measured_us, failing)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+    VALUES {rows}
     ON CONFLICT (project, task, case_id) DO UPDATE SET
         duration_us = (duration_us + excluded.duration_us) / 2, outcome = excluded.outcome,
         worker_id = excluded.worker_id, measured_us = excluded.measured_us, failing = (failing + excluded.failing) / 2
@@ -62,7 +63,7 @@ _LOAD_HISTORY: Final = """
 _SAVE_USAGE: Final = """
     INSERT OR REPLACE INTO task_usage (
         project, task, run_id, cpu_time_us, wall_time_us, peak_memory_bytes, disk_read_bytes, disk_written_bytes
-    ) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+    ) VALUES {rows}
 """
 _FORGET_USAGE: Final = """
     DELETE FROM task_usage WHERE project = ?1 AND task = ?2 AND run_id NOT IN (
@@ -84,15 +85,14 @@ class SqliteProjections:
     _database: Database
 
     async def save_run(self, run: RunRow) -> None:
-        row = _to_run_row(run)
-        await self._database.write(lambda connection: _write(connection, _SAVE_RUN, [row]))
+        await self._database.write_statement(saving_run(run))
 
     async def save_cases(self, cases: Sequence[CaseRow]) -> None:
         rows = [
             (c.run_id, c.task_id, c.case_id, c.index, c.outcome, c.flaky, c.position, to_json(c.body), c.result)
             for c in cases
         ]
-        await self._database.write(lambda connection: _write(connection, _SAVE_CASE, rows))
+        await self._database.write(lambda connection: insert(connection, _SAVE_CASE, rows))
 
     async def get_run(self, run_id: str) -> RunRow | None:
         found = await self._runs({"run_id = ?": (run_id,)}, limit=1)
@@ -148,7 +148,7 @@ class SqliteProjections:
             )
             for case in cases
         ]
-        await self._database.write(lambda connection: _write(connection, _SAVE_HISTORY, rows))
+        await self._database.write(lambda connection: insert(connection, _SAVE_HISTORY, rows))
 
     async def load_history(self, project: str, task: str) -> Mapping[str, CaseHistory]:
         def work(connection: sqlite3.Connection) -> dict[str, CaseHistory]:
@@ -172,8 +172,8 @@ class SqliteProjections:
         ]
 
         def work(connection: sqlite3.Connection) -> None:
-            _write(connection, _SAVE_USAGE, rows)
-            _write(connection, _FORGET_USAGE, [(project, task, USAGES_KEPT) for task in usages])
+            insert(connection, _SAVE_USAGE, rows)
+            connection.executemany(_FORGET_USAGE, [(project, task, USAGES_KEPT) for task in usages])
 
         await self._database.write(work)
 
@@ -195,8 +195,10 @@ class SqliteProjections:
         return await self._database.read(work)
 
 
-def _write(connection: sqlite3.Connection, statement: str, rows: Sequence[Sequence[Any]]) -> None:
-    connection.executemany(statement, rows)
+def saving_run(run: RunRow) -> Callable[[sqlite3.Connection], None]:
+    """The work that saves a run's row."""
+    row = _to_run_row(run)
+    return lambda connection: insert(connection, _SAVE_RUN, [row])
 
 
 def _select(

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 from fleetest.common.errors import FleetestError
 from fleetest.master.store.ports import PositionTaken
-from fleetest.master.store.sqlite_errors import closed, explained
+from fleetest.master.store.sqlite_errors import closed, explained, is_missing_table
 
 __all__ = ["Writer"]
 
@@ -26,11 +26,14 @@ _LARGEST_GROUP: Final = 1024
 class _Job:
     """A piece of work that waits for its group's commit."""
 
-    __slots__ = ("error", "future", "result", "work")
+    __slots__ = ("error", "future", "result", "single", "work")
 
-    def __init__(self, work: Callable[[sqlite3.Connection], Any], future: asyncio.Future[Any]) -> None:
+    def __init__(
+        self, work: Callable[[sqlite3.Connection], Any], future: asyncio.Future[Any], *, single: bool = False
+    ) -> None:
         self.work = work
         self.future = future
+        self.single = single  # whether it is a transaction by itself
         self.result: Any = None
         self.error: Exception | None = None
 
@@ -78,12 +81,24 @@ class Writer:
         Raises:
             CapacityExceeded, DependencyUnavailable: nothing was written.
         """
+        result: _Result = await self._answer(_Job(work, self._loop.create_future()))
+        return result
+
+    async def run_statement(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
+        """
+        As `run`, for work that writes with one statement. When nothing else waits it does without a transaction around
+        it, whose statements take longer than itself: for each, a busy thread has to give the interpreter's lock away.
+
+        Where a table is missing, the work runs again in a transaction, and may make it there.
+        """
+        result: _Result = await self._answer(_Job(work, self._loop.create_future(), single=True))
+        return result
+
+    async def _answer(self, job: _Job) -> Any:
         if self._closing:
             raise closed(self._path)
-        job = _Job(work, self._loop.create_future())
         self._jobs.put(job)
-        result: _Result = await job.future
-        return result
+        return await job.future
 
     async def close(self) -> None:
         """Commit what waits, then close the connection. Idempotent."""
@@ -112,6 +127,8 @@ class Writer:
         return group
 
     def _commit(self, group: Sequence[_Job]) -> None:
+        if len(group) == 1 and group[0].single and self._executed(group[0]):
+            return
         try:
             self._connection.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as error:
@@ -128,6 +145,16 @@ class Writer:
             else:
                 for job in group:
                     self._commit([job])
+
+    def _executed(self, job: _Job) -> bool:
+        """Run it by itself; answers whether that is all, or it needs a transaction."""
+        try:
+            job.run(self._connection)
+        except Exception as error:  # noqa: BLE001 - as above
+            if isinstance(error, sqlite3.Error) and is_missing_table(error):
+                return False
+            job.error = explained(error, self._path)
+        return True
 
 
 def _deliver(group: Sequence[_Job]) -> None:
