@@ -67,6 +67,8 @@ class OutputMasker:
 
     def close(self) -> bytes:
         """The rest."""
+        if not self._forms:
+            return b""
         return self._give_out(len(self._held))
 
     def _safe_length(self) -> int:

@@ -29,6 +29,9 @@ _log = structlog.get_logger()
 INTERVAL: Final = timedelta(milliseconds=50)
 """Words of so long are told as one."""
 
+_NOTES_INTERVAL: Final = timedelta(milliseconds=250)
+"""Slots and room change with each attempt; to write that down costs as much as several attempts do."""
+
 
 class Peers:
     """
@@ -112,7 +115,7 @@ class Peers:
                 await self._registry.note([session.presence for session in changed])
             except FleetestError as error:
                 _log.warning("slots_not_noted", error=str(error))
-            await asyncio.sleep(INTERVAL.total_seconds())  # likewise
+            await asyncio.sleep(_NOTES_INTERVAL.total_seconds())  # likewise
 
     async def _hear(self) -> None:
         async for word in self._channel.words():

@@ -309,11 +309,12 @@ class Agent:
         patience_ends: float | None = None
         while True:
             self._changed.clear()
-            want = self._wants.ask(self._roster.credit)
+            credit = self._roster.credit
+            want = self._wants.ask(credit)
             if want is not None:
                 await stream.say(want)
                 patience_ends = asyncio.get_running_loop().time() + _ANSWER_PATIENCE.total_seconds()
-            elif self._wants.answered or not self._roster.credit.shards:
+            elif self._wants.answered or not credit.shards:
                 patience_ends = None
                 self._roster.flush()
             try:

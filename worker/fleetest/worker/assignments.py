@@ -8,6 +8,8 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import Protocol
 
+import msgspec
+
 from fleetest.common.results import Artifact, CaseResult, PlannedCase, ResourceUsage, VersionControl
 from fleetest.common.states import ShardKind, Verdict
 from fleetest.common.tasks import Network, Pull, Resources
@@ -15,8 +17,7 @@ from fleetest.common.tasks import Network, Pull, Resources
 __all__ = ["Assignment", "AttemptRef", "Ended", "Reporter", "TaskSpec"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptRef:
+class AttemptRef(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One try at a shard. The token fences it: a later attempt at the same shard has a higher one."""
 
     run_id: str
@@ -87,8 +88,7 @@ class Assignment:
     reserve: Resources = Resources()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
+class Ended(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """
     How an attempt ended.
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
+import msgspec
+
 from fleetest.common.states import Verdict
 from fleetest.worker.assignments import Assignment, AttemptRef, Ended
 from fleetest.worker.reporting import AttemptReporter
@@ -90,4 +92,4 @@ class Attempt:
         """How it ended, given what its session says: a cancelled attempt ends as its stop order says."""
         if self.stop_order is None or ended.verdict is not Verdict.CANCELLED:
             return ended
-        return replace(ended, verdict=self.stop_order.verdict, reason=self.stop_order.reason)
+        return msgspec.structs.replace(ended, verdict=self.stop_order.verdict, reason=self.stop_order.reason)

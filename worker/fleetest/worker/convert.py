@@ -15,6 +15,8 @@ from fleetest.common.convert import (
     case_result_to_proto,
     duration_from_proto,
     duration_to_proto,
+    fill_case_result,
+    fill_time,
     planned_case_from_proto,
     planned_case_to_proto,
     resource_sample_to_proto,
@@ -25,7 +27,6 @@ from fleetest.common.convert import (
     shard_kind_from_proto,
     text_to_proto,
     time_from_proto,
-    time_to_proto,
     verdict_from_proto,
     verdict_to_proto,
     version_control_from_proto,
@@ -196,7 +197,7 @@ def _fill_report(message: worker_pb2.Report, value: Report) -> None:
     """In place: there are several for each attempt, and copying one into another takes several times as long."""
     ref, attempt = value.ref, message.attempt
     attempt.run_id, attempt.shard_id, attempt.token = ref.run_id, ref.shard_id, ref.token
-    message.at.CopyFrom(time_to_proto(value.at))
+    fill_time(message.at, value.at)
     match value.body:
         case Running(notes=notes):
             message.running.SetInParent()
@@ -210,7 +211,9 @@ def _fill_report(message: worker_pb2.Report, value: Report) -> None:
             )
         case Results(results=results):
             message.results.SetInParent()
-            message.results.results.extend(map(case_result_to_proto, results))
+            add = message.results.results.add
+            for result in results:
+                fill_case_result(add(), result)
         case HandedBack(case_ids=case_ids):
             message.handed_back.SetInParent()
             message.handed_back.case_ids.extend(map(text_to_proto, case_ids))

@@ -6,12 +6,12 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import replace
 from datetime import timedelta
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Final, cast
 
 import structlog
+from msgspec.structs import replace
 
 from fleetest.common.errors import InvalidRequest
 from fleetest.common.limits import MAX_MESSAGE_BYTES
@@ -78,7 +78,8 @@ class Outbox:
     def add(self, report: Report) -> None:
         """Keep a report; returns at once."""
         self._waiting.append(report)
-        self._waiting_results += len(report.body.results) if isinstance(report.body, Results) else 0
+        if isinstance(report.body, Results):
+            self._waiting_results += len(report.body.results)
         self._waiting_bytes += _weight(report)
         if self._waiting_results >= _BATCH_RESULTS or self._waiting_bytes >= _BATCH_BYTES:
             self.flush()
@@ -138,7 +139,8 @@ class Outbox:
             reports = [report for report in reports if not self._lose(report, "neither disk nor memory has room")]
             if not reports:
                 return
-        reports = [self._honest(report) for report in reports]
+        if self._lossy:
+            reports = [self._honest(report) for report in reports]
         payload = reports_to_bytes(reports)
         if len(payload) <= _MESSAGE_BYTES:
             refs = frozenset(report.ref for report in reports)
@@ -163,7 +165,8 @@ class Outbox:
         if not isinstance(report.body, Ended) or report.ref not in self._lossy:
             return report
         why = self._lossy.pop(report.ref)
-        return replace(report, body=replace(report.body, verdict=Verdict.ERRORED, reason=f"reports were lost: {why}"))
+        ended = replace(report.body, verdict=Verdict.ERRORED, reason=f"reports were lost: {why}")
+        return replace(report, body=ended)
 
 
 def _is_urgent(report: Report) -> bool:
@@ -184,6 +187,9 @@ def _coalesced(reports: Iterable[Report]) -> list[Report]:
         by_attempt.setdefault(report.ref, []).append(report)
     merged: list[Report] = []
     for own in by_attempt.values():
+        if not any(type(report.body) is type(following.body) for report, following in pairwise(own)):
+            merged += own
+            continue
         for kind, neighbours in groupby(own, key=lambda report: type(report.body)):
             merged.extend(_joined(kind, list(neighbours)))
     return merged
@@ -211,7 +217,7 @@ def _weight(report: Report) -> int:
         case Output(content=content):
             return len(content)
         case Results(results=results):
-            return sum(100 + len(r.details) + len(r.stdout) + len(r.stderr) + len(r.log) for r in results)
+            return sum([100 + len(r.details) + len(r.stdout) + len(r.stderr) + len(r.log) for r in results])
         case Planned(cases=cases):
             return 100 * len(cases)
         case _:

@@ -8,6 +8,8 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
+import msgspec
+
 from fleetest.common.clock import Clock
 from fleetest.common.limits import MAX_OUTPUT_BYTES, MAX_RESULT_TEXT_BYTES
 from fleetest.common.masking import Masker
@@ -20,6 +22,8 @@ __all__ = ["AttemptReporter"]
 
 _SURELY_SHORT: Final = MAX_RESULT_TEXT_BYTES // 4
 """No character takes more than four bytes."""
+
+_NO_SECRETS: Final = Masker(())
 
 
 class AttemptReporter:
@@ -46,7 +50,7 @@ class AttemptReporter:
         self._ref = ref
         self._outbox = outbox
         self._clock = clock
-        self._masker = Masker(secrets.values())
+        self._masker = Masker(secrets.values()) if secrets else _NO_SECRETS
         self._masked_output = self._masker.stream()
         self._output_bytes = 0
         self._max_output_bytes = max_output_bytes
@@ -105,7 +109,7 @@ class AttemptReporter:
         masked = ended
         if self._masker.masks:
             text = self._masker.text
-            masked = replace(
+            masked = msgspec.structs.replace(
                 ended,
                 reason=text(ended.reason),
                 missing=tuple(map(text, ended.missing)),

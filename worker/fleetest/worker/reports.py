@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
+
+import msgspec
 
 from fleetest.common.results import Artifact, CaseResult, PlannedCase
 from fleetest.worker.assignments import AttemptRef, Ended
@@ -12,15 +13,13 @@ from fleetest.worker.assignments import AttemptRef, Ended
 __all__ = ["ArtifactsLeft", "HandedBack", "Output", "Planned", "Report", "ReportBody", "Results", "Running"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Running:
+class Running(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The environment is ready; tests start now."""
 
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Planned:
+class Planned(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """
     What a plan found. Files that could not be collected are `collection_errors`.
 
@@ -31,25 +30,22 @@ class Planned:
     cases: tuple[PlannedCase, ...]
     deselected: int = 0
     collection_errors: tuple[CaseResult, ...] = ()
-    fingerprints: Mapping[str, str] = field(default_factory=dict)
+    fingerprints: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Results:
+class Results(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Cases that are final."""
 
     results: tuple[CaseResult, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HandedBack:
+class HandedBack(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Cases that the attempt will not run, as it was asked; perhaps none."""
 
     case_ids: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Output:
+class Output(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A piece of the attempt's output. After a truncated one comes no other."""
 
     offset_bytes: int
@@ -57,8 +53,7 @@ class Output:
     truncated: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ArtifactsLeft:
+class ArtifactsLeft(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Files whose content has been stored already, and problems with those that could not be."""
 
     artifacts: tuple[Artifact, ...]
@@ -68,8 +63,7 @@ class ArtifactsLeft:
 ReportBody = Running | Planned | Results | HandedBack | Output | ArtifactsLeft | Ended
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class Report(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One thing said of one attempt."""
 
     ref: AttemptRef

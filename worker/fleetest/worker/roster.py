@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -31,6 +32,7 @@ _BRIEF_SECONDS: Final = 0.05
 _NOTHING: Final = Credit(shards=0, free=Resources())
 
 _log = structlog.stdlib.get_logger()
+_DEBUG_LOG: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,8 +99,12 @@ class Roster:
     def take(self, assignments: Sequence[Assignment]) -> Sequence[Declined]:
         """Take what can be taken; answers the rest. An assignment that is here already stays as it is."""
         declined = []
+        refusal = self.draining or self.not_ready_reason
         for assignment in assignments:
             if assignment.ref in self._entries:
+                continue
+            if refusal:
+                declined.append(Declined(ref=assignment.ref, reason=refusal))
                 continue
             try:
                 self._take(assignment)
@@ -171,27 +177,30 @@ class Roster:
         if attempt.stop_order is not _SHUT_DOWN:
             self._readiness.attempt_ended(ended.verdict, ended.reason)
         seconds = self._clock.monotonic() - entry.since
-        # A worker may do thousands in a second that end well: their lines would cost more than they do.
+        # A worker may do thousands in a second that end well: their lines, even dropped ones, would cost more.
         brief = seconds < _BRIEF_SECONDS and ended.verdict is Verdict.COMPLETED
-        say = _log.debug if brief else _log.info
-        say(
-            "attempt_ended",
-            run_id=attempt.ref.run_id,
-            task_id=attempt.assignment.spec.task_id,
-            shard_id=attempt.ref.shard_id,
-            attempt=attempt.assignment.number,
-            verdict=ended.verdict.value,
-            reason=ended.reason.partition("\n")[0],
-            seconds=round(seconds, 3),
-        )
+        if not brief or _DEBUG_LOG.isEnabledFor(logging.DEBUG):
+            _log_end(attempt, ended, seconds, brief=brief)
         if not self._entries:
             self._vacant.set()
 
     def _take(self, assignment: Assignment) -> None:
-        if self.draining or self.not_ready_reason:
-            raise CapacityExceeded(self.draining or self.not_ready_reason)
         reporter = AttemptReporter(assignment.ref, secrets=assignment.secrets, outbox=self._outbox, clock=self._clock)
         attempt = Attempt(assignment, reporter)
         slot = self._slots.place(attempt)
         self._entries[attempt.ref] = _Entry(attempt=attempt, slot=slot, since=self._clock.monotonic())
         self._vacant.clear()
+
+
+def _log_end(attempt: Attempt, ended: Ended, seconds: float, *, brief: bool) -> None:
+    say = _log.debug if brief else _log.info
+    say(
+        "attempt_ended",
+        run_id=attempt.ref.run_id,
+        task_id=attempt.assignment.spec.task_id,
+        shard_id=attempt.ref.shard_id,
+        attempt=attempt.assignment.number,
+        verdict=ended.verdict.value,
+        reason=ended.reason.partition("\n")[0],
+        seconds=round(seconds, 3),
+    )

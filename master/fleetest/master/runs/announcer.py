@@ -16,7 +16,7 @@ __all__ = ["Announcer"]
 
 _log = structlog.get_logger()
 
-_PAUSE: Final = timedelta(milliseconds=20)
+_PAUSE: Final = timedelta(milliseconds=50)
 """Between two calls, so that what comes meanwhile shares the next. The first of a while goes at once."""
 
 

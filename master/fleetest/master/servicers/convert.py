@@ -223,6 +223,7 @@ def instruction_to_proto(instruction: Instruction, known_specs: set[str]) -> wor
 
 def _assign_to_proto(assign: Assign, known_specs: set[str]) -> worker_pb2.Assign:
     message = worker_pb2.Assign(want_number=assign.want_number)
+    add = message.assignments.add
     for assigned in assign.assigned:
         name = spec_id(assigned.ref.run_id, assigned.task.name)
         if name not in known_specs:
@@ -232,18 +233,15 @@ def _assign_to_proto(assign: Assign, known_specs: set[str]) -> worker_pb2.Assign
                     assigned.ref.run_id, assigned.request, assigned.task, environment_key=assigned.environment_key
                 )
             )
-        message.assignments.add(
-            attempt=attempt_ref_to_proto(assigned.ref),
-            task_id=assigned.task.name,
-            spec_id=name,
-            kind=shard_kind_to_proto(assigned.kind),
-            number=assigned.number,
-            case_ids=assigned.case_ids,
-            shard_index=assigned.shard_index,
-            shard_count=assigned.shard_count,
-            secrets=assigned.secrets,
-            reserve=resources_to_proto(assigned.reserve),
-        )
+        each, ref = add(), assigned.ref  # filled in place: to make it and copy it in takes several times as long
+        attempt = each.attempt
+        attempt.run_id, attempt.shard_id, attempt.token = ref.run_id, ref.shard_id, ref.token
+        each.task_id, each.spec_id, each.kind = assigned.task.name, name, shard_kind_to_proto(assigned.kind)
+        each.number, each.shard_index, each.shard_count = assigned.number, assigned.shard_index, assigned.shard_count
+        each.case_ids.extend(assigned.case_ids)
+        if assigned.secrets:
+            each.secrets.update(assigned.secrets)
+        each.reserve.CopyFrom(resources_to_proto(assigned.reserve))
     return message
 
 
