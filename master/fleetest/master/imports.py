@@ -31,7 +31,7 @@ from fleetest.master.runs.events import RunSubmitted
 from fleetest.master.runs.importing import begin_import, end_imported_task, import_cases
 from fleetest.master.runs.projector import Projector
 from fleetest.master.runs.results import KeptResult
-from fleetest.master.store.ports import Store
+from fleetest.master.store.ports import SUBMITTED_WITH, Store
 from fleetest.master.submission import Submitted, chosen_project
 
 __all__ = ["MAX_PART_BYTES", "ImportBeginning", "ImportPart", "Imports"]
@@ -123,7 +123,7 @@ class Imports:
 
     async def _write(self, spool: IO[bytes], beginning: ImportBeginning, project: str) -> Submitted:
         new_id, key = self._new_id(), beginning.idempotency_key
-        run_id = await self._store.put_if_absent("idempotency", f"{project}/{key}", new_id) if key else new_id
+        run_id = await self._store.put_if_absent(SUBMITTED_WITH, f"{project}/{key}", new_id) if key else new_id
         already = run_id != new_id and await self._is_whole(run_id)
         if not already:
             keeper = self._book.new_keeper(run_id) if run_id == new_id else self._book.keeper(run_id)

@@ -123,7 +123,7 @@ class RunBook:
         self._keepers[run_id] = keeper  # the one used last is at the end
         return keeper
 
-    def new_keeper(self, run_id: str, first_commit: FirstCommit) -> RunKeeper:
+    def new_keeper(self, run_id: str, first_commit: FirstCommit | None = None) -> RunKeeper:
         """The keeper of a run whose id has just been made: there is nothing to be read of it."""
         keeper = self.keeper(run_id)
         keeper.begin(first_commit)

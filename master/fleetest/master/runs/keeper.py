@@ -168,7 +168,7 @@ class RunKeeper:
             raise NotFound(f"there is no run {self.run_id}", hint="list runs: fleetest ls")
         return status
 
-    def begin(self, first_commit: FirstCommit) -> None:
+    def begin(self, first_commit: FirstCommit | None = None) -> None:
         """
         The run is a new one, of which nothing is to be read. Should somebody have begun it all the same, the store
         refuses the first commit, and then it is read.
