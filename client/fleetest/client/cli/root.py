@@ -33,6 +33,7 @@ COMMANDS: Final = {
     "drain": _own("drain", "Let a worker finish, and give it nothing more.", module="workers"),
     "token": _own("token", "Create, list and revoke tokens.", module="tokens"),
     "health": _own("health", "Ask whether a master serves."),
+    "init": _own("init", "Write a suite to start with, from an OpenAPI document."),
     "schema": _own("schema", "Print the JSON Schema of suite files."),
     "version": _own("version", "Print versions, of this client and of the master."),
     "completion": _own("completion", "Print a shell's completion script."),

@@ -1,0 +1,1 @@
+"""Starting suites from OpenAPI documents."""
