@@ -1,31 +1,24 @@
-"""GraphQL documents of a file's steps: read, and checked against a schema."""
+"""
+GraphQL documents of a file's steps: read, and checked against a schema.
+
+The library is imported by those who ask GraphQL: it takes longer than all else that REST checks need.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
-
-from graphql import (
-    DocumentNode,
-    GraphQLError,
-    GraphQLSchema,
-    OperationDefinitionNode,
-    build_client_schema,
-    build_schema,
-    get_introspection_query,
-    parse,
-    validate,
-)
+from typing import TYPE_CHECKING, Any, Final
 
 from fleetest.common.suite.problems import Findings, Place
 from fleetest.common.suite.tree import Node
 from fleetest.worker.checks.files import Files
 from fleetest.worker.checks.model import FileModel, GraphqlModel
 
-__all__ = ["INTROSPECTION_QUERY", "GraphqlDocuments", "schema_of_introspection"]
+if TYPE_CHECKING:
+    from graphql import DocumentNode, GraphQLError, GraphQLSchema
 
-INTROSPECTION_QUERY: Final = get_introspection_query(descriptions=False)
+__all__ = ["GraphqlDocuments", "introspection_query", "schema_of_introspection"]
 
 _MOST_PROBLEMS: Final = 20
 
@@ -48,6 +41,8 @@ class GraphqlDocuments:
     @classmethod
     def read(cls, root: Node, model: FileModel, files: Files, findings: Findings) -> GraphqlDocuments:
         """What is wrong with them goes to `findings`."""
+        if all(step.operation is None for step in model.steps):
+            return cls()
         steps = root.get("steps")
         assert steps is not None
         texts: dict[int, str] = {}
@@ -74,13 +69,22 @@ class GraphqlDocuments:
         return _problems(schema, self.parsed[number])
 
 
+def introspection_query() -> str:
+    """What an endpoint is asked for its schema."""
+    from graphql import get_introspection_query
+
+    return get_introspection_query(descriptions=False)
+
+
 def schema_of_introspection(data: Any) -> GraphQLSchema:
     """
-    The schema that an endpoint's answer to `INTROSPECTION_QUERY` describes.
+    The schema that an endpoint's answer to the introspection query describes.
 
     Raises:
         ValueError: it describes none.
     """
+    from graphql import GraphQLError, build_client_schema
+
     try:
         return build_client_schema(data)
     except (GraphQLError, TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
@@ -88,6 +92,8 @@ def schema_of_introspection(data: Any) -> GraphQLSchema:
 
 
 def _schema_file(root: Node, model: FileModel, files: Files, findings: Findings) -> GraphQLSchema | None:
+    from graphql import GraphQLError, build_schema
+
     node = root.get("schema")
     if node is None or model.schema_ in {"introspection", "none"}:
         return None
@@ -110,6 +116,8 @@ def _text(operation: GraphqlModel, files: Files) -> str:
 
 
 def _parsed(text: str) -> DocumentNode:
+    from graphql import GraphQLError, parse
+
     try:
         return parse(text)
     except GraphQLError as error:
@@ -121,6 +129,8 @@ def _parsed(text: str) -> DocumentNode:
 def _check_operation(
     document: DocumentNode, operation: GraphqlModel, place: Place, *, subscribes: bool, to: Findings
 ) -> None:
+    from graphql import OperationDefinitionNode
+
     found = [each for each in document.definitions if isinstance(each, OperationDefinitionNode)]
     names = [each.name.value for each in found if each.name is not None]
     if operation.operation is not None:
@@ -136,6 +146,8 @@ def _check_operation(
 
 
 def _problems(schema: GraphQLSchema, document: DocumentNode) -> list[str]:
+    from graphql import validate
+
     try:
         return [_located(error) for error in validate(schema, document)[:_MOST_PROBLEMS]]
     except TypeError as error:

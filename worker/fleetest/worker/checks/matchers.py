@@ -215,6 +215,14 @@ OPERATORS: Final[Mapping[str, _Operator]] = {
 }
 
 
+_WORDS: Final = {
+    "not_equals": "anything but",
+    "contains": "to find in it",
+    "not_contains": "not to find in it",
+    "matches": "a match of",
+}
+
+
 def _difference(operator: str, operand: Any, found: Any) -> str:
     """What was expected and found; of two large values, where they differ."""
     if operator == "equals" and (lines := _diff(operand, found)):
@@ -222,7 +230,7 @@ def _difference(operator: str, operand: Any, found: Any) -> str:
     expected = {
         "equals": shown(operand),
         "exists": "something" if operand is True else "nothing",
-    }.get(operator, f"{operator.replace('_', ' ')} {shown(operand)}")
+    }.get(operator, f"{_WORDS.get(operator, operator.replace('_', ' '))} {shown(operand)}")
     length = f" of length {len(found)}" if operator == "length" and isinstance(found, str | list | dict) else ""
     return f"expected {_short(expected)}, found {_short(shown(found))}{length}"
 

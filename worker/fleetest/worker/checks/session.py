@@ -8,15 +8,14 @@ import ssl
 import time
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import httpx
-from graphql import GraphQLSchema
 
 from fleetest.common.results import Assertion
 from fleetest.common.suite.durations import format_duration
 from fleetest.worker.checks.authentication import Authentication
-from fleetest.worker.checks.documents import INTROSPECTION_QUERY, schema_of_introspection
+from fleetest.worker.checks.documents import introspection_query, schema_of_introspection
 from fleetest.worker.checks.exchange import Exchange, NoResponse, send
 from fleetest.worker.checks.expectations import judge
 from fleetest.worker.checks.json_paths import at_path
@@ -25,7 +24,9 @@ from fleetest.worker.checks.model import CaptureModel, StepModel
 from fleetest.worker.checks.placeholders import Missing, filled
 from fleetest.worker.checks.requests import Credentials, build_request, joined, operation_of
 from fleetest.worker.checks.scenario import Scenario
-from fleetest.worker.checks.subscription import subscribed
+
+if TYPE_CHECKING:
+    from graphql import GraphQLSchema
 
 __all__ = ["Outcome", "ScenarioSession"]
 
@@ -170,6 +171,8 @@ class ScenarioSession:
         return await send(self._client, request, limit=limit, follow_redirects=follow)
 
     async def _subscribe(self, number: int, step: StepModel, credentials: Credentials, limit: timedelta) -> Exchange:
+        from fleetest.worker.checks.subscription import subscribed
+
         assert step.subscribe is not None
         request = await build_request(self._client, self._scenario, number, self._variables, credentials)
         ours = {name.lower() for name in [*self._scenario.model.headers, *step.headers, *credentials.headers]}
@@ -188,7 +191,7 @@ class ScenarioSession:
         documents = self._scenario.documents
         if step.operation is None or not documents.introspect:
             return True
-        if not isinstance(self._schema, GraphQLSchema):
+        if self._schema is None or isinstance(self._schema, str):
             self._schema = await self._introspect(number)
         if isinstance(self._schema, str):
             hint = "Name a file by `schema`, or write `schema: none`."
@@ -211,7 +214,7 @@ class ScenarioSession:
             joined(text_of(base_url), text_of(endpoint)),
             params=dict(credentials.query) or None,
             headers={**credentials.headers, **{name: text_of(value) for name, value in headers.items()}},
-            json={"query": INTROSPECTION_QUERY},
+            json={"query": introspection_query()},
         )
         exchange = await send(self._client, request, limit=model.timeout, follow_redirects=model.follow_redirects)
         try:
