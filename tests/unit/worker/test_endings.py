@@ -17,6 +17,9 @@ from fleetest.worker.runners.pytest_channel import DESCRIPTOR_LOST
         (4, "ERROR: usage: pytest\npytest: error: no --x\n  rootdir: /", False, "pytest: error: no --x"),
         (4, "ImportError while loading conftest 'c'.\nE   NameError: y\n", False, "ImportError while loading conftest 'c'.; NameError: y"),
         (2, "!!!! _pytest.outcomes.Exit: enough !!!!", False, "_pytest.outcomes.Exit: enough"),
+        (1, 'ERROR: Error importing plugin "fleetest.worker.checks.plugin": No module', False,
+         'ERROR: Error importing plugin "fleetest.worker.checks.plugin": No module; '
+         "checks run in the environment of their task: pip install 'fleetest[checks]' there"),
     ],
 )  # fmt: skip
 def test_endings_are_put_into_words(exit_code: int, output: str, collected: Any, words: str) -> None:

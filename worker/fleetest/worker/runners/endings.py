@@ -15,6 +15,8 @@ _TELLING: Final = re.compile(
     r"!+ .*(Exit|Interrupted|stopping|KeyboardInterrupt).* !+$|.*No module named pytest)"
 )
 _MOST_LINES: Final = 3
+_CHECKS: Final = 'importing plugin "fleetest.worker.checks.'
+_CHECKS_HINT: Final = "checks run in the environment of their task: pip install 'fleetest[checks]' there"
 
 
 def signal_name(number: int) -> str:
@@ -44,7 +46,7 @@ def ending_of(exit_code: int, output: str, *, collected: bool) -> str:
         return f"the interpreter was ended by {signal_name(-exit_code)}"
     if collected:
         return f"the interpreter ended with exit code {exit_code} in the middle"
-    said = "; ".join(_telling_lines(output))
+    said = "; ".join([*_telling_lines(output), *([_CHECKS_HINT] if _CHECKS in output else [])])
     return said or f"pytest ended with exit code {exit_code} before it had collected its cases"
 
 
