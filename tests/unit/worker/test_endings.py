@@ -5,6 +5,9 @@ import pytest
 from fleetest.worker.runners.endings import ending_of, signal_name
 from fleetest.worker.runners.pytest_channel import DESCRIPTOR_LOST
 
+NO_CHECKS = 'ERROR: Error importing plugin "fleetest.worker.checks.plugin": no; '
+CHECKS_HINT = "checks run in the environment of their task: pip install 'fleetest[checks]' there"
+
 
 @pytest.mark.parametrize(
     ("exit_code", "output", "collected", "words"),
@@ -17,9 +20,7 @@ from fleetest.worker.runners.pytest_channel import DESCRIPTOR_LOST
         (4, "ERROR: usage: pytest\npytest: error: no --x\n  rootdir: /", False, "pytest: error: no --x"),
         (4, "ImportError while loading conftest 'c'.\nE   NameError: y\n", False, "ImportError while loading conftest 'c'.; NameError: y"),
         (2, "!!!! _pytest.outcomes.Exit: enough !!!!", False, "_pytest.outcomes.Exit: enough"),
-        (1, 'ERROR: Error importing plugin "fleetest.worker.checks.plugin": No module', False,
-         'ERROR: Error importing plugin "fleetest.worker.checks.plugin": No module; '
-         "checks run in the environment of their task: pip install 'fleetest[checks]' there"),
+        (4, 'ERROR: Error importing plugin "fleetest.worker.checks.plugin": no', False, f"{NO_CHECKS}{CHECKS_HINT}"),
     ],
 )  # fmt: skip
 def test_endings_are_put_into_words(exit_code: int, output: str, collected: Any, words: str) -> None:

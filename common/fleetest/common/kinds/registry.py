@@ -17,6 +17,8 @@ _GROUP: Final = "fleetest.kinds"
 _OURS: Final = {
     "pytest": "fleetest.common.kinds.pytest:Pytest",
     "command": "fleetest.common.kinds.command:Command",
+    "rest": "fleetest.common.kinds.checks:Rest",
+    "graphql": "fleetest.common.kinds.checks:Graphql",
 }
 IMPLIED: Final = ("command", "pytest")
 """The kinds that a task need not name: one of their keys tells."""
