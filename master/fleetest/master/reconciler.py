@@ -160,7 +160,8 @@ class Reconciler:
             return
         count = await self._queue.count(row.run_id)  # before the state: what is queued in between is in both
         status = await keeper.newest_status()
-        if self._looks % _THOROUGH == 1 or count < _waiting(status):
+        absent = self._looks % _THOROUGH == 1 or count < _waiting(status)
+        if absent and not self._book.enqueues(row.run_id):  # thousands of shards take a while
             queued = await self._queue.waiting(row.run_id)
             status = await keeper.newest_status()
             await self._requeue(status, queued)

@@ -102,6 +102,21 @@ async def test_after_redis_forgot_everything_what_waits_is_queued_again(core: Co
     assert await core.queue.waiting(run_id) == {"lint#0", "lint#1", "lint#2", "unit#plan"}
 
 
+async def test_what_is_on_its_way_into_the_queue_is_not_queued_a_second_time(core: Core) -> None:
+    run_id = await core.submit(command_task(shards=3))
+    status = await core.status(run_id)
+    await core.redis.flushall()
+
+    enqueuing = asyncio.create_task(core.book.enqueue(status, status.tasks["lint"].shards.values()))
+    await asyncio.sleep(0)  # its first step
+    under_way = core.book.enqueues(run_id)
+    await enqueuing
+
+    assert under_way
+    assert not core.book.enqueues(run_id)
+    assert await core.queue.waiting(run_id) == {"lint#0", "lint#1", "lint#2"}
+
+
 async def test_what_runs_while_redis_forgets_everything_goes_on(core: Core) -> None:
     run_id, session = await leased(core, connected=True)
     await core.redis.flushall()

@@ -7,6 +7,7 @@ does not answer, the reconciler does it later.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 import structlog
@@ -113,6 +114,7 @@ class RunBook:
         self._on_commit = on_commit
         self._on_change = on_change
         self._keepers: dict[str, RunKeeper] = {}
+        self._enqueuing = Counter[str]()
 
     def keeper(self, run_id: str) -> RunKeeper:
         """The run's keeper, whether or not there is such a run."""
@@ -174,8 +176,19 @@ class RunBook:
             and not status.tasks[shard.task_id].state.ended
             and status.tasks[shard.task_id].stop is None
         ]
-        if entries:
+        if not entries:
+            return
+        self._enqueuing[status.run_id] += 1
+        try:
             await self._queue.enqueue(entries)
+        finally:
+            self._enqueuing[status.run_id] -= 1
+            if not self._enqueuing[status.run_id]:
+                del self._enqueuing[status.run_id]
+
+    def enqueues(self, run_id: str) -> bool:
+        """Whether shards of the run are on their way into the queue just now."""
+        return run_id in self._enqueuing
 
     def tell_to_stop(self, status: RunStatus, requests: Sequence[tuple[ShardStatus, CancelRequested]]) -> None:
         """Pass the word to those workers whose streams this master holds."""
