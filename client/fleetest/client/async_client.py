@@ -134,6 +134,8 @@ class AsyncClient:
         labels: Mapping[str, str] | None = None,
         user: str = "",
         executor: str = "",
+        environment: str = "",
+        environment_settings: Mapping[str, str] | None = None,
         supersede: bool = False,
         fail_fast: bool = False,
         idempotency_key: str = "",
@@ -151,6 +153,8 @@ class AsyncClient:
             labels: free words to find the run by.
             user: who submits.
             executor: `process` or `docker`: overrides what the tasks ask.
+            environment: which of the suite's environments; empty means as the suite says.
+            environment_settings: what is other there than the suite says, as in `services.shop.url`.
             supersede: cancel older runs of the same project, suite and branch.
             fail_fast: the first failure cancels the rest.
             idempotency_key: the second submission with it answers the first run.
@@ -174,6 +178,8 @@ class AsyncClient:
                 user=user,
                 labels=labels or {},
                 executor=executor,
+                environment=environment,
+                environment_settings=environment_settings or {},
             ),
         )
         return convert.submission_from_proto(response)

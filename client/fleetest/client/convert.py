@@ -118,6 +118,7 @@ def run_from_proto(message: run_pb2.Run) -> values.Run:
         retry_of=message.retry_of,
         position=message.position,
         suite=message.suite,
+        environment=message.environment,
     )
 
 

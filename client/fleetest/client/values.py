@@ -91,6 +91,7 @@ class Run:
         retry_of: the run that this one repeats; empty for a first one.
         position: of the last commit that this answer contains; `watch` goes on from there.
         suite: the suite's text as submitted; empty in lists.
+        environment: which of the suite's environments it is in; empty without one.
     """
 
     run_id: str
@@ -109,6 +110,7 @@ class Run:
     retry_of: str = ""
     position: int = 0
     suite: str = ""
+    environment: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -217,6 +217,7 @@ class Task:
         last_failed: run only the cases that failed the last time (pytest's `--lf`).
         only_cases: run only these case ids; empty means all (set by `fleetest retry`).
         secrets: names of secrets that the task's environment needs.
+        credentials: names of secrets, by the names of the variables that they fill.
         python: interpreter for the process executor; empty means the worker's.
         executor: `process` or `docker`; empty lets the worker decide.
         setup_digest: of all that decides what `setup` makes; empty without setup. Known once it is submitted.
@@ -238,6 +239,7 @@ class Task:
     setup_inputs: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     secrets: tuple[str, ...] = ()
+    credentials: Mapping[str, str] = field(default_factory=dict)
     working_directory: str = ""
     python: str = ""
     executor: str = ""
@@ -258,6 +260,11 @@ class Task:
     setup_digest: str = ""
     cache: CachePolicy | None = None
     uses: tuple[Use, ...] = ()
+
+    @property
+    def secret_variables(self) -> Mapping[str, str]:
+        """Names of secrets, by the names of the variables that they fill; what is in `secrets` keeps its name."""
+        return {**{name: name for name in self.secrets}, **self.credentials}
 
     @property
     def planned(self) -> bool:

@@ -128,6 +128,26 @@ class SubmitRunRequest(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class EnvironmentSettingsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     SUITE_FIELD_NUMBER: _builtins.int
     SUITE_SOURCE_FIELD_NUMBER: _builtins.int
     WORKSPACE_DIGEST_FIELD_NUMBER: _builtins.int
@@ -140,6 +160,8 @@ class SubmitRunRequest(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     EXECUTOR_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_SETTINGS_FIELD_NUMBER: _builtins.int
     suite: _builtins.str
     """the suite as YAML"""
     suite_source: _builtins.str
@@ -157,6 +179,8 @@ class SubmitRunRequest(_message.Message):
     """who submits, as the client knows it"""
     executor: _builtins.str
     """"process" or "docker": overrides what the tasks ask; empty: as they ask"""
+    environment: _builtins.str
+    """which of the suite's environments; empty: as the suite says"""
     @_builtins.property
     def version_control(self) -> _types_pb2.VersionControl: ...
     @_builtins.property
@@ -165,6 +189,10 @@ class SubmitRunRequest(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def environment_settings(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """what is other there than the suite says: "services.shop.url" """
+
     def __init__(
         self,
         *,
@@ -180,10 +208,12 @@ class SubmitRunRequest(_message.Message):
         user: _builtins.str = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         executor: _builtins.str = ...,
+        environment: _builtins.str = ...,
+        environment_settings: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["version_control", b"version_control"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["executor", b"executor", "fail_fast", b"fail_fast", "idempotency_key", b"idempotency_key", "labels", b"labels", "project", b"project", "secrets", b"secrets", "suite", b"suite", "suite_source", b"suite_source", "supersede", b"supersede", "user", b"user", "version_control", b"version_control", "workspace_digest", b"workspace_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["environment", b"environment", "environment_settings", b"environment_settings", "executor", b"executor", "fail_fast", b"fail_fast", "idempotency_key", b"idempotency_key", "labels", b"labels", "project", b"project", "secrets", b"secrets", "suite", b"suite", "suite_source", b"suite_source", "supersede", b"supersede", "user", b"user", "version_control", b"version_control", "workspace_digest", b"workspace_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -459,6 +489,7 @@ class Run(_message.Message):
     RETRY_OF_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
     SUITE_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     project: _builtins.str
     suite_name: _builtins.str
@@ -472,6 +503,8 @@ class Run(_message.Message):
     """of the last commit that this answer contains"""
     suite: _builtins.str
     """as submitted"""
+    environment: _builtins.str
+    """which of the suite's environments it is in; empty: none"""
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Task]: ...
     @_builtins.property
@@ -503,10 +536,11 @@ class Run(_message.Message):
         retry_of: _builtins.str = ...,
         position: _builtins.int = ...,
         suite: _builtins.str = ...,
+        environment: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "ended_at", b"ended_at", "submitted_at", b"submitted_at", "version_control", b"version_control"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "ended_at", b"ended_at", "labels", b"labels", "position", b"position", "project", b"project", "reason", b"reason", "retry_of", b"retry_of", "run_id", b"run_id", "state", b"state", "submitted_at", b"submitted_at", "suite", b"suite", "suite_name", b"suite_name", "tasks", b"tasks", "user", b"user", "version_control", b"version_control", "workspace_digest", b"workspace_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "ended_at", b"ended_at", "environment", b"environment", "labels", b"labels", "position", b"position", "project", b"project", "reason", b"reason", "retry_of", b"retry_of", "run_id", b"run_id", "state", b"state", "submitted_at", b"submitted_at", "suite", b"suite", "suite_name", b"suite_name", "tasks", b"tasks", "user", b"user", "version_control", b"version_control", "workspace_digest", b"workspace_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

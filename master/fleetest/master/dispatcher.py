@@ -204,7 +204,7 @@ class Dispatcher:
 
         try:
             keeper = self._book.keeper(run_id)
-            named = any(task.secrets for task in (await keeper.request()).tasks)
+            named = any(task.secret_variables for task in (await keeper.request()).tasks)
             secrets = await self._secrets.get(run_id) if named else {}
             started = await keeper.ask(start)
         except (DependencyUnavailable, CapacityExceeded) as error:
@@ -257,7 +257,7 @@ class Dispatcher:
 
 def _let_expect(begun: Iterable[Assigned], bidders: Iterable[Session]) -> None:
     """While one slot finds out what a task consists of, others get ready. A task with secrets shares them with none."""
-    plans = [each for each in begun if each.kind is ShardKind.PLAN and not each.task.secrets]
+    plans = [each for each in begun if each.kind is ShardKind.PLAN and not each.task.secret_variables]
     for planned, session in itertools.product(plans, bidders):
         capabilities = session.presence.capabilities
         if all(capabilities.get(key) == value for key, value in requirements_of(planned.task).items()):
@@ -291,7 +291,8 @@ def _start(decider: Decider, claim: Claim, worker: Presence, secrets: Mapping[st
     shard = status.shard(shard_id)
     assert shard is not None
     task = status.tasks[shard.task_id]
-    for name in task.task.secrets:
+    variables = task.task.secret_variables
+    for name in variables.values():
         if name not in secrets:
             reason = f"the secret {name} is no longer held (Redis was emptied, or it expired): submit the run again"
             decider.attempt_ended(shard_id, token, Verdict.FAILED, reason)
@@ -307,6 +308,6 @@ def _start(decider: Decider, claim: Claim, worker: Presence, secrets: Mapping[st
         shard_index=shard.index,
         shard_count=1 if planning else task.next_index,
         environment_key=status.environment_key(task),
-        secrets={name: secrets[name] for name in task.task.secrets},
+        secrets={variable: secrets[name] for variable, name in variables.items()},
         reserve=claim.entry.takes(worker.capacity),
     )

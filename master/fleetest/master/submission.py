@@ -74,6 +74,8 @@ class Submission:
     user: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     executor: str = ""
+    environment: str = ""
+    environment_settings: Mapping[str, str] = field(default_factory=dict)
     only_project: str = ""
 
 
@@ -140,7 +142,12 @@ class Desk:
         """
         if len(submission.suite_text.encode()) > MAX_SUITE_BYTES:
             raise InvalidRequest(f"{submission.suite_source} is larger than {MAX_SUITE_BYTES} bytes")
-        suite = await self._suites.read(submission.suite_text, submission.suite_source)
+        suite = await self._suites.read(
+            submission.suite_text,
+            source=submission.suite_source,
+            environment=submission.environment,
+            settings=submission.environment_settings,
+        )
         if submission.executor not in _EXECUTORS:
             raise InvalidRequest(f"there is no executor {submission.executor!r}; choose process or docker")
         workspace = None
@@ -162,6 +169,7 @@ class Desk:
             user=submission.user,
             labels=submission.labels,
             fail_fast=submission.fail_fast or suite.fail_fast,
+            environment=suite.environment,
         )
         return await self._begin(
             event,
@@ -203,6 +211,7 @@ class Desk:
             user=user,
             labels=status.request.labels,
             fail_fast=status.request.fail_fast,
+            environment=status.request.environment,
             retry_of=run_id,
         )
         return await self._begin(event, key=key, secrets=secrets, supersede=False)
@@ -327,7 +336,7 @@ def _check_images(tasks: Sequence[Task]) -> None:
 
 
 def _check_secrets(tasks: Sequence[Task], secrets: Mapping[str, str]) -> None:
-    missing = sorted({name for task in tasks for name in task.secrets if name not in secrets})
+    missing = sorted({name for task in tasks for name in task.secret_variables.values() if name not in secrets})
     if missing:
         options = " ".join(f"--secret {name}" for name in missing)
         raise InvalidRequest(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
+from types import MappingProxyType
 from typing import Final
 
 from cachetools import LRUCache
@@ -13,6 +15,7 @@ from fleetest.common.suite import Suite, load_suite
 
 __all__ = ["Suites"]
 
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 _KEPT_BYTES: Final = 8 << 20
 _TASK_BYTES: Final = 2048
 """About what a task takes, read; its texts, and one text may make thousands of tasks, come on top."""
@@ -33,14 +36,18 @@ class Suites:
     def __init__(self) -> None:
         self._known: LRUCache[bytes, _Known] = LRUCache(_KEPT_BYTES, getsizeof=lambda known: known.size_bytes)
 
-    async def read(self, text: str, source: str) -> Suite:
+    async def read(
+        self, text: str, *, source: str, environment: str = "", settings: Mapping[str, str] = _NOTHING
+    ) -> Suite:
         """
+        What `load_suite` says of these arguments.
+
         Raises:
             SuiteInvalid: with every problem of the suite.
         """
-        key = sha256(f"{source}\0{text}".encode()).digest()
+        key = sha256(repr((source, text, environment, sorted(settings.items()))).encode()).digest()
         if (known := self._known.get(key)) is None:
-            suite = await asyncio.to_thread(load_suite, text, source=source)
+            suite = await asyncio.to_thread(load_suite, text, source=source, environment=environment, settings=settings)
             known = _Known(suite, (len(text) + _TASK_BYTES) * len(suite.tasks))
             if known.size_bytes <= _KEPT_BYTES:
                 self._known[key] = known

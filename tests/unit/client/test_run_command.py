@@ -33,6 +33,7 @@ tasks:
   e2e:
     run: "true"
     secrets: [TOKEN]
+environments: {staging: {}}
 """
 
 
@@ -47,6 +48,7 @@ def test_run_uploads_submits_and_follows(fleetest, master, suite_file):
     shown = fleetest(
         "run",
         *("--label", "ci=nightly", "--secret", "TOKEN", "--fail-fast", "--supersede", "--executor", "process"),
+        *("--env", "staging", "--set", "resources.cpu=2"),
         *("--idempotency-key", "key"),
         environment={"TOKEN": "s3cret"},
     )
@@ -57,6 +59,7 @@ def test_run_uploads_submits_and_follows(fleetest, master, suite_file):
     assert "run older is being cancelled in favour of this one\n" in shown.err
     (request,) = master.requests("SubmitRun")
     assert (request.suite, request.suite_source, request.project) == (SUITE, "fleetest.yaml", "shop")
+    assert (request.environment, dict(request.environment_settings)) == ("staging", {"resources.cpu": "2"})
     assert (dict(request.secrets), dict(request.labels)) == ({"TOKEN": "s3cret"}, {"ci": "nightly"})
     assert (request.executor, request.fail_fast, request.idempotency_key) == ("process", True, "key")
     assert request.workspace_digest in master.blobs

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "suite.md"
 EXAMPLES = [
     example
-    for page in (PAGE, ROOT / "README.md", *sorted((ROOT / "docs" / "kinds").glob("*.md")))
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
     for example in re.findall(r"```yaml\n(version: 1\n.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
 ]
 

@@ -192,12 +192,13 @@ async def test_an_entry_of_a_run_that_cannot_be_read_is_dropped(core: Core) -> N
 
 
 async def test_a_task_gets_its_secrets_and_no_others(core: Core) -> None:
-    await core.submit(command_task(secrets=("TOKEN",)), secrets={"TOKEN": "s3cret", "OTHER": "x"})
+    task = command_task(secrets=("TOKEN",), credentials={"SHOP_TOKEN": "OF_THE_SHOP"})
+    await core.submit(task, secrets={"TOKEN": "s3cret", "OF_THE_SHOP": "sesame", "OTHER": "x"})
     session = await core.connect()
 
     [assigned] = await core.assigned(session)
 
-    assert assigned.secrets == {"TOKEN": "s3cret"}
+    assert assigned.secrets == {"TOKEN": "s3cret", "SHOP_TOKEN": "sesame"}
     assert "s3cret" not in repr(assigned)
 
 

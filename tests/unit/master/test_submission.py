@@ -19,6 +19,7 @@ from fleetest.common.suite import SuiteInvalid
 from fleetest.common.tasks import Task
 from fleetest.common.workspace import WorkspaceFile
 from fleetest.master.reports import Ended, Planned, Results
+from fleetest.master.runs.summary import summary_of_row
 from fleetest.master.store.ports import CaseHistory
 from fleetest.master.submission import Desk, Submission
 from fleetest.master.workspaces import BlobWorkspaces
@@ -145,6 +146,22 @@ async def test_a_suite_is_read_beside_the_loop_that_serves_everybody_else(core: 
 async def test_what_else_is_wrong_with_a_submission_is_said(core: Core, wrong: dict[str, str], message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
         await core.desk.submit(submission(**wrong))
+
+
+async def test_a_run_in_an_environment_has_what_it_says_and_needs_its_secrets(core: Core) -> None:
+    text = SUITE + "environments: {dev: {services: {shop: {url: 'http://shop', credentials: {token: DEV_TOKEN}}}}}\n"
+    elsewhere = {"services.shop.url": "http://other"}
+
+    with pytest.raises(InvalidRequest, match="secrets that were not given: DEV_TOKEN"):
+        await core.desk.submit(submission(text, environment="dev"))
+    submitted = await core.desk.submit(
+        submission(text, environment="dev", environment_settings=elsewhere, secrets={"DEV_TOKEN": "x"})
+    )
+
+    row = await core.store.get_run(submitted.run_id)
+    assert row is not None
+    assert summary_of_row(row).environment == "dev"
+    assert (await stored_tasks(core, submitted.run_id))["unit"].env["SHOP_URL"] == "http://other"
 
 
 async def test_an_executor_for_all_overrides_what_tasks_say(core: Core) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -56,6 +57,15 @@ class _WithCommand(click.Command):
 @click.option("--task", "tasks", multiple=True, metavar="NAME", help="Only this task and what it needs; repeatable.")
 @click.option("--secret", "secrets", multiple=True, metavar="NAME", help="Give tasks this environment variable.")
 @click.option("--label", "labels", multiple=True, type=Label(), metavar="KEY=VALUE", help="A word to find it by.")
+@click.option("--env", "environment", default="", metavar="NAME", help="Which of the suite's environments to run in.")
+@click.option(
+    "--set",
+    "environment_settings",
+    multiple=True,
+    type=Label(),
+    metavar="KEY=VALUE",
+    help="What is other in that environment, as in services.shop.url=http://localhost:8000.",
+)
 @click.option("--executor", type=click.Choice(["process", "docker"]), help="How every task is run.")
 @click.option("--fail-fast", is_flag=True, help="The first failure cancels the rest.")
 @click.option("--supersede", is_flag=True, help="Cancel older runs of this suite and branch.")
@@ -98,7 +108,7 @@ def run(
     known = KnownSuites(invocation().settings.cache, rules=installed_rules())
     text, suite_project = found.text, known.project(found.text)
     if suite_project is None or tasks or dry_run:
-        text, suite = _read(found, tasks)
+        text, suite = _read(found, tasks, options["environment"], dict(options["environment_settings"]))
         if dry_run:
             _print_tasks(suite, following.output)
             return 0
@@ -113,21 +123,23 @@ def run(
     return running(_run(found, text, wanted, master, following))
 
 
-def _read(found: SuiteText, tasks: Sequence[str]) -> tuple[str, Suite]:
+def _read(found: SuiteText, tasks: Sequence[str], environment: str, settings: Mapping[str, str]) -> tuple[str, Suite]:
     """The suite, or the chosen part of it."""
     from fleetest.client.cli.selecting import select_tasks
     from fleetest.common.suite import load_suite
 
-    suite = load_suite(found.text, source=found.source)
+    load = partial(load_suite, source=found.source, environment=environment, settings=settings)
+    suite = load(found.text)
     if not tasks:
         return found.text, suite
     text = select_tasks(found.text, suite, tasks)
-    return text, load_suite(text, source=found.source)
+    return text, load(text)
 
 
 async def _run(found: SuiteText, text: str, wanted: dict[str, Any], master: str, following: FollowingOptions) -> int:
     detach = wanted.pop("detach")
     wanted["labels"] = dict(wanted["labels"])
+    wanted["environment_settings"] = dict(wanted["environment_settings"])
     wanted["executor"] = wanted["executor"] or ""
     environment = invocation().environment
     from fleetest.common.version_control import version_control

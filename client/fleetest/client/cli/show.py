@@ -74,6 +74,7 @@ def _head(run: Run, now: datetime) -> Iterator[Text]:
     facts = {
         "run": run.run_id,
         "project": f"{run.project} / {run.suite_name}",
+        "environment": run.environment,
         "state": run.state.value + (f": {run.reason}" if run.reason else ""),
         "submitted": f"{ago(run.submitted_at, now)}{f' by {run.user}' if run.user else ''}",
         "took": duration_text((run.ended_at or now) - run.submitted_at),
@@ -86,7 +87,7 @@ def _head(run: Run, now: datetime) -> Iterator[Text]:
     for name, value in facts.items():
         if value:
             style = state_style(run.state) if name == "state" else ""
-            yield Text.assemble((f"{name:<10} ", "dim"), (one_line(value), style))
+            yield Text.assemble((f"{name:<11} ", "dim"), (one_line(value), style))
     yield Text()
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
 
 from fleetest.common.kinds.kind import Kind
 from fleetest.common.suite.document import read_document
 from fleetest.common.suite.drafts import read_drafts
+from fleetest.common.suite.environments import choose_environment, in_environment
 from fleetest.common.suite.graph import resolve_needs
 from fleetest.common.suite.model import SuiteModel, TaskModel
 from fleetest.common.suite.placeholders import settled
@@ -20,6 +23,8 @@ from fleetest.common.tasks import Need, Resources, Task, Timeouts, Use
 
 __all__ = ["Suite", "load_suite"]
 
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suite:
@@ -30,6 +35,7 @@ class Suite:
         project: empty when the file does not name one.
         supersede: `branch`: a new run cancels older ones of the same project, suite and branch; empty: it does not.
         fail_fast: the first task that fails cancels the rest.
+        environment: the name of that which the tasks are for; empty without one.
         tasks: in the order of the file, and of the values in a matrix.
     """
 
@@ -37,15 +43,18 @@ class Suite:
     project: str = ""
     supersede: str = ""
     fail_fast: bool = False
+    environment: str = ""
     tasks: tuple[Task, ...]
 
 
-def load_suite(text: str, *, source: str) -> Suite:
+def load_suite(text: str, *, source: str, environment: str = "", settings: Mapping[str, str] = _NOTHING) -> Suite:
     """
-    Read and check a suite. The same text gives an equal suite; nothing outside the text is looked at.
+    Read and check a suite. The same arguments give an equal suite; nothing else is looked at.
 
     Args:
         source: what the text is called in messages: `fleetest.yaml`.
+        environment: which of the suite's environments it is to run in; empty means the suite's own choice.
+        settings: what is to be other in that environment than the suite says, as in `services.shop.url`.
 
     Raises:
         SuiteInvalid: it cannot be used; carries every problem, in file order.
@@ -57,6 +66,7 @@ def load_suite(text: str, *, source: str) -> Suite:
     models = [validated(task_model(draft.kind), draft.node, findings) if draft.node else None for draft in drafts]
     needs = resolve_needs(drafts, findings)
     uses = resolve_uses(drafts, models, head.pools, findings) if head else {}
+    chosen = choose_environment(root, environment, settings, findings)
     findings.raise_if_any()
     assert head
     tasks = tuple(
@@ -64,7 +74,18 @@ def load_suite(text: str, *, source: str) -> Suite:
         for draft, model in zip(drafts, models, strict=True)
         if model and draft.kind
     )
-    return Suite(name=head.name, project=head.project, supersede=head.supersede, fail_fast=head.fail_fast, tasks=tasks)
+    if chosen:
+        places = {draft.name: draft.node.place for draft in drafts if draft.node}
+        tasks = in_environment(tasks, chosen, places, findings)
+        findings.raise_if_any()
+    return Suite(
+        name=head.name,
+        project=head.project,
+        supersede=head.supersede,
+        fail_fast=head.fail_fast,
+        environment=chosen.name if chosen else "",
+        tasks=tasks,
+    )
 
 
 def _read_head(root: Node, findings: Findings) -> SuiteModel | None:

@@ -17,6 +17,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from fleetest.common.suite.environments import EnvironmentModel
 from fleetest.common.suite.fields import (
     BY_VALUE,
     CapabilityName,
@@ -219,6 +220,8 @@ class SuiteModel(Section):
     pools: dict[PoolName, PoolSize] = Field(
         {}, description="How many there are of what tasks use a number of, in all runs of the project together."
     )
+    environment: Line = Field("", description="Which of the environments a run is in that names none.")
+    environments: dict[str, EnvironmentModel] = Field({}, description="Places where the suite can be run, by name.")
     defaults: DefaultsModel = Field(
         default_factory=DefaultsModel, description="Keys for every task that doesn't have them itself."
     )

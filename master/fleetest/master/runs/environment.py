@@ -66,8 +66,8 @@ def environment_key(run_id: str, request: RunSubmitted, task: Task) -> str:
             task.setup_digest,
             sorted(task.env.items()),
             task.working_directory,
-            sorted(task.secrets),
-            run_id if task.secrets else "",
+            sorted(task.secret_variables.items()),
+            run_id if task.secret_variables else "",
         ]
     )
 

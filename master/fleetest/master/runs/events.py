@@ -50,6 +50,7 @@ class RunSubmitted(_Event, frozen=True, kw_only=True):
 
     Args:
         packed: what a shard takes of a worker's free room, for the tasks of which earlier runs have shown it.
+        environment: which of the suite's environments it is in; what that means is in the tasks.
         imported: its results come from elsewhere; no worker has anything to do with it.
     """
 
@@ -65,6 +66,7 @@ class RunSubmitted(_Event, frozen=True, kw_only=True):
     retry_of: str = ""
     packed: Mapping[str, Resources] = msgspec.field(default_factory=dict)
     imported: bool = False
+    environment: str = ""
 
 
 class TaskQueued(_Event, frozen=True, kw_only=True):

@@ -69,6 +69,7 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     labels: Mapping[str, str] = msgspec.field(default_factory=dict)
     retry_of: str = ""
     suite: str = ""
+    environment: str = ""
 
 
 def summary_of(status: RunStatus) -> RunSummary:
@@ -91,6 +92,7 @@ def summary_of(status: RunStatus) -> RunSummary:
         labels=request.labels,
         retry_of=request.retry_of,
         suite=request.suite_text,
+        environment=request.environment,
     )
 
 

@@ -91,6 +91,7 @@ def run_to_proto(run: RunSummary) -> run_pb2.Run:
         retry_of=run.retry_of,
         position=run.position,
         suite=run.suite,
+        environment=run.environment,
     )
 
 
@@ -271,7 +272,7 @@ def task_spec_to_proto(run_id: str, request: RunSubmitted, task: Task, *, enviro
         total_timeout=optional_duration(task.timeouts.total),
         artifacts=task.artifacts,
         reports=task.reports,
-        secret_names=task.secrets,
+        secret_names=list(task.secret_variables),
         version_control=version_control_to_proto(request.version_control),
         fingerprints=task.cache is not None,
         cache_inputs=task.cache.inputs if task.cache is not None else (),

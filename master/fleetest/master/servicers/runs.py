@@ -99,6 +99,8 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
             user=request.user,
             labels=dict(request.labels),
             executor=request.executor,
+            environment=request.environment,
+            environment_settings=dict(request.environment_settings),
             only_project=caller().project,
         )
         return _submitted_to_proto(await self._desk.submit(submission))
