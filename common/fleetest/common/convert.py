@@ -8,7 +8,7 @@ way out rather than refused: a result must never be lost over its spelling.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final, TypeVar
@@ -28,8 +28,8 @@ from fleetest.common.results import (
     VersionControl,
 )
 from fleetest.common.states import Outcome, RunState, ShardKind, TaskState, Verdict, WorkerState
-from fleetest.common.tasks import Resources
-from fleetest.v1 import fleet_pb2, types_pb2
+from fleetest.common.tasks import ReportOptions, Resources
+from fleetest.v1 import fleet_pb2, types_pb2, worker_pb2
 
 __all__ = [
     "artifact_from_proto",
@@ -47,6 +47,8 @@ __all__ = [
     "outcome_to_proto",
     "planned_case_from_proto",
     "planned_case_to_proto",
+    "report_options_from_proto",
+    "report_options_to_proto",
     "resource_sample_from_proto",
     "resource_sample_to_proto",
     "resource_usage_from_proto",
@@ -286,6 +288,16 @@ def planned_case_to_proto(value: PlannedCase) -> types_pb2.PlannedCase:
 
 def planned_case_from_proto(message: types_pb2.PlannedCase) -> PlannedCase:
     return PlannedCase(case_id=message.case_id, file=message.file, line=message.line, group=message.group)
+
+
+def report_options_to_proto(value: Mapping[str, ReportOptions]) -> dict[str, worker_pb2.ReportOptions]:
+    return {
+        glob: worker_pb2.ReportOptions(format=each.form, fail_level=each.fail_level) for glob, each in value.items()
+    }
+
+
+def report_options_from_proto(message: Mapping[str, worker_pb2.ReportOptions]) -> dict[str, ReportOptions]:
+    return {glob: ReportOptions(form=each.format, fail_level=each.fail_level) for glob, each in message.items()}
 
 
 def artifact_to_proto(value: Artifact) -> types_pb2.Artifact:

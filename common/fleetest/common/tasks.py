@@ -19,6 +19,7 @@ __all__ = [
     "Need",
     "Network",
     "Pull",
+    "ReportOptions",
     "Resources",
     "RetryOn",
     "RunnerType",
@@ -191,6 +192,20 @@ class CachePolicy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReportOptions:
+    """
+    How reports are read.
+
+    Args:
+        form: their format; empty means that it is found out.
+        fail_level: the risk from which on findings are failures; empty means medium.
+    """
+
+    form: str = ""
+    fail_level: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """
     One node of a run's graph.
@@ -220,6 +235,7 @@ class Task:
         credentials: names of secrets, by the names of the variables that they fill.
         python: interpreter for the process executor; empty means the worker's.
         executor: `process` or `docker`; empty lets the worker decide.
+        report_options: how reports are read, by the glob in `reports`, where it is not as usual.
         setup_digest: of all that decides what `setup` makes; empty without setup. Known once it is submitted.
         cache: how results of earlier runs are used; `None`: not at all.
         uses: named resources that each of its shards needs while it runs; to collect its cases needs none.
@@ -257,6 +273,7 @@ class Task:
     only_cases: tuple[str, ...] = ()
     artifacts: tuple[str, ...] = ()
     reports: tuple[str, ...] = ()
+    report_options: Mapping[str, ReportOptions] = field(default_factory=dict)
     setup_digest: str = ""
     cache: CachePolicy | None = None
     uses: tuple[Use, ...] = ()

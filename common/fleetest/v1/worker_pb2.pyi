@@ -836,6 +836,27 @@ class TaskSpec(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class ReportOptionsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___ReportOptions: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___ReportOptions | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     SPEC_ID_FIELD_NUMBER: _builtins.int
     ENVIRONMENT_KEY_FIELD_NUMBER: _builtins.int
     TASK_ID_FIELD_NUMBER: _builtins.int
@@ -865,6 +886,7 @@ class TaskSpec(_message.Message):
     FINGERPRINTS_FIELD_NUMBER: _builtins.int
     CACHE_INPUTS_FIELD_NUMBER: _builtins.int
     CASES_FIELD_NUMBER: _builtins.int
+    REPORT_OPTIONS_FIELD_NUMBER: _builtins.int
     spec_id: _builtins.str
     """run and task"""
     environment_key: _builtins.str
@@ -932,6 +954,10 @@ class TaskSpec(_message.Message):
     def cache_inputs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """with `fingerprints`: globs of files that tests may read and stay cacheable"""
 
+    @_builtins.property
+    def report_options(self) -> _containers.MessageMap[_builtins.str, Global___ReportOptions]:
+        """how reports are read, by the glob in `reports`; absent: as usual"""
+
     def __init__(
         self,
         *,
@@ -964,14 +990,41 @@ class TaskSpec(_message.Message):
         fingerprints: _builtins.bool = ...,
         cache_inputs: _abc.Iterable[_builtins.str] | None = ...,
         cases: _builtins.str = ...,
+        report_options: _abc.Mapping[_builtins.str, Global___ReportOptions] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "silence_timeout", b"silence_timeout", "start_timeout", b"start_timeout", "total_timeout", b"total_timeout", "version_control", b"version_control"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "cache_inputs", b"cache_inputs", "cases", b"cases", "command", b"command", "env", b"env", "environment_key", b"environment_key", "executor", b"executor", "fingerprints", b"fingerprints", "image", b"image", "limits", b"limits", "network", b"network", "project", b"project", "pull", b"pull", "python", b"python", "random_seed", b"random_seed", "reports", b"reports", "secret_names", b"secret_names", "setup", b"setup", "setup_digest", b"setup_digest", "shell", b"shell", "silence_timeout", b"silence_timeout", "spec_id", b"spec_id", "start_timeout", b"start_timeout", "task_id", b"task_id", "total_timeout", b"total_timeout", "type", b"type", "version_control", b"version_control", "working_directory", b"working_directory", "workspace_digest", b"workspace_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "cache_inputs", b"cache_inputs", "cases", b"cases", "command", b"command", "env", b"env", "environment_key", b"environment_key", "executor", b"executor", "fingerprints", b"fingerprints", "image", b"image", "limits", b"limits", "network", b"network", "project", b"project", "pull", b"pull", "python", b"python", "random_seed", b"random_seed", "report_options", b"report_options", "reports", b"reports", "secret_names", b"secret_names", "setup", b"setup", "setup_digest", b"setup_digest", "shell", b"shell", "silence_timeout", b"silence_timeout", "spec_id", b"spec_id", "start_timeout", b"start_timeout", "task_id", b"task_id", "total_timeout", b"total_timeout", "type", b"type", "version_control", b"version_control", "working_directory", b"working_directory", "workspace_digest", b"workspace_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TaskSpec: _TypeAlias = TaskSpec  # noqa: Y015
+
+@_typing.final
+class ReportOptions(_message.Message):
+    """How reports are read."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FORMAT_FIELD_NUMBER: _builtins.int
+    FAIL_LEVEL_FIELD_NUMBER: _builtins.int
+    format: _builtins.str
+    """"junit", "robot", ...; empty: found out"""
+    fail_level: _builtins.str
+    """"info", "low", "medium" or "high": findings of this risk on are failures; empty: medium"""
+    def __init__(
+        self,
+        *,
+        format: _builtins.str = ...,
+        fail_level: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fail_level", b"fail_level", "format", b"format"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportOptions: _TypeAlias = ReportOptions  # noqa: Y015
 
 @_typing.final
 class Expect(_message.Message):

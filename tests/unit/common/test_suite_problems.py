@@ -7,8 +7,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fleetest.common.errors import InvalidRequest
+from fleetest.common.kinds.registry import kind_names
 from fleetest.common.suite import Problem, SuiteInvalid, load_suite
 
+NOT_A_KIND = f"type: text 'pytst' is not one of {', '.join(kind_names())}"
 HEAD = "version: 1\nname: demo\n"
 
 
@@ -95,7 +97,7 @@ def test_a_wrong_suite_is_refused_with_its_place(marked, message, hint):
         ("{args: «'\"x'}", "args: cannot be split as a shell does: No closing quotation", "list"),
         ("{args: [t, «--pdb]}", "args: pytest's --pdb makes no sense on a cluster", "plain pytest"),
         ("{args: «t --pdb}", "args: pytest's --pdb makes no sense on a cluster", None),
-        ("{type: «pytst}", "type: text 'pytst' is not one of pytest, command", "Did you mean 'pytest'?"),
+        ("{type: «pytst}", NOT_A_KIND, "Did you mean 'pytest'?"),
         ("{run: x, «command: [x]}", "a task has `command` or `run`, not both", None),
         ("{run: x, «args: [x]}", "'args' is not for a command task", None),
         ("{args: x, «reports: r.xml}", "'reports' is not for a pytest task", None),
@@ -128,7 +130,7 @@ def test_a_wrong_default_is_one_problem_however_many_tasks_take_it():
     check(
         HEAD + "defaults: {priority: «900}\ntasks: {a: {run: x}, b: {run: x}}", "priority: must be at most 100, not 900"
     )
-    check(HEAD + "defaults: {type: «pytst}\ntasks: {a: {setup: x}, b: {run: x}}", "type: text 'pytst' is not one of pytest, command")  # fmt: skip
+    check(HEAD + "defaults: {type: «pytst}\ntasks: {a: {setup: x}, b: {run: x}}", NOT_A_KIND)  # fmt: skip
 
 
 def test_all_problems_come_at_once_and_in_the_order_of_the_file():

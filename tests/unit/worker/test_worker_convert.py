@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from fleetest.common.errors import InvalidRequest
 from fleetest.common.results import Artifact, CaseResult, PlannedCase, ResourceSample, ResourceUsage, VersionControl
 from fleetest.common.states import Outcome, ShardKind, Verdict
-from fleetest.common.tasks import Network, Pull, Resources
+from fleetest.common.tasks import Network, Pull, ReportOptions, Resources
 from fleetest.v1 import types_pb2, worker_pb2
 from fleetest.worker import convert
 from fleetest.worker.assignments import AttemptRef, Ended, TaskSpec
@@ -78,6 +78,7 @@ specs = st.builds(
     total_timeout=st.none() | durations,
     artifacts=tuples,
     reports=tuples,
+    report_options=st.dictionaries(texts, st.builds(ReportOptions, form=texts, fail_level=texts), max_size=2),
     secret_names=tuples,
     version_control=st.builds(VersionControl, commit=texts, dirty=st.booleans()),
     random_seed=sizes,

@@ -12,7 +12,7 @@ import msgspec
 
 from fleetest.common.results import Artifact, CaseResult, PlannedCase, ResourceUsage, VersionControl
 from fleetest.common.states import ShardKind, Verdict
-from fleetest.common.tasks import Network, Pull, Resources
+from fleetest.common.tasks import Network, Pull, ReportOptions, Resources
 
 __all__ = ["Assignment", "AttemptRef", "Ended", "Reporter", "TaskSpec"]
 
@@ -53,6 +53,7 @@ class TaskSpec:
     total_timeout: timedelta | None = None
     artifacts: tuple[str, ...] = ()
     reports: tuple[str, ...] = ()
+    report_options: Mapping[str, ReportOptions] = field(default_factory=dict)
     secret_names: tuple[str, ...] = ()
     version_control: VersionControl = VersionControl()
     random_seed: int = 0

@@ -7,7 +7,8 @@ from typing import Annotated
 from pydantic import Field
 
 from fleetest.common.kinds.kind import Work
-from fleetest.common.suite.fields import RelativePaths, Text
+from fleetest.common.kinds.report_keys import Reports, globs_of, options_of
+from fleetest.common.suite.fields import Text
 from fleetest.common.suite.section import Section
 from fleetest.common.tasks import RunnerType
 
@@ -24,7 +25,9 @@ class CommandKeys(Section):
         description="Text for `/bin/sh` that prints the names of the command's cases, one on each line. They are dealt "
         "to shards, and each shard finds its own in the file $FLEETEST_CASES_FILE.",
     )
-    reports: RelativePaths = Field([], description="Globs of report files that become the command's cases.")
+    reports: Reports = Field(
+        [], description="Report files that become the command's cases: globs, or mappings that say how they are read."
+    )
 
 
 class Command:
@@ -42,5 +45,6 @@ class Command:
             command=tuple(keys.command),
             shell=keys.run,
             cases=keys.cases,
-            reports=tuple(keys.reports),
+            reports=globs_of(keys.reports),
+            report_options=options_of(keys.reports),
         )

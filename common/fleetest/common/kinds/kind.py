@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from fleetest.common.suite.section import Section
-from fleetest.common.tasks import CachePolicy, RunnerType, Split
+from fleetest.common.tasks import CachePolicy, ReportOptions, RunnerType, Split
 
 __all__ = ["Kind", "Work"]
 
@@ -34,6 +34,7 @@ class Work:
         cases: of a command, a text for `/bin/sh` that prints the names of its cases, one on each line; empty when the
             command is one whole.
         reports: globs of the files that hold the results of a command's cases.
+        report_options: how they are read, by glob, where it is not as usual.
         split: what stays together in one shard.
         maxfail: stop the task after so many failures; 0 means never.
         last_failed: run only the cases that failed the last time.
@@ -50,6 +51,7 @@ class Work:
     shell: str = ""
     cases: str = ""
     reports: tuple[str, ...] = ()
+    report_options: Mapping[str, ReportOptions] = field(default_factory=dict)
     split: Split = Split.CASE
     maxfail: int = 0
     last_failed: bool = False

@@ -19,6 +19,9 @@ _OURS: Final = {
     "command": "fleetest.common.kinds.command:Command",
     "rest": "fleetest.common.kinds.checks:Rest",
     "graphql": "fleetest.common.kinds.checks:Graphql",
+    "robot": "fleetest.common.kinds.robot:Robot",
+    "k6": "fleetest.common.kinds.k6:K6",
+    "zap": "fleetest.common.kinds.zap:Zap",
 }
 IMPLIED: Final = ("command", "pytest")
 """The kinds that a task need not name: one of their keys tells."""

@@ -25,6 +25,7 @@ __all__ = [
     "NAME_PATTERN",
     "PLACEHOLDER_SCHEMA",
     "TEXT_SCHEMA",
+    "Arguments",
     "CapabilityName",
     "Duration",
     "EnvName",
@@ -261,6 +262,7 @@ Texts = Annotated[list[Text], BeforeValidator(as_list, json_schema_input_type=li
 RelativePaths = Annotated[list[RelativePath], BeforeValidator(as_list, json_schema_input_type=list[Text] | Text)]
 SecretNames = Annotated[list[EnvName], BeforeValidator(as_list, json_schema_input_type=list[EnvName] | EnvName)]
 ShellLines = Annotated[list[Text], BeforeValidator(_shell_lines, json_schema_input_type=list[Text] | Text)]
+Arguments = Annotated[list[Text], BeforeValidator(_shell_words, json_schema_input_type=list[Text] | Text)]
 PytestArguments = Annotated[
     list[Text],
     BeforeValidator(_shell_words, json_schema_input_type=list[Text] | Text),

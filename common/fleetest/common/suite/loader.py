@@ -136,6 +136,7 @@ def _task(name: str, kind: Kind, model: TaskModel, needs: Sequence[Need], uses: 
         last_failed=work.last_failed,
         artifacts=(*model.artifacts, *work.artifacts),
         reports=work.reports,
+        report_options=work.report_options,
         cache=work.cache,
         uses=uses,
     )

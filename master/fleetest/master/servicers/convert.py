@@ -10,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from fleetest.common.convert import (
     artifact_to_proto,
     duration_to_proto,
+    report_options_to_proto,
     resource_sample_to_proto,
     resource_usage_to_proto,
     resources_from_proto,
@@ -272,6 +273,7 @@ def task_spec_to_proto(run_id: str, request: RunSubmitted, task: Task, *, enviro
         total_timeout=optional_duration(task.timeouts.total),
         artifacts=task.artifacts,
         reports=task.reports,
+        report_options=report_options_to_proto(task.report_options),
         secret_names=list(task.secret_variables),
         version_control=version_control_to_proto(request.version_control),
         fingerprints=task.cache is not None,

@@ -1,4 +1,4 @@
-"""Runs any command as a test: its exit code is the verdict, and JUnit XML reports that it writes are its cases."""
+"""Runs any command as a test: its exit code is the verdict, and reports that it writes are its cases."""
 
 from __future__ import annotations
 

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from itertools import islice
 from typing import Final
 
 from fleetest.common.errors import InvalidRequest
 from fleetest.common.limits import MAX_RESULT_TEXT_BYTES
-from fleetest.common.reports import MAX_REPORT_BYTES, ReadOptions, read_report_file
-from fleetest.common.reports.unique_ids import told_apart
 from fleetest.common.results import CaseResult, ResourceSample, ResourceUsage
 from fleetest.common.states import Outcome, ShardKind, Verdict
-from fleetest.worker.artifacts import collect_artifacts, matching_files
+from fleetest.worker.artifacts import collect_artifacts
 from fleetest.worker.assignments import Assignment, Ended, Reporter
 from fleetest.worker.ports import Blobs, Environment, Process
 from fleetest.worker.runners.command_cases import CasesFile, listing_argv, results_for
+from fleetest.worker.runners.command_reports import CommandReports
 from fleetest.worker.runners.endings import signal_name
 from fleetest.worker.tail import Tail
 
@@ -27,10 +26,11 @@ __all__ = ["CommandAttempt"]
 
 _TIMEOUT_GRACE: Final = timedelta(seconds=2)
 _MOST_EXTRA: Final = 20
+_AT_ONCE: Final = 500
+"""Cases that are read before the first of them is reported."""
+
 _NOT_FOUND: Final = 127
 _NOT_EXECUTABLE: Final = 126
-
-Stamp = tuple[int, int, int]
 
 
 class CommandAttempt:
@@ -48,6 +48,7 @@ class CommandAttempt:
         self._blobs = blobs
         self._process: Process | None = None
         self._cases_file = CasesFile(environment)
+        self._reports = CommandReports(assignment.spec, environment)
         self._tail = Tail(MAX_RESULT_TEXT_BYTES // 2)
         self._last_word = 0.0
         self._began = 0.0
@@ -68,13 +69,13 @@ class CommandAttempt:
             await asyncio.to_thread(self._cases_file.write, case_ids)
         if self.assignment.kind is ShardKind.PLAN:
             return await self._list_cases(listing_argv(spec.cases))
-        before = await asyncio.to_thread(self._reports)
+        await asyncio.to_thread(self._reports.look)
         started_at = datetime.now(UTC)
         try:
             timed_out = await self._execute(self._argv())
         except InvalidRequest as error:
             return self._not_started(error, started_at)
-        ended = await self._conclude(self._running, timed_out, started_at, before)
+        ended = await self._conclude(self._running, timed_out, started_at)
         if spec.artifacts:
             await collect_artifacts(self._blobs, self._environment.host_source, spec.artifacts, self._reporter)
         return ended
@@ -181,30 +182,35 @@ class CommandAttempt:
                 if deadline is not None and loop.time() >= self._last_word + (limit or 0):
                     return False
 
-    async def _conclude(
-        self, process: Process, timed_out: str, started_at: datetime, before: Mapping[Path, Stamp]
-    ) -> Ended:
+    async def _conclude(self, process: Process, timed_out: str, started_at: datetime) -> Ended:
         exit_code = await process.wait()
         usage = self._usage()
         if self._cancelled is not None:
             return Ended(verdict=Verdict.CANCELLED, reason=self._cancelled, usage=usage)
-        reported = await asyncio.to_thread(self._read_reports, before)
         if timed_out:
             whole = self._result(Outcome.TIMED_OUT, f"its {timed_out} has passed", started_at)
         elif exit_code != 0:
             whole = self._result(Outcome.FAILED, self._failure(process, exit_code), started_at)
         else:
             whole = self._result(Outcome.PASSED, "", started_at)
+        cases = await asyncio.to_thread(self._reports.read)
         if self.assignment.spec.cases:
-            return self._conclude_each(reported, whole, usage)
-        untold = whole.outcome.bad and not any(case.outcome.bad for case in reported)
-        for case in reported:
-            self._reporter.result(case)
-        if timed_out or untold or not reported:
+            return self._conclude_each(await asyncio.to_thread(list, cases), whole, usage)
+        number, bad = await self._report_each(cases)
+        if timed_out or not number or (whole.outcome.bad and not bad):
             self._reporter.result(whole)
         if timed_out.startswith("total"):
             return Ended(verdict=Verdict.TIMED_OUT, reason=f"the {timed_out} has passed", usage=usage)
         return Ended(verdict=Verdict.COMPLETED, usage=usage)
+
+    async def _report_each(self, cases: Iterator[CaseResult]) -> tuple[int, int]:
+        """Report cases as they are read; answers how many there are, and how many of them are bad."""
+        number = bad = 0
+        while batch := await asyncio.to_thread(lambda: list(islice(cases, _AT_ONCE))):
+            for case in batch:
+                self._reporter.result(case)
+                number, bad = number + 1, bad + case.outcome.bad
+        return number, bad
 
     def _conclude_each(self, reported: Sequence[CaseResult], whole: CaseResult, usage: ResourceUsage) -> Ended:
         """A result for each case that was given; a failure that none of them shows is one of the whole shard."""
@@ -246,29 +252,6 @@ class CommandAttempt:
             details=self._tail.text() if outcome.bad else "",
         )
 
-    # -- reports
-
-    def _reports(self) -> dict[Path, Stamp]:
-        globs = self.assignment.spec.reports
-        root = self._environment.host_source
-        paths, _ = matching_files(root, globs, MAX_REPORT_BYTES) if globs else ([], [])
-        return {path: _stamp(path) for path in paths}
-
-    def _read_reports(self, before: Mapping[Path, Stamp]) -> list[CaseResult]:
-        """The cases of the reports that this command wrote: a file from before it is somebody else's."""
-        root = self._environment.host_source
-        options = ReadOptions(root=str(self._environment.source))
-        cases: list[CaseResult] = []
-        for path, stamp in self._reports().items():
-            if before.get(path) != stamp:
-                cases += read_report_file(path, name=str(path.relative_to(root)), options=options)
-        return list(told_apart(cases))
-
 
 def _seconds(duration: timedelta | None) -> float | None:
     return None if duration is None else duration.total_seconds()
-
-
-def _stamp(path: Path) -> Stamp:
-    status = path.stat()
-    return status.st_ino, status.st_size, status.st_mtime_ns
