@@ -73,7 +73,7 @@ class Channel:
         connection.connect(path)
         self._descriptor = self.move_high(connection.detach())
         self._identity = self._look()
-        self._unread = b""
+        self._unread = self._unsent = b""
         self.pid = self._getpid()
         # A child that a test forks must not keep the line open.
         os.register_at_fork(after_in_child=self._close_in_child)
@@ -96,8 +96,19 @@ class Channel:
         """End this process at once, without anything that pytest or Python would still do."""
         self._exit(code)
 
+    def send_soon(self, message: Dict[str, Any]) -> None:
+        """Send it with the next one, or before anything is waited for: each write wakes the agent. No test may run."""
+        self._unsent += self._encode(message).encode("ascii") + b"\n"
+
     def send(self, message: Dict[str, Any]) -> None:
-        content = self._encode(message).encode("ascii") + b"\n"
+        self.send_soon(message)
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what waits."""
+        content, self._unsent = self._unsent, b""
+        if not content:
+            return
         self._check()
         while content:
             try:
@@ -107,6 +118,8 @@ class Channel:
 
     def receive(self, *, wait: bool) -> List[Dict[str, Any]]:
         """The messages that have come. An ended connection says ``end`` and ``clear``."""
+        if wait:
+            self.flush()
         self._check()
         if not wait and not self._poll([self._descriptor], [], [], 0)[0]:
             return []
@@ -129,6 +142,7 @@ class Channel:
             self._exit(DESCRIPTOR_LOST)
 
     def _close_in_child(self) -> None:
+        self._unsent = b""
         try:
             if self._look() == self._identity:
                 os.close(self._descriptor)

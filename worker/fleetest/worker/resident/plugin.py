@@ -176,6 +176,7 @@ class ResidentPlugin:
                     following = self._kept_alive_for = self._items[self._waiting[0][1]] if self._waiting else None
                     self._run(session, case_id, following)
             elif self._end:
+                self._channel.flush()
                 return True
 
     def _take_messages(self, session: Any) -> None:
@@ -218,6 +219,7 @@ class ResidentPlugin:
     def _tear_down(self, session: Any, item: Any) -> str:
         """Tear down what `item` does not need; answers what that had to say."""
         self._kept_alive_for = None
+        self._channel.flush()
         try:
             session._setupstate.teardown_exact(item)  # noqa: SLF001 - pytest offers no other way
         except BaseException:  # noqa: BLE001 - a fixture's teardown may raise anything; no case is left to blame
@@ -243,9 +245,11 @@ class ResidentPlugin:
         self._reports = []
         if self._witness is not None:
             result["uncacheable"] = self._outcome.bounded(self._witness.end_case(), self._limit)[0]
-        self._channel.send(dict(result, event="done", mark=self._mark(session)))
+        result.update(event="done", mark=self._mark(session))
+        self._channel.send_soon(result)  # the next case, if there is one, starts now
         if self._canary.is_dead():
             # The test closed what is not its own, pytest's capture among it. What follows runs in a new session.
+            self._channel.flush()
             self._channel.leave(1)
         if session.shouldfail:
             self._send_stopped("limit", str(session.shouldfail))

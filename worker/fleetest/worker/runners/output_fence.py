@@ -40,6 +40,7 @@ class OutputFence:
         self._reached = 0
         self._waiting: deque[Message] = deque()
         self._patience: asyncio.TimerHandle | None = None
+        self._last_word = 0.0
 
     def write(self, content: bytes) -> None:
         """Take a piece of the output."""
@@ -61,6 +62,8 @@ class OutputFence:
         unread, self._unread = self._unread, b""
         self._pass_on(unread)
         self._release_all()
+        if self._patience is not None:
+            self._patience.cancel()
 
     def _begun(self, content: bytes) -> int:
         """How many bytes at the end are the beginning of a mark."""
@@ -80,10 +83,20 @@ class OutputFence:
     def _release(self) -> None:
         while self._waiting and _mark_of(self._waiting[0]) <= self._reached:
             self._on_message(self._waiting.popleft())
-        if self._patience is not None:
-            self._patience.cancel()
+        if self._waiting:
+            loop = asyncio.get_running_loop()
+            self._last_word = loop.time()
+            if self._patience is None:  # else it is looked again when it ends: short cases say thousands of words
+                self._patience = loop.call_later(_PATIENCE_SECONDS, self._lose_patience)
+
+    def _lose_patience(self) -> None:
         loop = asyncio.get_running_loop()
-        self._patience = loop.call_later(_PATIENCE_SECONDS, self._release_all) if self._waiting else None
+        left_seconds = self._last_word + _PATIENCE_SECONDS - loop.time()
+        self._patience = None
+        if self._waiting and left_seconds > 0:
+            self._patience = loop.call_later(left_seconds, self._lose_patience)
+        else:
+            self._release_all()
 
     def _release_all(self) -> None:
         self._reached = max(map(_mark_of, self._waiting), default=self._reached)

@@ -12,7 +12,7 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -62,6 +62,7 @@ class Channel:
         self._on_ended = on_ended
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._session: _Connection | None = None
+        self._connections: set[_Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._ended = asyncio.Event()
 
@@ -88,6 +89,8 @@ class Channel:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+        for connection in list(self._connections):
+            await self._hang_up(connection)
         self._listener.close()
         self._path.unlink(missing_ok=True)
 
@@ -99,17 +102,17 @@ class Channel:
     async def _accept(self) -> None:
         while True:
             accepted, _ = await asyncio.get_running_loop().sock_accept(self._listener)
-            self._spawn(self._serve(_Connection(accepted)))
+            self._connections.add(_Connection(accepted, on_line=self._heard, on_end=self._heard_last))
 
-    async def _serve(self, connection: _Connection) -> None:
-        problem = ""
-        try:
-            async for line in connection.lines():
-                self._heard(connection, line)
-        except ValueError as error:
-            problem = str(error)
-        finally:
-            await connection.close()
+    def _heard_last(self, connection: _Connection, problem: str) -> None:
+        self._spawn(self._end(connection, problem))
+
+    async def _hang_up(self, connection: _Connection) -> None:
+        await connection.close()
+        self._connections.discard(connection)
+
+    async def _end(self, connection: _Connection, problem: str) -> None:
+        await self._hang_up(connection)
         if connection is self._session:
             self._ended.set()
             if problem:
@@ -155,38 +158,70 @@ class _Connection:
     """
     One end of the line, read to its last byte even when the other end dies with something unread.
 
-    asyncio's streams and transports do not: an error of writing makes them drop what has come in.
+    asyncio's streams and transports do not: an error of writing makes them drop what has come in. And `sock_recv` asks
+    the kernel to watch anew for each piece, which short cases send by the thousand.
+
+    Args:
+        on_line: gets each line; raises ValueError for one after which no more is wanted.
+        on_end: called once, when there is nothing more to read, with the reason when that is a bad line.
     """
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(
+        self,
+        connection: socket.socket,
+        *,
+        on_line: Callable[[_Connection, bytes], None],
+        on_end: Callable[[_Connection, str], None],
+    ) -> None:
         self._socket = connection
         self._socket.setblocking(False)  # noqa: FBT003 - the standard library's own signature
+        self._on_line = on_line
+        self._on_end = on_end
+        self._unread: list[bytes] = []
+        self._unread_bytes = 0
         self.unsent: asyncio.Queue[bytes] = asyncio.Queue()
         self.writer: asyncio.Task[None] | None = None
+        asyncio.get_running_loop().add_reader(self._socket, self._read)
 
     async def close(self) -> None:
+        """Idempotent."""
+        if self._socket.fileno() >= 0:
+            asyncio.get_running_loop().remove_reader(self._socket)
         if self.writer is not None:
             self.writer.cancel()
             await asyncio.wait([self.writer])
         self._socket.close()
 
-    async def lines(self) -> AsyncIterator[bytes]:
+    def _read(self) -> None:
+        try:
+            content = self._socket.recv(_READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            content = b""
+        problem = ""
+        try:
+            self._take(content)
+        except ValueError as error:
+            problem = str(error)
+        if problem or not content:
+            asyncio.get_running_loop().remove_reader(self._socket)
+            self._on_end(self, problem)
+
+    def _take(self, content: bytes) -> None:
         """
         Raises:
-            ValueError: a line is longer than any message.
+            ValueError: a line is not wanted, or longer than any message.
         """
-        loop = asyncio.get_running_loop()
-        unread: list[bytes] = []
-        unread_bytes = 0
-        while content := await self._receive(loop):
-            *ends, rest = content.split(b"\n")
-            for end in ends:
-                yield b"".join([*unread, end])
-                unread, unread_bytes = [], 0
-            unread.append(rest)
-            unread_bytes += len(rest)
-            if unread_bytes > _LINE_LIMIT_BYTES:
-                raise ValueError("a line without end")
+        *ends, rest = content.split(b"\n")
+        for end in ends:
+            line = b"".join([*self._unread, end])
+            self._unread, self._unread_bytes = [], 0
+            self._on_line(self, line)
+        self._unread.append(rest)
+        self._unread_bytes += len(rest)
+        if self._unread_bytes > _LINE_LIMIT_BYTES:
+            raise ValueError("a line without end")
 
     async def write(self) -> None:
         """Send what is put into `unsent`, until the other end is gone."""
@@ -194,12 +229,6 @@ class _Connection:
         with contextlib.suppress(OSError):
             while True:
                 await loop.sock_sendall(self._socket, await self.unsent.get())
-
-    async def _receive(self, loop: asyncio.AbstractEventLoop) -> bytes:
-        try:
-            return await loop.sock_recv(self._socket, _READ_BYTES)
-        except OSError:
-            return b""
 
 
 def case_result(message: Message, *, started_at: datetime | None = None) -> CaseResult:

@@ -73,6 +73,7 @@ class PytestSession:
         self.on_hungry = self._appetite.on_hungry
         self._finishing: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
+        self._alarm: asyncio.TimerHandle | None = None
         self._server = asyncio.create_task(self._serve())
 
     # -- the port
@@ -132,8 +133,9 @@ class PytestSession:
     async def close(self) -> None:
         self._events.put_nowait(self._end_all)
         await self._server
-        if self._idle_timer is not None:
-            self._idle_timer.cancel()
+        for timer in (self._idle_timer, self._alarm):
+            if timer is not None:
+                timer.cancel()
         if self._preparing is not None:  # it may have begun before the end was dealt with
             self._preparing.cancel()
             await asyncio.wait([self._preparing])
@@ -157,15 +159,12 @@ class PytestSession:
                 self._appetite.look_at(self.backlog, busy=busy)
 
     async def _deal_with_next(self) -> None:
-        try:
-            async with asyncio.timeout_at(self._deadline()):
-                event = await self._events.get()
-        except TimeoutError:
-            await self._on_deadline()
-        else:
-            done = event()
-            if done is not None:
-                await done
+        if self._events.empty():
+            self._set_alarm()
+        event = await self._events.get()
+        done = event()
+        if done is not None:
+            await done
 
     def _wake(self) -> None:
         """Let the one task look at what has changed."""
@@ -525,8 +524,18 @@ class PytestSession:
 
     # -- limits
 
-    def _deadline(self) -> float | None:
-        return min((when for when, _ in self._limits()), default=None)
+    def _set_alarm(self) -> None:
+        """See to it that limits are looked at when the first passes. Most move on while cases run: then they wait."""
+        deadline = min((when for when, _ in self._limits()), default=None)
+        if deadline is None or (self._alarm is not None and self._alarm.when() <= deadline):
+            return
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = self._loop.call_at(deadline, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self._events.put_nowait(self._on_deadline)
 
     async def _on_deadline(self) -> None:
         now = self._loop.time()
