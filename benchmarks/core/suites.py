@@ -55,7 +55,7 @@ class Suite:
                 self.python,
                 *("-m", "pytest", "-q", "-p", "no:cacheprovider", *_OPTIONS[name], *self.arguments),
                 cwd=self.source,
-                environment=self._environment(os.environ),
+                environment=self._environment(),
                 exit_codes=_ENDED,
             )
             self._check(name, _counted(done.output))
@@ -69,7 +69,7 @@ class Suite:
             _FLEETEST,
             *("run", "--quiet", "--project", project, "--", "pytest", *self.arguments),
             cwd=self.source,
-            environment=self._environment(cluster.environment),
+            environment={**cluster.environment, **self._active()},
             exit_codes=_ENDED,
         )
         async with cluster.client() as client:
@@ -84,13 +84,17 @@ class Suite:
             self.python,
             *("-m", "pytest", "-q", "-p", "no:cacheprovider", *self.arguments),
             cwd=self.source,
-            environment=self._environment(os.environ),
+            environment=self._environment(),
             exit_codes=_ENDED,
         )
         return _counted(done.output)
 
-    def _environment(self, environment: Mapping[str, str]) -> Mapping[str, str]:
-        return {**environment, "VIRTUAL_ENV": str(self.python.parents[1]), "PYTHONDONTWRITEBYTECODE": "1"}
+    def _environment(self) -> Mapping[str, str]:
+        """Of a peer: what it compiles is compiled each time, as in a slot of ours, which keeps nothing of a run."""
+        return {**os.environ, **self._active(), "PYTHONDONTWRITEBYTECODE": "1"}
+
+    def _active(self) -> Mapping[str, str]:
+        return {"VIRTUAL_ENV": str(self.python.parents[1])}
 
     def _check(self, name: str, outcomes: Mapping[str, int]) -> None:
         if self.outcomes is not None and dict(outcomes) != dict(self.outcomes):
