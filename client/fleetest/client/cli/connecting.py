@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,8 +21,20 @@ from fleetest.common.errors import DependencyUnavailable
 if TYPE_CHECKING:
     from fleetest.client.async_client import AsyncClient
     from fleetest.client.connection import Persistence
+    from fleetest.common.settings import Secret
+    from fleetest.common.tls import ClientTls
 
-__all__ = ["any_cluster", "connected", "invocation", "master_option", "project_option", "running", "say"]
+__all__ = [
+    "Place",
+    "any_cluster",
+    "connected",
+    "find_cluster",
+    "invocation",
+    "master_option",
+    "project_option",
+    "running",
+    "say",
+]
 
 _Answer = TypeVar("_Answer")
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -86,9 +99,32 @@ def _known_cluster(data_directory: Path) -> EmbeddedCluster:
     return cluster
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a cluster is, and what lets a client in."""
+
+    address: str
+    token: Secret
+    tls: ClientTls | None
+
+
+async def find_cluster(master: str, *, embedded: Callable[[Path], EmbeddedCluster] = _known_cluster) -> Place:
+    """
+    The cluster that the option or the environment names, or else the user's own.
+
+    Args:
+        embedded: finds the user's own cluster in its data directory.
+    """
+    settings = invocation().settings
+    if address := master or settings.master:
+        return Place(address=address, token=settings.token, tls=settings.tls)
+    cluster = await asyncio.to_thread(embedded, settings.data)
+    return Place(address=cluster.address, token=cluster.token, tls=None)
+
+
 @asynccontextmanager
 async def connected(
-    master: str,
+    master: str | Place,
     *,
     project: str = "",
     embedded: Callable[[Path], EmbeddedCluster] = _known_cluster,
@@ -96,26 +132,22 @@ async def connected(
     on_trouble: Callable[[str], None] = say,
 ) -> AsyncIterator[AsyncClient]:
     """
-    A client of the master that the option or the environment names, or else of the user's own cluster.
+    A client of a cluster that was found, or else of the one that `find_cluster` finds.
 
     Args:
-        embedded: finds the user's own cluster in its data directory.
+        embedded: as `find_cluster` takes it.
         persistence, on_trouble: as the client takes them.
     """
+    place = master if isinstance(master, Place) else await find_cluster(master, embedded=embedded)
     # Read when gRPC is loaded: its own complaints, for its developers, would stand before our one line.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from fleetest.client.async_client import AsyncClient
 
-    settings = invocation().settings
-    address, token, tls = master or settings.master, settings.token, settings.tls
-    if not address:
-        cluster = await asyncio.to_thread(embedded, settings.data)
-        address, token, tls = cluster.address, cluster.token, None
     async with AsyncClient(
-        address,
-        token=token.reveal(),
-        tls=tls,
-        project=project or settings.project,
+        place.address,
+        token=place.token.reveal(),
+        tls=place.tls,
+        project=project or invocation().settings.project,
         persistence=persistence,
         on_trouble=on_trouble,
     ) as client:

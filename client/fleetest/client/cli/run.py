@@ -15,6 +15,7 @@ import click
 from fleetest.client.cli.connecting import (
     any_cluster,
     connected,
+    find_cluster,
     invocation,
     master_option,
     project_option,
@@ -144,23 +145,28 @@ async def _run(found: SuiteText, text: str, wanted: dict[str, Any], master: str,
     environment = invocation().environment
     from fleetest.common.version_control import version_control
 
-    async with connected(master, embedded=any_cluster) as client:
-        # Git looks at the same files, and has a processor of its own to do it on.
-        looking = asyncio.create_task(asyncio.to_thread(version_control, found.root, environment))
-        try:
-            scan = await _scanned(found.root)
+    place = await find_cluster(master, embedded=any_cluster)
+    # Git looks at the same files, and has a processor of its own to do it on; meanwhile the client is loaded.
+    looking = asyncio.create_task(asyncio.to_thread(version_control, found.root, environment))
+    scanning = asyncio.create_task(_scanned(found.root))
+    try:
+        await asyncio.sleep(0)  # they begin
+        async with connected(place) as client:
+            scan = await scanning
             wanted |= {"source": found.source, "version_control": await looking, "user": present_user()}
-        finally:
-            looking.cancel()
-        submission = await _submitted(client, text, scan, found.root, wanted)
-        if submission.already_submitted:
-            say("this was submitted before; following that run")
-        for run_id in submission.superseded_run_ids:
-            say(f"run {run_id} is being cancelled in favour of this one")
-        if detach:
-            click.echo(submission.run_id)
-            return 0
-        return await following.follow(client, submission.run_id, environment)
+            submission = await _submitted(client, text, scan, found.root, wanted)
+            if submission.already_submitted:
+                say("this was submitted before; following that run")
+            for run_id in submission.superseded_run_ids:
+                say(f"run {run_id} is being cancelled in favour of this one")
+            if detach:
+                click.echo(submission.run_id)
+                return 0
+            return await following.follow(client, submission.run_id, environment)
+    finally:
+        for task in (looking, scanning):
+            task.cancel()
+        await asyncio.gather(looking, scanning, return_exceptions=True)
 
 
 async def _scanned(root: Path) -> Scan:
