@@ -24,23 +24,32 @@ class EchoEnvironment:
         self.executor = executor
         self.spec = spec
 
+    def is_apart_from(self, spec):
+        return self.executor.apart
+
     async def refresh(self, spec):
         self.executor.log.append(("refresh", spec.environment_key))
 
     async def close(self):
+        await self.executor.closable.wait()
         self.executor.log.append(("close", self.spec.environment_key))
 
 
 class EchoExecutor:
-    """Its log holds what happened to environments, in order. `failure` is raised by the next preparations."""
+    """
+    Its log holds what happened to environments, in order. `failure` is raised by the next preparations; environments are
+    `apart` from one another or not.
+    """
 
     name = "process"
 
     def __init__(self):
         self.log = []
         self.failure = None
-        self.ready = asyncio.Event()
+        self.apart = False
+        self.ready, self.closable = asyncio.Event(), asyncio.Event()
         self.ready.set()
+        self.closable.set()
 
     async def prepare(self, spec, *, slot, secrets, output):
         self.log.append(("prepare", spec.environment_key))

@@ -237,6 +237,21 @@ async def test_another_environment_gets_its_own_session_after_the_old_is_closed(
         assert [session.closed for session in worker.runner.sessions] == [True, False]
 
 
+async def test_environment_that_shares_nothing_with_the_one_before_does_not_wait_for_its_end(master, address, tmp_path):
+    async with working(tmp_path, address, slots=1) as worker:
+        worker.executor.apart = True
+        worker.executor.closable.clear()
+        master.enqueue("a", key="one", shard="unit#0")
+        await master.ended("unit#0")
+        master.enqueue("b", key="two", shard="unit#1")
+        await master.ended("unit#1")
+        before = list(worker.executor.log)
+        worker.executor.closable.set()
+
+    assert before == [("prepare", "one"), ("prepare", "two")]
+    assert sorted(worker.executor.log[2:]) == [("close", "one"), ("close", "two")]
+
+
 async def test_another_run_gets_a_fresh_session_in_the_refreshed_environment(master, address, tmp_path):
     async with working(tmp_path, address, slots=1) as worker:
         master.enqueue("a", run="r1", shard="unit#0")

@@ -167,6 +167,9 @@ class Environment(Protocol):
             CapacityExceeded, DependencyUnavailable
         """
 
+    def is_apart_from(self, spec: TaskSpec) -> bool:
+        """Whether a task's environment can be prepared and used while this one is being closed: they share nothing."""
+
     async def refresh(self, spec: TaskSpec) -> None:
         """Bring the workspace back to its pristine files before the next session."""
 

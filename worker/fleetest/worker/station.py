@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 
 import structlog
@@ -43,6 +44,7 @@ class Station:
         self._environment: Environment | None = None
         self._spec: TaskSpec | None = None
         self._run_id = ""
+        self._closing: set[asyncio.Task[None]] = set()
 
     def serves(self, attempt: Attempt) -> bool:
         """
@@ -75,8 +77,20 @@ class Station:
 
     async def close(self) -> None:
         """Close session and environment. Harmless when there is none; what goes wrong is logged."""
-        await self._close_session()
+        self._let_go()
+        while self._closing:
+            await asyncio.wait(self._closing)
+
+    def _let_go(self) -> None:
+        """Begin to close session and environment."""
+        session, self.session = self.session, None
         environment, self._environment, self.environment_key = self._environment, None, ""
+        closing = asyncio.create_task(self._close(session, environment), name=f"closing-{self._slot}")
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
+    async def _close(self, session: Session | None, environment: Environment | None) -> None:
+        await self._close_session(session)
         if environment is not None:
             try:
                 for runner in self._runners.values():
@@ -89,11 +103,15 @@ class Station:
         self, spec: TaskSpec, secrets: Mapping[str, str], output: Callable[[bytes], None]
     ) -> Environment:
         if self._environment is not None and self._fits(spec, self._environment):
-            await self._close_session()
+            session, self.session = self.session, None
+            await self._close_session(session)
             await self._environment.refresh(spec)
             self._spec, self.environment_key = spec, spec.environment_key
             return self._environment
-        await self.close()
+        if self._environment is not None and self._environment.is_apart_from(spec):
+            self._let_go()  # nobody waits for what has nothing to do with the task
+        else:
+            await self.close()
         self._environment = await self._executor(spec).prepare(spec, slot=self._slot, secrets=secrets, output=output)
         self._spec, self.environment_key = spec, spec.environment_key
         return self._environment
@@ -105,8 +123,7 @@ class Station:
         before = self._spec
         return environment.keeps_processes and before is not None and _place_of(before) == _place_of(spec) is not None
 
-    async def _close_session(self) -> None:
-        session, self.session = self.session, None
+    async def _close_session(self, session: Session | None) -> None:
         if session is not None:
             try:
                 await session.close()

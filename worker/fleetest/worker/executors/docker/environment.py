@@ -73,6 +73,16 @@ class DockerEnvironment:
     async def attach(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> int:
         return await attach(self._cell.container, argv, env={**self._variables, **env}, cwd=cwd)
 
+    def is_apart_from(self, spec: TaskSpec) -> bool:
+        """A task of the like waits, as it may get this container."""
+        own, limits = self._cell.plan, spec.limits
+        return (own.project, own.network, own.cpu_millis, own.memory_bytes) != (
+            spec.project,
+            spec.network,
+            limits.cpu_millis,
+            limits.memory_bytes,
+        )
+
     async def refresh(self, spec: TaskSpec) -> None:
         await self._cell.refresh(spec.workspace_digest)
         await self.put_products_back()

@@ -86,8 +86,7 @@ class WarmCells:
             await self.empty()
         while len(self._parked) > self._bounds.cells:
             oldest, _ = next(iter(self._parked.values()))
-            self._withdraw(oldest)
-            await _close(oldest)
+            self._expire(oldest)  # whoever waits for the slot need not wait for that
 
     async def empty(self) -> None:
         """Close all that are kept now."""
