@@ -227,6 +227,7 @@ def test_server_that_is_not_there_is_named(run):
     ran = run("steps: [{name: list, get: /books}]", base_url=f"http://127.0.0.1:{free_port()}")
 
     assert "no connection to http://127.0.0.1:" in ran.text("list")
+    assert "refused" in ran.text("list")
 
 
 def test_certificates_are_checked_against_what_the_file_trusts(run, pytester):

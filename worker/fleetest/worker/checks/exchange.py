@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 import time
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from fleetest.worker.checks.json_values import read_json
 
 __all__ = ["MAX_BODY_BYTES", "Exchange", "NoResponse", "Sent", "send"]
 
+_MOST_REDIRECTS: Final = 20
 _E = TypeVar("_E", bound=BaseException)
 
 MAX_BODY_BYTES: Final = 32 << 20
@@ -107,11 +109,13 @@ async def send(
     began = time.perf_counter()
     try:
         async with asyncio.timeout(limit.total_seconds()):
-            response = await client.send(request, stream=True, follow_redirects=follow_redirects)
-            try:
-                body = await _body(response)
-            finally:
-                await response.aclose()
+            response, body = await _answer(client, request)
+            redirects = 0
+            while follow_redirects and response.next_request is not None:
+                redirects += 1
+                if redirects > _MOST_REDIRECTS:
+                    raise NoResponse(f"{_origin(request)} redirects without end")
+                response, body = await _answer(client, response.next_request)
     except TimeoutError as error:
         raise NoResponse(
             f"no complete response within {format_duration(limit)}; `timeout` says how long to wait"
@@ -129,6 +133,15 @@ async def send(
         encoding=response.charset_encoding or "utf-8",
         elapsed=elapsed,
     )
+
+
+async def _answer(client: httpx.AsyncClient, request: httpx.Request) -> tuple[httpx.Response, bytes]:
+    """One response, its body bounded also where it redirects."""
+    response = await client.send(request, stream=True, follow_redirects=False)
+    try:
+        return response, await _body(response)
+    finally:
+        await response.aclose()
 
 
 async def _body(response: httpx.Response) -> bytes:
@@ -155,18 +168,19 @@ def _pairs(headers: httpx.Headers) -> list[tuple[str, str]]:
     ]
 
 
-def _explained(error: Exception, request: httpx.Request) -> str:  # noqa: PLR0911 - a flat table
-    origin = f"{request.url.scheme}://{request.url.netloc.decode('ascii', 'replace')}"
+def _origin(request: httpx.Request) -> str:
+    return f"{request.url.scheme}://{request.url.netloc.decode('ascii', 'replace')}"
+
+
+def _explained(error: Exception, request: httpx.Request) -> str:
+    origin = _origin(request)
     if (tls := _cause(error, ssl.SSLError)) is not None:
         return _explained_tls(tls, origin)
     match error:
-        case httpx.TooManyRedirects():
-            return f"{origin} redirects without end: {error}"
         case httpx.UnsupportedProtocol():
             return f"'{request.url}' is not an address of HTTP: it begins with http:// or https://"
         case httpx.ConnectError():
-            cause = _cause(error, OSError)
-            return f"no connection to {origin}: {(cause and cause.strerror) or error}"
+            return f"no connection to {origin}: {_system_error(error) or error}"
         case httpx.DecodingError():
             return f"the response cannot be decompressed: {error}"
         case httpx.HTTPError():
@@ -180,6 +194,16 @@ def _explained_tls(error: ssl.SSLError, origin: str) -> str:
         hint = "`verify` names a file of certificates to trust, or is false"
         return f"the certificate of {origin} is not accepted: {error.verify_message}. {hint}"
     return f"no TLS connection with {origin}: {error.reason or error}"
+
+
+def _system_error(error: BaseException) -> str:
+    """What the system said, below what libraries made of it."""
+    cause = _cause(error, OSError)
+    while cause is not None and not cause.errno:
+        cause = _cause(cause.__cause__ or cause.__context__, OSError)
+    if cause is None or cause.errno is None:
+        return ""
+    return os.strerror(cause.errno) if cause.errno > 0 else str(cause.strerror)  # below zero: of looking up names
 
 
 def _cause(error: BaseException | None, kind: type[_E]) -> _E | None:

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Outcome", "ScenarioSession"]
 
-_MOST_REDIRECTS: Final = 20
 _SECRET_NAME: Final = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|(^|_)KEY$|_KEY_", re.IGNORECASE)
 
 
@@ -76,7 +75,6 @@ class ScenarioSession:
         self._client = httpx.AsyncClient(
             verify=self._context,
             timeout=None,  # noqa: S113 - each exchange as a whole has a limit
-            max_redirects=_MOST_REDIRECTS,
             headers={"user-agent": "fleetest"},
         )
         base_url = text_of(filled(scenario.base_url, self._variables))
