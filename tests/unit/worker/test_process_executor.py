@@ -3,6 +3,7 @@ import contextlib
 import errno
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -446,6 +447,12 @@ async def test_task_without_workspace_gets_an_empty_directory(executor: ProcessE
         await environment.refresh(make_spec(workspace, workspace_digest=""))
 
         assert list(environment.source.iterdir()) == []
+
+        environment.source.chmod(0o500)  # there is nothing in it, but it is of no use
+        await environment.refresh(make_spec(workspace, workspace_digest=""))
+
+        (environment.source / "new").touch()
+        assert environment.source.stat().st_mode & stat.S_IRWXU == stat.S_IRWXU
     await executor.close()
 
 

@@ -29,6 +29,7 @@ __all__ = ["Roster"]
 
 _SHUT_DOWN: Final = StopOrder(reason="worker shut down", verdict=Verdict.ERRORED, grace=timedelta(seconds=2))
 _BRIEF_SECONDS: Final = 0.05
+_LINES_A_SECOND: Final = 20
 _NOTHING: Final = Credit(shards=0, free=Resources())
 
 _log = structlog.stdlib.get_logger()
@@ -72,6 +73,7 @@ class Roster:
         self._on_change = on_change
         self._on_release = on_release
         self._entries: dict[AttemptRef, _Entry] = {}
+        self._line_second = self._lines = 0
         self._vacant = asyncio.Event()
         self._vacant.set()
         self._slots = make_slots(self)
@@ -176,13 +178,26 @@ class Roster:
         ended = attempt.reporter.ended(ended)
         if attempt.stop_order is not _SHUT_DOWN:
             self._readiness.attempt_ended(ended.verdict, ended.reason)
-        seconds = self._clock.monotonic() - entry.since
-        # A worker may do thousands in a second that end well: their lines, even dropped ones, would cost more.
-        brief = seconds < _BRIEF_SECONDS and ended.verdict is Verdict.COMPLETED
-        if not brief or _DEBUG_LOG.isEnabledFor(logging.DEBUG):
-            _log_end(attempt, ended, seconds, brief=brief)
+        now = self._clock.monotonic()
+        show = self._is_worth_a_line(ended, now - entry.since, now)
+        if show or _DEBUG_LOG.isEnabledFor(logging.DEBUG):
+            say = _log.info if show else _log.debug
+            say("attempt_ended", **_canonical(attempt, ended, now - entry.since))
         if not self._entries:
             self._vacant.set()
+
+    def _is_worth_a_line(self, ended: Ended, seconds: float, now: float) -> bool:
+        """
+        A worker may do thousands in a second that end well. Their lines, even dropped ones, would cost more than they.
+        """
+        if ended.verdict is not Verdict.COMPLETED:
+            return True
+        if seconds < _BRIEF_SECONDS:
+            return False
+        if int(now) != self._line_second:
+            self._line_second, self._lines = int(now), 0
+        self._lines += 1
+        return self._lines <= _LINES_A_SECOND
 
     def _take(self, assignment: Assignment) -> None:
         reporter = AttemptReporter(assignment.ref, secrets=assignment.secrets, outbox=self._outbox, clock=self._clock)
@@ -192,15 +207,13 @@ class Roster:
         self._vacant.clear()
 
 
-def _log_end(attempt: Attempt, ended: Ended, seconds: float, *, brief: bool) -> None:
-    say = _log.debug if brief else _log.info
-    say(
-        "attempt_ended",
-        run_id=attempt.ref.run_id,
-        task_id=attempt.assignment.spec.task_id,
-        shard_id=attempt.ref.shard_id,
-        attempt=attempt.assignment.number,
-        verdict=ended.verdict.value,
-        reason=ended.reason.partition("\n")[0],
-        seconds=round(seconds, 3),
-    )
+def _canonical(attempt: Attempt, ended: Ended, seconds: float) -> Mapping[str, object]:
+    return {
+        "run_id": attempt.ref.run_id,
+        "task_id": attempt.assignment.spec.task_id,
+        "shard_id": attempt.ref.shard_id,
+        "attempt": attempt.assignment.number,
+        "verdict": ended.verdict.value,
+        "reason": ended.reason.partition("\n")[0],
+        "seconds": round(seconds, 3),
+    }
