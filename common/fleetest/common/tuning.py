@@ -1,4 +1,4 @@
-"""How a master has its interpreter work: one thread serves everybody, and a few others wait for the disk."""
+"""How a server has its interpreter work: one thread serves everybody, and a few others wait for the disk."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def master() -> None:
     """
     Run a master. It is configured by FLEETEST_* variables; docs/operations.md lists them.
     """
-    from fleetest.master.tuning import loop_factory
+    from fleetest.common.tuning import loop_factory
 
     _report(lambda: _run_until_stopped(_serve_master(), loop_factory()))
 
@@ -99,9 +99,9 @@ async def _serve_master() -> None:
     from fleetest.common.logging import configure_logging
     from fleetest.common.settings import read_settings
     from fleetest.common.tether import tether_to_parent
+    from fleetest.common.tuning import settle
     from fleetest.master.server import Master
     from fleetest.master.settings import MasterSettings
-    from fleetest.master.tuning import settle
 
     tether_to_parent(os.environ)
     settings = read_settings(MasterSettings, os.environ)

@@ -7,11 +7,11 @@ from importlib.util import find_spec
 
 import pytest
 
-from fleetest.master.tuning import loop_factory, settle
+from fleetest.common.tuning import loop_factory, settle
 
 
 @pytest.mark.skipif(find_spec("uvloop") is None, reason="uvloop is not installed")
-def test_a_master_uses_the_fast_loop_where_it_is() -> None:
+def test_a_server_uses_the_fast_loop_where_it_is() -> None:
     async def name() -> str:
         return type(asyncio.get_running_loop()).__module__
 
@@ -19,7 +19,7 @@ def test_a_master_uses_the_fast_loop_where_it_is() -> None:
         assert runner.run(name()).startswith("uvloop")
 
 
-def test_a_master_without_the_fast_loop_uses_pythons_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_without_the_fast_loop_uses_pythons_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "uvloop", None)
 
     assert loop_factory() is None

@@ -42,6 +42,7 @@ def worker(
     """
     from fleetest.common.logging import configure_logging
     from fleetest.common.settings import pairs, read_settings
+    from fleetest.common.tuning import loop_factory
     from fleetest.worker.settings import WorkerSettings
 
     tether_to_parent(os.environ)
@@ -55,7 +56,8 @@ def worker(
         }
         settings = read_settings(WorkerSettings, os.environ, given)
         configure_logging("worker", level=settings.log_level)
-        asyncio.run(_work(settings))
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            runner.run(_work(settings))
     except ValueError as error:
         raise click.UsageError(f"--label: {error}") from error
     except FleetestError as error:
@@ -70,9 +72,11 @@ def _orphaned(environment: Mapping[str, str]) -> bool:
 
 
 async def _work(settings: WorkerSettings) -> None:
+    from fleetest.common.tuning import settle
     from fleetest.worker.assembly import open_worker
 
     async with open_worker(settings) as agent:
+        settle()
 
         def on_terminate() -> None:
             if agent.leaving or _orphaned(os.environ):
