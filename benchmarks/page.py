@@ -102,7 +102,13 @@ def _circumstances(results: Sequence[Result]) -> Iterator[str]:
         yield f"| {name} | {value} |"
     yield from ("", "| row | measured | rounds | seconds | load before |", "|---|---|---|---|---|")
     for each in results:
-        yield f"| {each.row} | {each.began} | {each.rounds} | {each.seconds:.0f} | {each.load:.1f} |"
+        yield f"| {each.row} | {each.began} | {_rounds(each)} | {each.seconds:.0f} | {each.load:.1f} |"
+
+
+def _rounds(result: Result) -> str:
+    """As many as there are samples: rows that vary little, or take long, make do with fewer than the rest."""
+    numbers = sorted({len(side.samples) for figure in result.figures for side in figure.sides if side.samples})
+    return " to ".join(str(number) for number in dict.fromkeys([*numbers[:1], *numbers[-1:]]))
 
 
 def main() -> None:

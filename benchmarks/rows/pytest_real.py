@@ -49,7 +49,7 @@ _LONG: Final = tuple(
 
 _ALL: Final = (
     _Real(name="jinja2", rounds=5),
-    _Real(name="click", rounds=3),
+    _Real(name="click", rounds=2),
     _Real(name="networkx", arguments=_LONG, rounds=2),
 )
 
