@@ -8,23 +8,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from fleetest.client import convert, streams
 from fleetest.client.addresses import parse_addresses
 from fleetest.client.connection import Connection, Persistence
-from fleetest.client.downloads import save_artifact
-from fleetest.client.events import Commit
-from fleetest.client.values import (
-    CaseRecord,
-    LogChunk,
-    Run,
-    ServerInfo,
-    Submission,
-    TaskArtifact,
-    TaskExplanation,
-    Token,
-    TokenAccess,
-    Worker,
-)
+from fleetest.client.later import Later
 from fleetest.common.convert import (
     duration_to_proto,
     outcome_to_proto,
@@ -41,9 +27,26 @@ from fleetest.common.workspace import Workspace
 from fleetest.v1 import fleet_pb2, run_pb2
 
 if TYPE_CHECKING:
+    from fleetest.client import convert, streams
+    from fleetest.client.events import Commit
     from fleetest.client.imports import ReportSource
     from fleetest.client.uploads import UploadReport
+    from fleetest.client.values import (
+        CaseRecord,
+        LogChunk,
+        Run,
+        ServerInfo,
+        Submission,
+        TaskArtifact,
+        TaskExplanation,
+        Token,
+        TokenAccess,
+        Worker,
+    )
     from fleetest.v1.blob_pb2_grpc import BlobServiceAsyncStub
+
+else:
+    convert, streams = Later("fleetest.client.convert"), Later("fleetest.client.streams")
 
 __all__ = ["AsyncClient"]
 
@@ -371,6 +374,8 @@ class AsyncClient:
             NotFound: the master has it no longer.
             CapacityExceeded: the disk is full.
         """
+        from fleetest.client.downloads import save_artifact
+
         return await save_artifact(self._connection, artifact, directory)
 
     async def workers(self, *, include_offline: bool = False) -> list[Worker]:
@@ -390,7 +395,7 @@ class AsyncClient:
         description: str = "",
         lifetime: timedelta | None = None,
         project: str = "",
-        access: TokenAccess = TokenAccess.WRITE,
+        access: TokenAccess | None = None,
     ) -> tuple[Token, Secret]:
         """
         A token for clients, and its text, which nobody can ask for again.
@@ -398,6 +403,7 @@ class AsyncClient:
         Args:
             lifetime: `None` means that it does not expire.
             project: the only one that it has to do with; empty means all.
+            access: `None` means to read and to write.
 
         Raises:
             Forbidden: the present token is not an administrator's.
@@ -406,7 +412,7 @@ class AsyncClient:
             description=description,
             lifetime=duration_to_proto(lifetime) if lifetime is not None else None,
             project=project,
-            access=convert.token_access_to_proto(access),
+            access=convert.token_access_to_proto(access) if access else fleet_pb2.TOKEN_ACCESS_WRITE,
         )
         response = await self._connection.call(lambda services: services.fleet.CreateClientToken, request)
         return convert.token_from_proto(response.token), Secret(response.text)
