@@ -142,8 +142,8 @@ def test_show_prints_tasks_and_what_failed(fleetest, failed):
     shown = fleetest("show", SHORT)
 
     assert shown.code == 0
-    assert f"run        {RUN_ID}\n" in shown.out
-    assert "source     main cccccccccccc with changes\n" in shown.out
+    assert f"run         {RUN_ID}\n" in shown.out
+    assert "source      main cccccccccccc with changes\n" in shown.out
     assert re.search(
         r"unit +failed +1 passed, 1 failed +2\.0s +300\.0 MiB of 4\.0 GiB +0\.5 of 2 +1 of 2 cases failed", shown.out
     )
