@@ -20,6 +20,7 @@ from typing import Any
 from fleetest.common.results import Artifact, CaseResult, PlannedCase
 from fleetest.common.states import ShardKind
 from fleetest.worker.assignments import Assignment, AttemptRef, Ended, TaskSpec
+from fleetest.worker.common_start import CommonStart
 from fleetest.worker.executors.process import ProcessExecutor
 from fleetest.worker.ownership import Owner
 from fleetest.worker.ports import Environment, Session
@@ -92,11 +93,16 @@ class RecordingReporter:
     stored: list[Artifact] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    start: CommonStart | None = None
 
     def running(self, notes: Sequence[str] = ()) -> None:
         assert self.notes is None, "running is said once"
         self.notes = list(notes)
         self.changed.set()
+
+    async def common_start(self) -> None:
+        if self.start is not None:
+            await self.start.reached()
 
     def planned(
         self,

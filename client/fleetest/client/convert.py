@@ -365,6 +365,15 @@ def _cancel_requested(at: datetime, message: run_pb2.RunEvent) -> events.RunEven
     return events.CancelRequested(at=at, task_id=asked.task_id, by=asked.by, reason=asked.reason)
 
 
+def _gang_started(at: datetime, message: run_pb2.RunEvent) -> events.RunEvent:
+    started = message.gang_started
+    return events.GangStarted(at=at, task_id=started.task_id, start_at=time_from_proto(started.start_at))
+
+
+def _gang_broken(at: datetime, message: run_pb2.RunEvent) -> events.RunEvent:
+    return events.GangBroken(at=at, task_id=message.gang_broken.task_id, reason=message.gang_broken.reason)
+
+
 def _run_ended(at: datetime, message: run_pb2.RunEvent) -> events.RunEvent:
     ended = message.run_ended
     return events.RunEnded(at=at, state=run_state_from_proto(ended.state), reason=ended.reason)
@@ -380,6 +389,8 @@ _EVENTS: Final[Mapping[str, Callable[[datetime, run_pb2.RunEvent], events.RunEve
     "wrong_hit": _wrong_hit,
     "cases_asked_back": _cases_asked_back,
     "cases_handed_back": _cases_handed_back,
+    "gang_started": _gang_started,
+    "gang_broken": _gang_broken,
     "artifacts_saved": _artifacts_saved,
     "attempt_ended": _attempt_ended,
     "task_ended": _task_ended,

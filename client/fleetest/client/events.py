@@ -23,6 +23,8 @@ __all__ = [
     "CasesFinished",
     "CasesHandedBack",
     "Commit",
+    "GangBroken",
+    "GangStarted",
     "RunEnded",
     "RunEvent",
     "RunSubmitted",
@@ -130,6 +132,24 @@ class CasesHandedBack:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GangStarted:
+    """Every shard of a gang is ready; all of them begin at `start_at`, by the cluster's clock."""
+
+    at: datetime
+    task_id: str
+    start_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GangBroken:
+    """A shard of a gang was lost: the others are stopped, and all begin again together."""
+
+    at: datetime
+    task_id: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactsSaved:
     """Files that can be downloaded now."""
 
@@ -192,6 +212,8 @@ RunEvent = (
     | WrongHit
     | CasesAskedBack
     | CasesHandedBack
+    | GangStarted
+    | GangBroken
     | ArtifactsSaved
     | AttemptEnded
     | TaskEnded

@@ -18,6 +18,7 @@ __all__ = [
     "CachePolicy",
     "Need",
     "Network",
+    "OnLost",
     "Pull",
     "ReportOptions",
     "Resources",
@@ -79,6 +80,13 @@ class Pull(StrEnum):
     ALWAYS = "always"
     MISSING = "missing"
     NEVER = "never"
+
+
+class OnLost(StrEnum):
+    """What becomes of a gang, one of whose members was lost: it begins again as a whole, or goes on without."""
+
+    ABORT = "abort"
+    CONTINUE = "continue"
 
 
 class Access(StrEnum):
@@ -238,6 +246,7 @@ class Task:
         report_options: how reports are read, by the glob in `reports`, where it is not as usual.
         setup_digest: of all that decides what `setup` makes; empty without setup. Known once it is submitted.
         cache: how results of earlier runs are used; `None`: not at all.
+        gang: its shards start together, and this becomes of them when one is lost; `None`: each starts when it can.
         uses: named resources that each of its shards needs while it runs; to collect its cases needs none.
     """
 
@@ -277,6 +286,7 @@ class Task:
     setup_digest: str = ""
     cache: CachePolicy | None = None
     uses: tuple[Use, ...] = ()
+    gang: OnLost | None = None
 
     @property
     def secret_variables(self) -> Mapping[str, str]:

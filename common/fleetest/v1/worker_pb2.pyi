@@ -641,6 +641,7 @@ class MasterMessage(_message.Message):
     HEARD_FIELD_NUMBER: _builtins.int
     HAND_BACK_FIELD_NUMBER: _builtins.int
     EXPECT_FIELD_NUMBER: _builtins.int
+    BEGIN_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome: ...
     @_builtins.property
@@ -657,6 +658,8 @@ class MasterMessage(_message.Message):
     def hand_back(self) -> Global___HandBack: ...
     @_builtins.property
     def expect(self) -> Global___Expect: ...
+    @_builtins.property
+    def begin(self) -> Global___Begin: ...
     def __init__(
         self,
         *,
@@ -668,12 +671,13 @@ class MasterMessage(_message.Message):
         heard: Global___Heard | None = ...,
         hand_back: Global___HandBack | None = ...,
         expect: Global___Expect | None = ...,
+        begin: Global___Begin | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "assign", b"assign", "drain", b"drain", "expect", b"expect", "hand_back", b"hand_back", "heard", b"heard", "message", b"message", "stop", b"stop", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "assign", b"assign", "begin", b"begin", "drain", b"drain", "expect", b"expect", "hand_back", b"hand_back", "heard", b"heard", "message", b"message", "stop", b"stop", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "assign", b"assign", "drain", b"drain", "expect", b"expect", "hand_back", b"hand_back", "heard", b"heard", "message", b"message", "stop", b"stop", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "assign", b"assign", "begin", b"begin", "drain", b"drain", "expect", b"expect", "hand_back", b"hand_back", "heard", b"heard", "message", b"message", "stop", b"stop", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "assign", "acknowledged", "stop", "drain", "heard", "hand_back", "expect"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "assign", "acknowledged", "stop", "drain", "heard", "hand_back", "expect", "begin"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -887,6 +891,7 @@ class TaskSpec(_message.Message):
     CACHE_INPUTS_FIELD_NUMBER: _builtins.int
     CASES_FIELD_NUMBER: _builtins.int
     REPORT_OPTIONS_FIELD_NUMBER: _builtins.int
+    GANG_FIELD_NUMBER: _builtins.int
     spec_id: _builtins.str
     """run and task"""
     environment_key: _builtins.str
@@ -918,6 +923,8 @@ class TaskSpec(_message.Message):
     """a plan says what the results of its test files depend on"""
     cases: _builtins.str
     """of a command: a line for /bin/sh that prints its cases; empty: it is one whole"""
+    gang: _builtins.bool
+    """after its Running, an attempt waits for a Begin before its tests start"""
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """argv of a command task; of pytest its arguments"""
@@ -991,10 +998,11 @@ class TaskSpec(_message.Message):
         cache_inputs: _abc.Iterable[_builtins.str] | None = ...,
         cases: _builtins.str = ...,
         report_options: _abc.Mapping[_builtins.str, Global___ReportOptions] | None = ...,
+        gang: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "silence_timeout", b"silence_timeout", "start_timeout", b"start_timeout", "total_timeout", b"total_timeout", "version_control", b"version_control"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "cache_inputs", b"cache_inputs", "cases", b"cases", "command", b"command", "env", b"env", "environment_key", b"environment_key", "executor", b"executor", "fingerprints", b"fingerprints", "image", b"image", "limits", b"limits", "network", b"network", "project", b"project", "pull", b"pull", "python", b"python", "random_seed", b"random_seed", "report_options", b"report_options", "reports", b"reports", "secret_names", b"secret_names", "setup", b"setup", "setup_digest", b"setup_digest", "shell", b"shell", "silence_timeout", b"silence_timeout", "spec_id", b"spec_id", "start_timeout", b"start_timeout", "task_id", b"task_id", "total_timeout", b"total_timeout", "type", b"type", "version_control", b"version_control", "working_directory", b"working_directory", "workspace_digest", b"workspace_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "cache_inputs", b"cache_inputs", "cases", b"cases", "command", b"command", "env", b"env", "environment_key", b"environment_key", "executor", b"executor", "fingerprints", b"fingerprints", "gang", b"gang", "image", b"image", "limits", b"limits", "network", b"network", "project", b"project", "pull", b"pull", "python", b"python", "random_seed", b"random_seed", "report_options", b"report_options", "reports", b"reports", "secret_names", b"secret_names", "setup", b"setup", "setup_digest", b"setup_digest", "shell", b"shell", "silence_timeout", b"silence_timeout", "spec_id", b"spec_id", "start_timeout", b"start_timeout", "task_id", b"task_id", "total_timeout", b"total_timeout", "type", b"type", "version_control", b"version_control", "working_directory", b"working_directory", "workspace_digest", b"workspace_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1134,6 +1142,32 @@ class HandBack(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___HandBack: _TypeAlias = HandBack  # noqa: Y015
+
+@_typing.final
+class Begin(_message.Message):
+    """Every shard of the attempt's gang is ready: its tests begin so long after this arrives. May be said again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def attempt(self) -> _types_pb2.AttemptRef: ...
+    @_builtins.property
+    def after(self) -> _duration_pb2.Duration: ...
+    def __init__(
+        self,
+        *,
+        attempt: _types_pb2.AttemptRef | None = ...,
+        after: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "attempt", b"attempt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "attempt", b"attempt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Begin: _TypeAlias = Begin  # noqa: Y015
 
 @_typing.final
 class Heard(_message.Message):

@@ -75,6 +75,7 @@ class Dispatcher:
         self._news = 0
         self._turned_down: dict[Session, Resources | None] = {}
         self._unconfirmed: list[Claim] = []
+        self._gang_waits = False
         self._due: asyncio.TimerHandle | None = None
 
     def wake(self) -> None:
@@ -131,6 +132,8 @@ class Dispatcher:
         fastest_first = sorted(self._sessions, key=attrgetter("speed"), reverse=True)
         bidders = {session.presence.worker_id: session for session in fastest_first}
         bids = [bid for session in bidders.values() if (bid := session.bid()) and not self._in_vain(session, bid)]
+        if bids and self._gang_waits:
+            bids = [bid for session in bidders.values() if (bid := session.bid() or session.token_bid())]
         if bids:
             claims = await self._claim(bids, bidders)
         else:
@@ -161,19 +164,22 @@ class Dispatcher:
         return room is None or bid.free.fits(room)
 
     async def _claim(self, bids: Sequence[Bid], bidders: Mapping[str, Session]) -> Claims:
-        news, confirming = self._news, self._unconfirmed
+        news, confirming, had_all = self._news, self._unconfirmed, self._gang_waits
         self._unconfirmed = []
         try:
             claims = await self._queue.claim(bids, confirming=confirming)
         except FleetestError:
             self._unconfirmed += confirming
             raise
+        self._gang_waits = claims.gang_waits
+        if self._gang_waits and not had_all:
+            self._wake.set()  # again, with the bids of all
         takes = defaultdict[str, list[Resources]](list)
         for claim in claims:
             takes[claim.worker_id].append(claim.entry.takes(bidders[claim.worker_id].presence.capacity))
         if news == self._news:  # else something came, perhaps after the queue had answered
             self._turned_down = {session: room for session, room in self._turned_down.items() if not session.over}
-            for bid in bids:
+            for bid in (each for each in bids if each.shards):
                 if bid.worker_id in claims.in_vain:
                     self._turned_down[bidders[bid.worker_id]] = None
                 elif len(given := takes[bid.worker_id]) < bid.shards:

@@ -182,6 +182,9 @@ def _unmet(task: TaskStatus, workers: Sequence[Presence]) -> Iterator[Reason]:
         why = unready[0].not_ready_reason
         yield reason(ReasonKind.WORKERS_NOT_READY, unready, f"is not ready: {why}", f"are not ready: {why}")
     able = [worker for worker in able if worker.ready and not worker.draining]
+    if task.task.gang is not None:
+        yield from _gang(task, able)
+        return
     busy = [
         worker
         for worker in able
@@ -190,6 +193,35 @@ def _unmet(task: TaskStatus, workers: Sequence[Presence]) -> Iterator[Reason]:
     if busy:
         could, what = "could run it, but", f"no slot or room free now{_why_packed(task)}"
         yield reason(ReasonKind.WORKERS_BUSY, busy, f"{could} has {what}", f"{could} have {what}")
+
+
+def _gang(task: TaskStatus, able: Sequence[Presence]) -> Iterator[Reason]:
+    """Whether all its shards have room at once, ever or now."""
+    gang = f"its {task.open_shards} shards start together"
+    ever = sum(_seats(task.task.resources, worker.capacity, worker.slots) for worker in able)
+    free = sum(_seats(task.packed, worker.free, worker.slots - worker.slots_used) for worker in able)
+    if ever < task.open_shards:
+        message = (
+            f"{gang}, and {_workers(len(able))} that could run them {'has' if len(able) == 1 else 'have'} {ever} slots"
+        )
+        kind = ReasonKind.TOO_LARGE
+    elif free < task.open_shards:
+        message, kind = (
+            f"{gang}, and of the {ever} slots that they could have, {free} are free now",
+            ReasonKind.WORKERS_BUSY,
+        )
+    else:
+        return
+    yield Reason(kind=kind, message=message, workers=len(able), workers_total=len(able), constraint="gang")
+
+
+def _seats(needed: Resources, room: Resources, slots: int) -> int:
+    amounts = (
+        (needed.cpu_millis, room.cpu_millis),
+        (needed.memory_bytes, room.memory_bytes),
+        (needed.disk_bytes, room.disk_bytes),
+    )
+    return max(0, min([slots, *(there // each for each, there in amounts if each)]))
 
 
 def _why_packed(task: TaskStatus) -> str:

@@ -21,9 +21,7 @@ def with_cluster_pools(tasks: Sequence[Task], pools: Mapping[str, int]) -> tuple
     Raises:
         InvalidRequest: there is no such pool, it has less, or one is not used as a pool; all problems together.
     """
-    problems = [
-        problem for task in tasks for use in task.uses if (problem := _problem(task.name, use, pools)) is not None
-    ]
+    problems = [problem for task in tasks for use in task.uses if (problem := _problem(task, use, pools)) is not None]
     if problems:
         known = ", ".join(f"{name}={size}" for name, size in sorted(pools.items())) or "none"
         raise InvalidRequest("\n".join(problems), hint=_HINT.format(known=known))
@@ -38,12 +36,16 @@ def _sized(use: Use, pools: Mapping[str, int]) -> Use:
     return replace(use, size=pools[use.resource.removeprefix(CLUSTER_WIDE)])
 
 
-def _problem(task: str, use: Use, pools: Mapping[str, int]) -> str | None:
+def _problem(task: Task, use: Use, pools: Mapping[str, int]) -> str | None:
     if not use.resource.startswith(CLUSTER_WIDE):
         return None
     size = pools.get(use.resource.removeprefix(CLUSTER_WIDE))
     if use.access is not Access.COUNTED:
-        return None if size is None else f"{task} uses {use.resource} {use.access}, which is a pool of {size}"
+        return None if size is None else f"{task.name} uses {use.resource} {use.access}, which is a pool of {size}"
     if size is None:
-        return f"{task} uses {use}, and the cluster has no such pool"
-    return f"{task} uses {use}, of which there are {size}" if use.amount > size else None
+        return f"{task.name} uses {use}, and the cluster has no such pool"
+    together = task.shards or 1 if task.gang is not None else 1
+    if use.amount * together <= size:
+        return None
+    each = f" for each of {together} shards together" if together > 1 else ""
+    return f"{task.name} uses {use}{each}, of which there are {size}"

@@ -49,6 +49,9 @@ STOP_MARGIN: Final = timedelta(seconds=15)
 IMPORT_PATIENCE: Final = timedelta(minutes=1)
 """How long after its last commit an import that has not ended is given up: its master has died."""
 
+_REPEAT_BEGIN: Final = timedelta(minutes=1)
+"""For so long the shards of a gang are told that they have begun: a worker may have been between two masters."""
+
 _PAGE: Final = 200
 
 _THOROUGH: Final = 10
@@ -191,7 +194,7 @@ class Reconciler:
         waiting = {
             shard.shard_id: shard
             for task in status.tasks.values()
-            if task.open_shards and not task.state.ended and task.stop is None
+            if task.open_shards and not task.state.ended and task.stop is None and task.may_be_queued
             for shard in task.shards.values()
             if shard.waiting
         }
@@ -215,9 +218,15 @@ class Reconciler:
         tasks = [
             task
             for task in status.tasks.values()
-            if task.live and task.stop is not None and now - task.stop.at > self._interval
+            if task.live and (stop := task.stop or task.gang_break) is not None and now - stop.at > self._interval
         ]
         self._book.repeat_stops(status, tasks)
+        begun = [
+            task
+            for task in status.tasks.values()
+            if task.gang_start is not None and self._interval < now - task.gang_start < _REPEAT_BEGIN
+        ]
+        self._book.tell_to_begin(status, begun)
 
     def _went_astray(self, status: RunStatus, shard: ShardStatus, now: datetime) -> bool:
         """
@@ -297,7 +306,7 @@ def _waiting(status: RunStatus) -> int:
     return sum(
         task.open_shards - task.live
         for task in status.tasks.values()
-        if task.open_shards and not task.state.ended and task.stop is None
+        if task.open_shards and not task.state.ended and task.stop is None and task.may_be_queued
     )
 
 
@@ -306,7 +315,10 @@ def _live(status: RunStatus) -> list[ShardStatus]:
 
 
 def _is_stuck(status: RunStatus, shard: ShardStatus, now: datetime) -> bool:
-    stop: CancelRequested | None = status.tasks[shard.task_id].stop
+    task = status.tasks[shard.task_id]
+    if task.stop is None and task.gang_break is not None:
+        return now - task.gang_break.at > task.gang_break.grace + STOP_MARGIN
+    stop: CancelRequested | None = task.stop
     if stop is None or stop.finish_running_case:
         return False
     return now - stop.at > stop.grace + STOP_MARGIN

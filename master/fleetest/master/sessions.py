@@ -20,6 +20,7 @@ __all__ = [
     "Assign",
     "Assigned",
     "AttemptRef",
+    "Begin",
     "Drain",
     "Expect",
     "HandBack",
@@ -97,6 +98,14 @@ class HandBack:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Begin:
+    """All shards of the attempt's gang are ready: its tests begin after so long."""
+
+    ref: AttemptRef
+    after: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Expect:
     """Work of this task is being planned elsewhere: so many idle slots may get ready for it."""
 
@@ -126,7 +135,7 @@ class Heard:
     """Answers a heartbeat."""
 
 
-Instruction = Assign | Stop | HandBack | Expect | Acknowledge | Drain | Heard
+Instruction = Assign | Stop | HandBack | Begin | Expect | Acknowledge | Drain | Heard
 
 
 def _unheard(_: Session) -> None:
@@ -192,6 +201,11 @@ class Session:
         if instruction.ref in self._attempts:
             self.instructions.put_nowait(instruction)
 
+    def begin(self, instruction: Begin) -> None:
+        """Have an attempt begin with the others of its gang. One that was not sent yet is not ready, and nobody is."""
+        if instruction.ref in self._attempts:
+            self.instructions.put_nowait(instruction)
+
     def expect(self, planned: Assigned) -> None:
         """Let slots that have nothing to do get ready for a task whose plan another one makes."""
         if self.want is not None and self.want.shards > 0 and planned.reserve.fits(self.want.free):
@@ -238,7 +252,22 @@ class Session:
             shards=want.shards,
             free=want.free,
             capacity=presence.capacity,
+            slots=presence.slots,
             warm_environment_keys=want.warm_environment_keys,
+        )
+
+    def token_bid(self) -> Bid | None:
+        """That there is such a worker, though it takes nothing now; `None` when it will not take anything soon."""
+        presence = self.presence
+        if self._over or presence.draining or not presence.ready:
+            return None
+        return Bid(
+            worker_id=presence.worker_id,
+            capabilities=presence.capabilities,
+            shards=0,
+            free=Resources(),
+            capacity=presence.capacity,
+            slots=presence.slots,
         )
 
     def assign(self, assigned: Sequence[Assigned]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import fleetest.client
-from fleetest.client import AsyncClient, Client
+from fleetest.client import AsyncClient, Client, convert
 from fleetest.client.downloads import artifact_target
 from fleetest.client.values import ReasonKind, TaskArtifact
 from fleetest.common.errors import DependencyUnavailable, InvalidRequest, NotFound
@@ -309,3 +309,9 @@ def test_an_error_reaches_the_waiting_thread(master, client):
 
     with pytest.raises(NotFound):
         list(client.watch("x"))
+
+
+def test_every_event_of_the_wire_is_understood():
+    wire = run_pb2.RunEvent.DESCRIPTOR.oneofs_by_name["event"]
+
+    assert convert._EVENTS.keys() == {field.name for field in wire.fields}

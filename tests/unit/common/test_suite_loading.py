@@ -7,6 +7,7 @@ from fleetest.common.tasks import (
     Access,
     Need,
     Network,
+    OnLost,
     Pull,
     Resources,
     RetryOn,
@@ -221,3 +222,13 @@ def test_uses_are_read_with_the_sizes_of_the_pools_and_replace_the_defaults():
         ),
         (),
     ]
+
+
+def test_a_gang_is_a_switch_or_says_what_a_lost_shard_means():
+    tasks = tasks_of(
+        "{a: {run: x, shards: 2}, b: {run: x, shards: 2, gang: true}, c: {run: x, shards: 2, gang: false},"
+        " d: {run: x, shards: 2, gang: {on_lost: continue}}, e: {args: tests}}",
+        defaults="{gang: true}",
+    )
+
+    assert [task.gang for task in tasks.values()] == [OnLost.ABORT, OnLost.ABORT, None, OnLost.CONTINUE, None]

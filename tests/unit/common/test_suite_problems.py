@@ -244,3 +244,22 @@ def test_wrong_uses_are_refused_with_their_place(uses, message, hint):
 )
 def test_wrong_pools_are_refused_with_their_place(pools, message, hint):
     check(f"{HEAD}pools: {pools}\ntasks: {{a: {{run: x}}}}", message, hint)
+
+
+@pytest.mark.parametrize(
+    ("task", "message", "hint"),
+    [
+        ("{run: x, «gang: true}", "a gang needs a number of shards", "`shards: 4`"),
+        ("{run: x, shards: 501, «gang: true}", "a gang of 501 shards is too large", "500"),
+        ("{run: x, shards: 2, gang: «maybe}", "gang: must be a mapping, not text 'maybe'", None),
+        ("{run: x, shards: 2, gang: {on_lost: «stop}}", "on_lost: text 'stop' is not one of abort, continue", None),
+        ("{args: tests, shards: 2, «gang: true}", "'gang' is not for a pytest task", None),
+        (
+            "{run: x, shards: 3, gang: true, uses: {seats: «2}}",
+            "there are 5 of 'seats', and 3 shards that start together would use 6",
+            None,
+        ),
+    ],
+)
+def test_a_wrong_gang_is_refused_with_its_place(task, message, hint):
+    check(f"{HEAD}pools: {{seats: 5}}\ntasks: {{a: {task}}}", message, hint)

@@ -15,14 +15,14 @@ from structlog.testing import capture_logs
 
 from fleetest.common.errors import DependencyUnavailable
 from fleetest.common.ids import new_run_id
-from fleetest.common.states import ShardKind, TaskState
-from fleetest.common.tasks import Access, Resources, Use
+from fleetest.common.states import ShardKind, TaskState, Verdict
+from fleetest.common.tasks import Access, OnLost, Resources, Use
 from fleetest.master.dispatcher import Dispatcher
 from fleetest.master.queue.embedded_redis import EmbeddedRedis
 from fleetest.master.queue.ports import QueueEntry, ResourceHold
 from fleetest.master.queue.redis_ledger import RedisResourceLedger
-from fleetest.master.reports import Planned
-from fleetest.master.sessions import Assign, Expect, Session, Want
+from fleetest.master.reports import Ended, Planned, Running
+from fleetest.master.sessions import Assign, Assigned, Begin, Expect, Session, Stop, Want
 from fleetest.master.store.ports import Commit
 from tests.tools.core import Core, instructions, open_core, until, unwritable
 from tests.tools.story import START, cases, command_task, pytest_task
@@ -339,3 +339,57 @@ async def test_an_attempt_that_lost_its_resources_before_it_was_sent_is_not_sent
     assert shard is not None
     assert shard.waiting
     assert "others were given its resources" in shard.reason
+
+
+async def test_a_gang_goes_to_several_workers_at_once_and_begins_when_all_are_ready(core: Core) -> None:
+    run_id = await core.submit(command_task(shards=3, gang=OnLost.ABORT))
+    first = await core.connect("w1", shards=2)
+    assert await core.assigned(first) == []
+    second = await core.connect("w2", shards=1)
+
+    await core.dispatcher.dispatch()
+
+    given = {session: assigned_to(session) for session in (first, second)}
+    assert [len(given[session]) for session in (first, second)] == [2, 1]
+    refs = [each.ref for each in (*given[first], *given[second])]
+    assert len({ref.token for ref in refs}) == 1
+    for ref in refs[:2]:
+        await core.report(ref, Running())
+    assert begun(first) == []
+    await core.report(refs[2], Running())
+    assert [(each.ref, each.after.total_seconds()) for each in (*begun(first), *begun(second))] == [
+        (ref, 1.0) for ref in refs
+    ]
+
+    core.clock.advance(timedelta(seconds=5))
+    await core.reconciler.look()
+    assert [each.after for each in begun(second)] == [timedelta()]
+
+    await core.report(refs[0], Ended(verdict=Verdict.ERRORED, reason="disk full"))
+    assert [(each.refs, each.reason) for each in instructions(second) if isinstance(each, Stop)] == [
+        ((refs[2],), "disk full")
+    ]
+    assert await core.queue.waiting(run_id) == frozenset()
+    await core.report(refs[1], Ended(verdict=Verdict.CANCELLED))
+    await core.report(refs[2], Ended(verdict=Verdict.CANCELLED))
+    assert await core.queue.waiting(run_id) == {"lint#0", "lint#1", "lint#2"}
+
+
+def assigned_to(session: Session) -> list[Assigned]:
+    return [each for told in instructions(session) if isinstance(told, Assign) for each in told.assigned]
+
+
+def begun(session: Session) -> list[Begin]:
+    return [each for each in instructions(session) if isinstance(each, Begin)]
+
+
+async def test_slots_that_one_worker_has_free_are_remembered_until_the_gang_has_all(core: Core) -> None:
+    await core.submit(command_task(shards=4, gang=OnLost.ABORT))
+    first = await core.connect("w1", shards=2)
+    for _ in range(2):
+        await core.dispatcher._hand_out()
+
+    await core.connect("w2", shards=2)
+    await core.dispatcher._hand_out()
+
+    assert len(assigned_to(first)) == 2

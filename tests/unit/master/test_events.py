@@ -24,6 +24,8 @@ from fleetest.master.runs.events import (
     CasesFinished,
     CasesHandedBack,
     Event,
+    GangBroken,
+    GangStarted,
     RunEnded,
     RunSubmitted,
     ShardPlan,
@@ -104,6 +106,8 @@ EVENTS: tuple[Event, ...] = (
         outcome=Outcome.FAILED,
         cached_from=CacheOrigin(run_id="r0", at=AT),
     ),
+    GangStarted(at=AT, task_id="unit", start_at=AT + timedelta(seconds=1)),
+    GangBroken(at=AT, task_id="unit", reason="lost"),
     ArtifactsSaved(
         at=AT, shard_id="unit#0", task_id="unit", artifacts=(Artifact(path="x", digest="d", size_bytes=1 << 33),)
     ),

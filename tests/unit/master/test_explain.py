@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from fleetest.common.states import Verdict
-from fleetest.common.tasks import Access, Resources, Use
+from fleetest.common.tasks import Access, OnLost, Resources, Use
 from fleetest.master.explain import Reason, ReasonKind, TaskExplanation, explain
 from fleetest.master.reports import Ended, Planned, Running
 from fleetest.master.roster import Roster
@@ -328,3 +328,27 @@ async def test_others_have_what_it_uses(core: Core) -> None:
     for each in given:
         await core.report(each.ref, Ended(verdict=Verdict.COMPLETED))
     assert await runs(core, waits, session)
+
+
+async def test_a_gang_has_not_room_for_all_of_it(core: Core) -> None:
+    run_id = await core.submit(command_task(shards=5, gang=OnLost.ABORT, resources=Resources(cpu_millis=4000)))
+    session = await core.connect("w1", shards=0, slots=9)
+    first, *_ = await reasons(core, run_id)
+    assert (first.kind, first.message) == (
+        ReasonKind.TOO_LARGE,
+        "its 5 shards start together, and 1 worker that could run them has 2 slots",
+    )
+
+    await update(core, session, slots_used=0, free=Resources(cpu_millis=3000))
+    other = await core.connect("w2", shards=0, slots=3, capacity=replace(CAPACITY, cpu_millis=64000), free=CAPACITY)
+    first, *_ = await reasons(core, run_id)
+    assert (first.kind, first.message) == (
+        ReasonKind.WORKERS_BUSY,
+        "its 5 shards start together, and of the 5 slots that they could have, 2 are free now",
+    )
+
+    session.ask(Want(number=1, shards=2, free=CAPACITY))
+    other.ask(Want(number=1, shards=3, free=replace(CAPACITY, cpu_millis=12000)))
+    await core.dispatcher.dispatch()
+    [reason] = await reasons(core, run_id)
+    assert reason.message == "5 of its shards run on w1, w2"

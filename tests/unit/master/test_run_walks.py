@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from fleetest.common.errors import LeaseLost, NotFound, WrongState
 from fleetest.common.states import Outcome, ShardKind, TaskState, Verdict
-from fleetest.common.tasks import Need, RetryOn, Task, When
+from fleetest.common.tasks import Need, OnLost, RetryOn, Task, When
 from tests.tools.story import Story, cases, command_task, pytest_task, result
 
 CASES = ("a", "b", "c", "d", "e")
@@ -41,7 +41,7 @@ def graphs(draw: st.DrawFn) -> list[Task]:
             args = ("--continue-on-collection-errors",) if draw(st.booleans()) else ()
             tasks.append(pytest_task(f"t{index}", args=args, **common))
         else:
-            tasks.append(command_task(f"t{index}", **common))
+            tasks.append(command_task(f"t{index}", gang=draw(st.none() | st.sampled_from(OnLost)), **common))
     return tasks
 
 

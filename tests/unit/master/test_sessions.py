@@ -8,7 +8,18 @@ from datetime import UTC, datetime, timedelta
 from fleetest.common.states import ShardKind
 from fleetest.common.tasks import Resources
 from fleetest.master.queue.ports import Bid, Presence
-from fleetest.master.sessions import Acknowledge, Assign, Assigned, AttemptRef, Drain, Session, Sessions, Stop, Want
+from fleetest.master.sessions import (
+    Acknowledge,
+    Assign,
+    Assigned,
+    AttemptRef,
+    Begin,
+    Drain,
+    Session,
+    Sessions,
+    Stop,
+    Want,
+)
 from tests.tools.core import CAPACITY, instructions
 from tests.tools.story import command_task, submitted
 
@@ -70,8 +81,33 @@ def test_a_bid_says_what_the_worker_has() -> None:
         shards=2,
         free=CAPACITY,
         capacity=CAPACITY,
+        slots=2,
         warm_environment_keys=frozenset({"k"}),
     )
+
+
+def test_a_worker_that_is_busy_only_tells_that_it_is_there() -> None:
+    worker = session()
+
+    there = worker.token_bid()
+    worker.drain(Drain(reason="enough"))
+
+    assert there is not None
+    assert (there.worker_id, there.shards, there.slots, there.free) == ("w", 0, 2, Resources())
+    assert worker.token_bid() is None
+
+
+def test_a_worker_is_told_to_begin_what_it_has_and_nothing_else() -> None:
+    worker = session()
+    ref, other = assigned().ref, AttemptRef(run_id="r", shard_id="lint#1", token=2)
+    worker.ask(Want(number=1, shards=2, free=CAPACITY))
+    worker.assign([assigned()])
+
+    for each in (ref, other):
+        worker.begin(Begin(ref=each, after=timedelta(seconds=1)))
+
+    told = [each for each in instructions(worker) if isinstance(each, Begin)]
+    assert told == [Begin(ref=ref, after=timedelta(seconds=1))]
 
 
 def test_a_worker_that_is_not_ready_does_not_bid() -> None:

@@ -10,6 +10,7 @@ import pytest
 from fleetest.common.states import Outcome, ShardKind, Verdict
 from fleetest.common.tasks import Resources
 from fleetest.worker.assignments import TaskSpec
+from fleetest.worker.common_start import CommonStart
 from fleetest.worker.runners.command import CommandRunner
 from tests.tools.local_worker import (
     DirectoryBlobs,
@@ -306,3 +307,46 @@ async def test_closed_session_cancels_what_it_had_and_what_comes(workspace: Path
 
     assert future.result().verdict is Verdict.CANCELLED
     assert late.result().verdict is Verdict.CANCELLED
+
+
+async def test_command_of_a_gang_begins_when_the_master_says_so(workspace: Path) -> None:
+    spec = command_spec(workspace, shell="echo begun", gang=True)
+
+    async with opened(spec) as session:
+        reporter = RecordingReporter(start=CommonStart(timedelta(minutes=1)))
+        future = session.submit(assignment(spec), reporter)
+        await reporter.changed.wait()
+        assert (reporter.notes is not None, reporter.text) == (True, "")
+        assert reporter.start is not None
+        reporter.start.set(timedelta(milliseconds=1))
+        reporter.start.set(timedelta(days=1))
+        await asyncio.wait([future])
+
+    assert future.result().verdict is Verdict.COMPLETED
+    assert (reporter.text, reporter.outcomes()) == ("begun\n", {"lint": "passed"})
+
+
+@pytest.mark.parametrize("gently", [False, True])
+async def test_command_that_waits_for_its_gang_is_cancelled_before_it_begins(workspace: Path, gently: bool) -> None:  # noqa: FBT001 - a parameter
+    spec = command_spec(workspace, shell="echo begun", gang=True)
+
+    async with opened(spec) as session:
+        reporter = RecordingReporter(start=CommonStart(None))
+        job = assignment(spec)
+        future = session.submit(job, reporter)
+        await reporter.changed.wait()
+        await session.stop(job.ref, reason="another was lost", grace=GRACE, finish_running_case=gently)
+
+    assert (future.result().verdict, future.result().reason) == (Verdict.CANCELLED, "another was lost")
+    assert reporter.text == ""
+
+
+async def test_command_whose_gang_never_begins_times_out(workspace: Path) -> None:
+    spec = command_spec(workspace, shell="echo begun", gang=True, start_timeout=timedelta(milliseconds=10))
+
+    async with opened(spec) as session:
+        future = session.submit(assignment(spec), RecordingReporter(start=CommonStart(spec.start_timeout)))
+        await asyncio.wait([future])
+
+    assert future.result().verdict is Verdict.TIMED_OUT
+    assert "the others of its gang were not ready" in future.result().reason

@@ -84,6 +84,7 @@ specs = st.builds(
     random_seed=sizes,
     fingerprints=st.booleans(),
     cache_inputs=tuples,
+    gang=st.booleans(),
 )
 REF = AttemptRef(run_id="r", shard_id="unit#0", token=7)
 PROTO_REF = types_pb2.AttemptRef(run_id="r", shard_id="unit#0", token=7)

@@ -33,6 +33,7 @@ from fleetest.worker.masters import Masters
 from fleetest.worker.messages import (
     Acknowledged,
     Assign,
+    Begin,
     Drain,
     Expect,
     Goodbye,
@@ -282,6 +283,8 @@ class Agent:
                     self._roster.stop(stop)
                 case Expect() as expect:
                     self._roster.expect(expect)
+                case Begin(ref=ref, after=after):
+                    self._roster.begin(ref, after)
                 case HandBack(ref=ref, case_ids=case_ids):
                     self._roster.hand_back(ref, case_ids)
                 case Drain(reason=reason):

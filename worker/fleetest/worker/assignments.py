@@ -59,6 +59,7 @@ class TaskSpec:
     random_seed: int = 0
     fingerprints: bool = False
     cache_inputs: tuple[str, ...] = ()
+    gang: bool = False
 
     @property
     def executor_name(self) -> str:
@@ -114,6 +115,14 @@ class Reporter(Protocol):
 
     def running(self, notes: Sequence[str] = ()) -> None:
         """The environment is ready, tests start. Called once."""
+
+    async def common_start(self) -> None:
+        """
+        After `running`: returns at the moment at which all shards of the task's gang begin; at once in any other task.
+
+        Raises:
+            TimeoutError: it did not come within the task's start timeout.
+        """
 
     def planned(
         self,

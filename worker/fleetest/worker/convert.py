@@ -42,6 +42,7 @@ from fleetest.worker.assignments import Assignment, AttemptRef, Ended, TaskSpec
 from fleetest.worker.messages import (
     Acknowledged,
     Assign,
+    Begin,
     Declined,
     Drain,
     Expect,
@@ -311,6 +312,10 @@ def instruction_from_proto(  # noqa: PLR0911 - a flat table
             return HandBack(
                 ref=attempt_ref_from_proto(message.hand_back.attempt), case_ids=tuple(message.hand_back.case_ids)
             )
+        case "begin":
+            return Begin(
+                ref=attempt_ref_from_proto(message.begin.attempt), after=duration_from_proto(message.begin.after)
+            )
         case "expect":
             spec = task_spec_from_proto(message.expect.spec)
             return Expect(run_id=message.expect.run_id, spec=spec, slots=message.expect.slots)
@@ -390,6 +395,7 @@ def task_spec_to_proto(value: TaskSpec) -> worker_pb2.TaskSpec:
         version_control=version_control_to_proto(value.version_control),
         random_seed=value.random_seed,
         fingerprints=value.fingerprints,
+        gang=value.gang,
         cache_inputs=value.cache_inputs,
     )
 
@@ -425,5 +431,6 @@ def task_spec_from_proto(message: worker_pb2.TaskSpec) -> TaskSpec:
         version_control=version_control_from_proto(message.version_control),
         random_seed=message.random_seed,
         fingerprints=message.fingerprints,
+        gang=message.gang,
         cache_inputs=tuple(message.cache_inputs),
     )

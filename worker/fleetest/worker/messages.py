@@ -13,6 +13,7 @@ from fleetest.worker.assignments import Assignment, AttemptRef, TaskSpec
 __all__ = [
     "Acknowledged",
     "Assign",
+    "Begin",
     "Declined",
     "Drain",
     "Expect",
@@ -167,6 +168,14 @@ class HandBack:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Begin:
+    """All shards of the attempt's gang are ready: its tests begin so long after this was heard."""
+
+    ref: AttemptRef
+    after: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Expect:
     """Work of this task is being planned elsewhere: so many slots that have nothing to do may get ready for it."""
 
@@ -187,4 +196,4 @@ class Heard:
     """The master has heard our heartbeat."""
 
 
-Instruction = Welcome | Assign | Acknowledged | Stop | HandBack | Expect | Drain | Heard
+Instruction = Welcome | Assign | Acknowledged | Stop | HandBack | Begin | Expect | Drain | Heard

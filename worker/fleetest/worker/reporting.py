@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from types import MappingProxyType
 from typing import Final
 
@@ -15,6 +16,7 @@ from fleetest.common.limits import MAX_OUTPUT_BYTES, MAX_RESULT_TEXT_BYTES
 from fleetest.common.masking import Masker
 from fleetest.common.results import Artifact, CaseResult, PlannedCase
 from fleetest.worker.assignments import AttemptRef, Ended
+from fleetest.worker.common_start import CommonStart
 from fleetest.worker.outbox import Outbox
 from fleetest.worker.reports import ArtifactsLeft, HandedBack, Output, Planned, Report, ReportBody, Results, Running
 
@@ -44,12 +46,14 @@ class AttemptReporter:
         secrets: Mapping[str, str],
         outbox: Outbox,
         clock: Clock,
+        common_start: CommonStart | None = None,
         max_output_bytes: int = MAX_OUTPUT_BYTES,
     ) -> None:
         self.started = asyncio.Event()
         self._ref = ref
         self._outbox = outbox
         self._clock = clock
+        self._common_start = common_start
         self._masker = Masker(secrets.values()) if secrets else _NO_SECRETS
         self._masked_output = self._masker.stream()
         self._output_bytes = 0
@@ -61,6 +65,15 @@ class AttemptReporter:
         if not self.started.is_set():
             self.started.set()
             self._say(Running(notes=tuple(map(self._masker.text, notes))))
+
+    async def common_start(self) -> None:
+        if self._common_start is not None:
+            await self._common_start.reached()
+
+    def begin(self, after: timedelta) -> None:
+        """The master tells when the gang's shards begin. The first word stands."""
+        if self._common_start is not None:
+            self._common_start.set(after)
 
     def planned(
         self,

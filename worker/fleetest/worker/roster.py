@@ -18,6 +18,7 @@ from fleetest.common.states import Verdict
 from fleetest.common.tasks import Resources
 from fleetest.worker.assignments import Assignment, AttemptRef, Ended
 from fleetest.worker.attempts import Attempt, StopOrder
+from fleetest.worker.common_start import CommonStart
 from fleetest.worker.messages import Declined, Expect, Stop
 from fleetest.worker.outbox import Outbox
 from fleetest.worker.readiness import Readiness
@@ -132,6 +133,11 @@ class Roster:
         if (entry := self._entries.get(ref)) is not None:
             entry.slot.hand_back(entry.attempt, case_ids)
 
+    def begin(self, ref: AttemptRef, after: timedelta) -> None:
+        """Its gang begins after so long; one that is not here has ended already."""
+        if (entry := self._entries.get(ref)) is not None:
+            entry.attempt.reporter.begin(after)
+
     def expect(self, expect: Expect) -> None:
         """Let slots that have nothing to do get ready for work that may come."""
         if not self.draining and not self.not_ready_reason and not self._readiness.suspect:
@@ -200,7 +206,13 @@ class Roster:
         return self._lines <= _LINES_A_SECOND
 
     def _take(self, assignment: Assignment) -> None:
-        reporter = AttemptReporter(assignment.ref, secrets=assignment.secrets, outbox=self._outbox, clock=self._clock)
+        reporter = AttemptReporter(
+            assignment.ref,
+            secrets=assignment.secrets,
+            outbox=self._outbox,
+            clock=self._clock,
+            common_start=CommonStart(assignment.spec.start_timeout) if assignment.spec.gang else None,
+        )
         attempt = Attempt(assignment, reporter)
         slot = self._slots.place(attempt)
         self._entries[attempt.ref] = _Entry(attempt=attempt, slot=slot, since=self._clock.monotonic())

@@ -23,6 +23,8 @@ from fleetest.client.events import (
     CasesFinished,
     CasesHandedBack,
     Commit,
+    GangBroken,
+    GangStarted,
     RunEnded,
     RunEvent,
     RunSubmitted,
@@ -272,8 +274,8 @@ class RunView:
                     outcome=event.outcome,
                     cached_from=event.cached_from,
                 )
-            case CasesAskedBack() | CasesHandedBack():
-                pass  # where cases run is no news
+            case CasesAskedBack() | CasesHandedBack() | GangStarted() | GangBroken():
+                pass  # where cases run is no news, nor when exactly
             case CancelRequested():
                 self.cancelling = self.cancelling or not event.task_id
                 yield CancelAsked(task_id=event.task_id, by=event.by, reason=event.reason)

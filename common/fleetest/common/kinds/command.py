@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from fleetest.common.kinds.gang import Gang
 from fleetest.common.kinds.kind import Work
 from fleetest.common.kinds.report_keys import Reports, globs_of, options_of
 from fleetest.common.suite.fields import Text
@@ -25,6 +26,7 @@ class CommandKeys(Section):
         description="Text for `/bin/sh` that prints the names of the command's cases, one on each line. They are dealt "
         "to shards, and each shard finds its own in the file $FLEETEST_CASES_FILE.",
     )
+    gang: Gang = Field(None, description="Start all shards together, or none of them.")
     reports: Reports = Field(
         [], description="Report files that become the command's cases: globs, or mappings that say how they are read."
     )
@@ -47,4 +49,5 @@ class Command:
             cases=keys.cases,
             reports=globs_of(keys.reports),
             report_options=options_of(keys.reports),
+            gang=keys.gang.on_lost if keys.gang else None,
         )

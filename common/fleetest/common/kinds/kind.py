@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from fleetest.common.suite.section import Section
-from fleetest.common.tasks import CachePolicy, ReportOptions, RunnerType, Split
+from fleetest.common.tasks import CachePolicy, OnLost, ReportOptions, RunnerType, Split
 
 __all__ = ["Kind", "Work"]
 
@@ -39,6 +39,7 @@ class Work:
         maxfail: stop the task after so many failures; 0 means never.
         last_failed: run only the cases that failed the last time.
         cache: how results of earlier runs are used; `None`: not at all.
+        gang: of a command without `cases`: its shards start together, and this becomes of them when one is lost.
         image: for a task that names none, where it is to run in a container.
         env: variables, beside those of the task, which come first.
         requirements: capabilities that a worker must have, beside those that the task names.
@@ -56,6 +57,7 @@ class Work:
     maxfail: int = 0
     last_failed: bool = False
     cache: CachePolicy | None = None
+    gang: OnLost | None = None
     image: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
     requirements: Mapping[str, str] = field(default_factory=dict)

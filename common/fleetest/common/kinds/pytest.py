@@ -7,8 +7,7 @@ from typing import Annotated, Final
 from pydantic import BeforeValidator, Field
 
 from fleetest.common.kinds.kind import Work
-from fleetest.common.suite.fields import BY_VALUE, PytestArguments, RelativePaths, Share, refused
-from fleetest.common.suite.problems import Fault
+from fleetest.common.suite.fields import BY_VALUE, PytestArguments, RelativePaths, Share, switch_as_mapping
 from fleetest.common.suite.pytest_args import interpret_pytest_args
 from fleetest.common.suite.section import Section
 from fleetest.common.tasks import CachePolicy, RunnerType, Split
@@ -29,16 +28,7 @@ class CacheModel(Section):
     )
 
 
-def _cache_as_mapping(value: object) -> object:
-    """`true` is a cache as it is by default, `false` none."""
-    if isinstance(value, bool):
-        return {} if value else None
-    if value is None:
-        raise refused(Fault(message="must be true, false or a mapping, not nothing"))
-    return value
-
-
-_Cache = Annotated[CacheModel | None, BeforeValidator(_cache_as_mapping, json_schema_input_type=bool | CacheModel)]
+_Cache = Annotated[CacheModel | None, BeforeValidator(switch_as_mapping, json_schema_input_type=bool | CacheModel)]
 
 
 class SessionKeys(Section):

@@ -50,6 +50,7 @@ __all__ = [
     "as_text",
     "describe",
     "refused",
+    "switch_as_mapping",
 ]
 
 NAME_PATTERN: Final = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$"
@@ -118,6 +119,15 @@ def as_text(value: object) -> str:
         case _:
             hint = "Write '' for an empty text." if value is None else ""
             raise refused(Fault(message=f"must be a text, not {describe(value)}", hint=hint))
+
+
+def switch_as_mapping(value: object) -> object:
+    """Of a section that can be left to its defaults: `true` is that, `false` none."""
+    if isinstance(value, bool):
+        return {} if value else None
+    if value is None:
+        raise refused(Fault(message="must be true, false or a mapping, not nothing"))
+    return value
 
 
 def _matching(pattern: str, what: str, hint: str = "") -> AfterValidator:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from fleetest.common.kinds.kind import Kind
+from fleetest.common.kinds.kind import Kind, Work
 from fleetest.common.suite.document import read_document
 from fleetest.common.suite.drafts import read_drafts
 from fleetest.common.suite.environments import choose_environment, in_environment
@@ -17,7 +17,7 @@ from fleetest.common.suite.placeholders import settled
 from fleetest.common.suite.problems import Findings
 from fleetest.common.suite.task_models import check_defaults, task_model
 from fleetest.common.suite.tree import Entry, Node, mapping, without
-from fleetest.common.suite.uses import resolve_uses
+from fleetest.common.suite.uses import check_gangs, resolve_uses
 from fleetest.common.suite.validation import validated
 from fleetest.common.tasks import Need, Resources, Task, Timeouts, Use
 
@@ -65,14 +65,18 @@ def load_suite(text: str, *, source: str, environment: str = "", settings: Mappi
     drafts = read_drafts(root, findings)
     models = [validated(task_model(draft.kind), draft.node, findings) if draft.node else None for draft in drafts]
     needs = resolve_needs(drafts, findings)
-    uses = resolve_uses(drafts, models, head.pools, findings) if head else {}
+    works = [
+        draft.kind.work(model) if draft.kind and model else None for draft, model in zip(drafts, models, strict=True)
+    ]
+    check_gangs(drafts, models, works, findings)
+    uses = resolve_uses(drafts, models, works, head.pools, findings) if head else {}
     chosen = choose_environment(root, environment, settings, findings)
     findings.raise_if_any()
     assert head
     tasks = tuple(
-        _task(draft.name, draft.kind, model, needs[draft.name], uses.get(draft.name, ()))
-        for draft, model in zip(drafts, models, strict=True)
-        if model and draft.kind
+        _task(draft.name, draft.kind, model, work, needs[draft.name], uses.get(draft.name, ()))
+        for draft, model, work in zip(drafts, models, works, strict=True)
+        if model and draft.kind and work
     )
     if chosen:
         places = {draft.name: draft.node.place for draft in drafts if draft.node}
@@ -100,8 +104,7 @@ def _read_head(root: Node, findings: Findings) -> SuiteModel | None:
     return validated(SuiteModel, head, findings)
 
 
-def _task(name: str, kind: Kind, model: TaskModel, needs: Sequence[Need], uses: tuple[Use, ...]) -> Task:
-    work = kind.work(model)
+def _task(name: str, kind: Kind, model: TaskModel, work: Work, needs: Sequence[Need], uses: tuple[Use, ...]) -> Task:
     requires, timeouts = model.requires, model.timeouts
     return Task(
         name=name,
@@ -139,4 +142,5 @@ def _task(name: str, kind: Kind, model: TaskModel, needs: Sequence[Need], uses: 
         report_options=work.report_options,
         cache=work.cache,
         uses=uses,
+        gang=work.gang,
     )

@@ -16,7 +16,9 @@ from fleetest.common.suite.model import SuiteModel
 __all__ = ["suite_schema"]
 
 # Sections whose values may come from a matrix. Mappings cannot: a matrix holds scalars.
-_TEMPLATED: Final = frozenset({"DefaultsModel", "TaskModel", "RequiresModel", "TimeoutsModel", "NeedModel"})
+_TEMPLATED: Final = frozenset(
+    {"DefaultsModel", "TaskModel", "RequiresModel", "TimeoutsModel", "NeedModel", "GangModel"}
+)
 _TASKS: Final = ("DefaultsModel", "TaskModel")
 _MAPPINGS: Final = frozenset({"capabilities", "env", "matrix", "needs", "requires", "timeouts", "uses"})
 

@@ -1,19 +1,46 @@
-"""Named resources: that tasks use pools as the suite declares them, and no more of one than there is."""
+"""
+Named resources and gangs: that tasks use pools as the suite declares them, no more of one than there is, and that a
+gang can be one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
+from fleetest.common.kinds.kind import Work
 from fleetest.common.suite.drafts import Draft
 from fleetest.common.suite.model import TaskModel
 from fleetest.common.suite.problems import Fault, Findings, closest
 from fleetest.common.tasks import CLUSTER_WIDE, Access, Use
 
-__all__ = ["resolve_uses"]
+__all__ = ["check_gangs", "resolve_uses"]
+
+_MAX_GANG: Final = 500
+
+
+def check_gangs(
+    drafts: Sequence[Draft], models: Sequence[TaskModel | None], works: Sequence[Work | None], findings: Findings
+) -> None:
+    """A gang has a number of shards that is known from the beginning."""
+    for draft, model, work in zip(drafts, models, works, strict=True):
+        if draft.node is None or model is None or work is None or work.gang is None:
+            continue
+        place = draft.node.entries["gang"].key if "gang" in draft.node.entries else draft.node.place
+        if work.cases:
+            findings.add(place, "a gang has no `cases`", "They are dealt to shards that start when they can.")
+        elif model.shards is None:
+            findings.add(place, "a gang needs a number of shards", "As in `shards: 4`: they start together.")
+        elif model.shards > _MAX_GANG:
+            findings.add(place, f"a gang of {model.shards} shards is too large", f"It has at most {_MAX_GANG}.")
 
 
 def resolve_uses(
-    drafts: Sequence[Draft], models: Sequence[TaskModel | None], pools: Mapping[str, int], findings: Findings
+    drafts: Sequence[Draft],
+    models: Sequence[TaskModel | None],
+    works: Sequence[Work | None],
+    pools: Mapping[str, int],
+    findings: Findings,
 ) -> Mapping[str, tuple[Use, ...]]:
     """
     What each task uses, by its name; in the order of the names, so that it does not matter how they are written.
@@ -21,12 +48,13 @@ def resolve_uses(
     How many there are of what all projects of a cluster share is not known here: such a pool has no size yet.
     """
     uses: dict[str, tuple[Use, ...]] = {}
-    for draft, model in zip(drafts, models, strict=True):
+    for draft, model, work in zip(drafts, models, works, strict=True):
         written = draft.node.get("uses") if draft.node and model else None
         if model is None or written is None:
             continue
+        together = model.shards or 1 if work is not None and work.gang is not None else 1
         for name, how in model.uses.items():
-            fault = _fault(name, how, pools)
+            fault = _fault(name, how, pools, together)
             if fault is not None:
                 findings.add(written.entries[name].value.place, fault.message, fault.hint)
         uses[draft.name] = tuple(_use(name, how, pools) for name, how in sorted(model.uses.items()))
@@ -39,7 +67,7 @@ def _use(name: str, how: str | int, pools: Mapping[str, int]) -> Use:
     return Use(resource=name, access=Access(how))
 
 
-def _fault(name: str, how: str | int, pools: Mapping[str, int]) -> Fault | None:
+def _fault(name: str, how: str | int, pools: Mapping[str, int], together: int) -> Fault | None:
     size = pools.get(name)
     if not isinstance(how, int):
         hint = f"Say how many of them each shard uses: 1 to {size}, where {size} keeps out all others."
@@ -48,6 +76,9 @@ def _fault(name: str, how: str | int, pools: Mapping[str, int]) -> Fault | None:
         return Fault(message=f"there is no pool '{name}'", hint=_declare(name, pools))
     if size is not None and how > size:
         return Fault(message=f"there are {size} of '{name}', and a shard would use {how}", hint="Use fewer.")
+    if size is not None and how * together > size:
+        message = f"there are {size} of '{name}', and {together} shards that start together would use {how * together}"
+        return Fault(message=message, hint="Use fewer.")
     return None
 
 

@@ -21,7 +21,7 @@ def canonical(requirements: Mapping[str, str]) -> str:
     return msgspec.json.encode(dict(requirements), order="sorted").decode()
 
 
-def queue_name(requirements: Mapping[str, str], uses: Sequence[Sequence[str | int]] = ()) -> str:
+def queue_name(requirements: Mapping[str, str], uses: Sequence[msgspec.Struct] = ()) -> str:
     """
     80 bits of the hash of the requirements: a collision is not to be expected among 10⁹ sets.
 
@@ -29,11 +29,11 @@ def queue_name(requirements: Mapping[str, str], uses: Sequence[Sequence[str | in
         uses: of named resources: who needs the same of them waits in a queue of its own, so that nobody else has to
             look past.
     """
-    return _name_of(frozenset(requirements.items()), tuple(map(tuple, uses)))
+    return _name_of(frozenset(requirements.items()), tuple(uses))
 
 
 @lru_cache(maxsize=4096)
-def _name_of(requirements: frozenset[tuple[str, str]], uses: tuple[tuple[str | int, ...], ...]) -> str:
+def _name_of(requirements: frozenset[tuple[str, str]], uses: tuple[msgspec.Struct, ...]) -> str:
     named = canonical(dict(requirements))
     if uses:
         named += msgspec.json.encode(uses).decode()
@@ -54,7 +54,7 @@ class KnownQueues:
         self,
         version: str = "",
         queues: Mapping[str, Mapping[str, str]] | None = None,
-        uses: Mapping[str, Sequence[Sequence[str | int]]] | None = None,
+        uses: Mapping[str, Sequence[msgspec.Struct]] | None = None,
     ) -> None:
         self.version = version
         self.uses = uses or {}

@@ -1,12 +1,12 @@
 -- Hands out entries to workers.
 --
 -- request: version, now (the master's clock), look_ahead, due_limit, claim_ttl, reserve_after, reservation_ttl (all in
--- microseconds), classes = {{name, queues}, ...}, bids = {{worker, class, shards, free, capacity, warm}, ...}, claims =
--- those to confirm first, as in confirm.lua, uses = {queue = {{name, access, amount, size}, ...}} of those queues whose
+-- microseconds), classes = {{name, queues}, ...}, bids = {{worker, class, shards, slots, free, capacity, warm}, ...}, claims =
+-- those to confirm first, as in confirm.lua, uses = {queue = {{name, access, amount, size, together}, ...}} of those queues whose
 -- entries use named resources
--- Answers {due, left, number of the bid, record, number of the bid, record, ...}: `due` is when the first delayed entry
--- joins its queue (the master's clock), `left` the numbers of the classes for which something still waits. False: read
--- the list of queues again.
+-- Answers {due, left, gangs, number of the bid, record, number of the bid, record, ...}: `due` is when the first delayed entry
+-- joins its queue (the master's clock), `left` the numbers of the classes for which something still waits, `gangs` whether a
+-- gang does. False: read the list of queues again.
 --
 -- Start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996, section 2): the server is a class of workers, all that
 -- satisfy the same queues; a flow is a project within a priority band. A flow's next entry has the start tag
@@ -20,7 +20,7 @@ move_due(request.due_limit)
 local now = microseconds()
 local window_size = request.look_ahead + 1
 local taken = {}  -- members claimed by this call
-local answer = {false, {}}
+local answer = {false, {}, 0}
 
 -- Tags ---------------------------------------------------------------------------------------------------------------
 
@@ -79,11 +79,11 @@ local function first_for(name)
 end
 
 local function is_free(use, holder, order)
-  local name, access, amount, size = unpack(use)
+  local name, access, amount, size, together = unpack(use)
   local owner, shards, used = unpack(state_of(name))
   if access == 'exclusive' then
     if shards > 0 and owner ~= holder then return false end
-  elseif owner ~= '' or (access == 'counted' and used + amount > size) then
+  elseif owner ~= '' or (access == 'counted' and used + amount * (together or 1) > size) then
     return false
   end
   local first = first_for(name)
@@ -231,7 +231,8 @@ local function entry_of(id, record, raw)
   return {
     id = id, raw = raw, member = record[MEMBER], queue = record[QUEUE], project = record[PROJECT],
     band = record[MEMBER]:sub(1, 3), enqueued = record[ENQUEUED], charge = record[CHARGE],
-    asked = asked, packed = record[PACKED] or asked, environment = record[ENVIRONMENT], uses = record[USES],
+    asked = asked, packed = record[PACKED] or asked, environment = record[ENVIRONMENT],
+    uses = record[USES], members = record[MEMBERS],
   }
 end
 
@@ -275,7 +276,7 @@ end
 -- Where an entry may go is judged by what it asked for, whether there is room for it by what it takes there: what was
 -- measured of it, and no more than the worker has.
 
-local reservation_of = {}  -- worker to {id, need}
+local reservation_of = {}  -- worker to {id, need, seats}
 local reserved_worker = {}  -- id to worker
 
 local function fits(need, room)
@@ -291,40 +292,51 @@ local function takes(entry, bid)
   return need
 end
 
--- What others than the holder of its reservation may use.
-local function room(bid)
+-- What others than the holder of its reservation may use, or what the entry of this id may.
+local function room(bid, id)
   local held = reservation_of[bid.worker]
-  if not held then return bid.free end
+  if not held or held.id == id then return bid.free end
   return {bid.free[1] - held.need[1], bid.free[2] - held.need[2], bid.free[3] - held.need[3]}
 end
 
-local reserved = {}  -- ids that have a reservation now
+-- As `room`, in slots; a single entry reserves none.
+local function slots(bid, id)
+  local held = reservation_of[bid.worker]
+  if not held or held.id == id then return bid.shards end
+  return bid.shards - held.seats
+end
 
-local function reserve(bid, id, need)
-  reservation_of[bid.worker], reserved_worker[id], reserved[id] = {id = id, need = need}, bid.worker, true
+local reserved = {}  -- id to {field of `reservations` = worker or true}
+
+-- Seats are slots of a gang, which may have several workers reserved.
+local function reserve(bid, id, need, seats)
+  local field = seats > 0 and id .. '@' .. bid.worker or id
+  reservation_of[bid.worker], reserved_worker[id] = {id = id, need = need, seats = seats}, bid.worker
+  reserved[id] = reserved[id] or {}
+  reserved[id][field] = bid.worker
   local expires = now + request.reservation_ttl
-  redis.call('HSET', key.reservations, id, cmsgpack.pack({bid.worker, expires, need[1], need[2], need[3]}))
+  redis.call('HSET', key.reservations, field, cmsgpack.pack({bid.worker, expires, need[1], need[2], need[3], seats}))
 end
 
 local function cancel_reservation(id)
-  if not reserved[id] then return end
-  reserved[id] = nil
-  redis.call('HDEL', key.reservations, id)
-  if reserved_worker[id] then
-    reservation_of[reserved_worker[id]] = nil
-    reserved_worker[id] = nil
+  for field, worker in pairs(reserved[id] or {}) do
+    redis.call('HDEL', key.reservations, field)
+    reservation_of[worker] = nil
   end
+  reserved[id], reserved_worker[id] = nil, nil
 end
 
 local function read_reservations()
   local all = redis.call('HGETALL', key.reservations)
   for i = 1, #all, 2 do
-    local worker, expires, cpu, memory, disk = unpack(cmsgpack.unpack(all[i + 1]))
-    reserved[all[i]] = true
+    local worker, expires, cpu, memory, disk, seats = unpack(cmsgpack.unpack(all[i + 1]))
+    local id = all[i]:match('^[^@]*')
     if expires < now then
-      cancel_reservation(all[i])
+      redis.call('HDEL', key.reservations, all[i])
     else
-      reservation_of[worker], reserved_worker[all[i]] = {id = all[i], need = {cpu, memory, disk}}, worker
+      reserved[id] = reserved[id] or {}
+      reserved[id][all[i]] = worker
+      reservation_of[worker], reserved_worker[id] = {id = id, need = {cpu, memory, disk}, seats = seats or 0}, worker
     end
   end
 end
@@ -351,7 +363,7 @@ local function reserve_for(entry)
       end
     end
   end
-  if best then reserve(best, entry.id, takes(entry, best)) end
+  if best then reserve(best, entry.id, takes(entry, best), 0) end
 end
 
 -- Claims -----------------------------------------------------------------------------------------------------------------
@@ -380,6 +392,81 @@ local function give(number, bid, entry)
   table.insert(answer, entry.raw)
 end
 
+-- Gangs ------------------------------------------------------------------------------------------------------------------
+
+-- Entries that are claimed together or not at all. Only the first is in the queue, and knows the others, which are its like.
+
+-- How many of its entries this room, and these slots, are enough for.
+local function seats_in(entry, bid, space, seats)
+  if not (bid.class.satisfies[entry.queue] and fits(entry.asked, bid.capacity)) then return 0 end
+  local need = takes(entry, bid)
+  for i = 1, 3 do
+    if need[i] > 0 then seats = math.min(seats, math.floor(space[i] / need[i])) end
+  end
+  return math.max(seats, 0)
+end
+
+local function free_seats(entry)
+  local seats, total = {}, 0
+  for number, bid in ipairs(request.bids) do
+    seats[number] = seats_in(entry, bid, room(bid, entry.id), slots(bid, entry.id))
+    total = total + seats[number]
+  end
+  return seats, total
+end
+
+-- Nothing when one of them is not there, or still claimed.
+local function members_of(entry)
+  local members = {}
+  for _, id in ipairs(entry.members) do
+    local record, raw = read(id)
+    if not record or redis.call('HEXISTS', key.holders, id) == 1 then return nil end
+    table.insert(members, entry_of(id, record, raw))
+  end
+  return members
+end
+
+-- Each worker gets one before any gets two.
+local function place_gang(entry)
+  local seats, total = free_seats(entry)
+  local members = total >= #entry.members and members_of(entry)
+  if not members then return false end
+  local placed = 0
+  while placed < #members do
+    for number, bid in ipairs(request.bids) do
+      if placed < #members and seats[number] > 0 then
+        placed, seats[number] = placed + 1, seats[number] - 1
+        give(number, bid, members[placed])
+      end
+    end
+  end
+  return true
+end
+
+-- An aged gang keeps workers for itself, if all of them together could ever have room for it.
+local function reserve_gang(entry)
+  local seats, total = free_seats(entry)
+  local most, possible, missing = {}, 0, #entry.members
+  for number, bid in ipairs(request.bids) do
+    most[number] = seats_in(entry, bid, bid.capacity, math.max(bid.slots, bid.shards))
+    possible = possible + most[number]
+  end
+  for _, worker in pairs(reserved[entry.id] or {}) do missing = missing - reservation_of[worker].seats end
+  if total >= #entry.members or possible < #entry.members then return end
+  local order = {}
+  for number in ipairs(request.bids) do order[number] = number end
+  table.sort(order, function(a, b) return seats[a] > seats[b] or (seats[a] == seats[b] and a < b) end)
+  for _, number in ipairs(order) do
+    local bid = request.bids[number]
+    local kept = math.min(missing, most[number])
+    if kept > 0 and not reservation_of[bid.worker] then
+      local need = takes(entry, bid)
+      reserve(bid, entry.id, {need[1] * kept, need[2] * kept, need[3] * kept}, kept)
+      missing = missing - kept
+    end
+  end
+end
+
 -- The entry for which the worker is reserved goes first, or keeps its reservation.
 local function serve_reservation(number, bid)
   local held = reservation_of[bid.worker]
@@ -390,24 +477,37 @@ local function serve_reservation(number, bid)
   local entry = waits and entry_of(held.id, record, raw)
   if not entry or not fits(entry.asked, bid.capacity) or lacks_resources(entry) then
     cancel_reservation(held.id)
+  elseif entry.members then
+    if not place_gang(entry) then reserve(bid, held.id, held.need, held.seats) end
   elseif bid.shards > 0 and fits(takes(entry, bid), bid.free) then
     give(number, bid, entry)
   else
-    reserve(bid, held.id, takes(entry, bid))
+    reserve(bid, held.id, takes(entry, bid), 0)
   end
 end
 
--- The first that fits; among those of its priority within the window, one whose environment is warm.
+-- The first that fits; among those of its priority within the window, one whose environment is warm. A gang that comes
+-- first is given at once, perhaps to others.
 local function choose(bid)
   local view, space, first = bid.class.view, room(bid), nil
-  for i = 1, window_size do
+  local i = 1
+  while i <= window_size do
     local entry = candidate(view, i)
     if not entry or (first and entry.band ~= first.band) then break end
-    if fits(entry.asked, bid.capacity) and fits(takes(entry, bid), space) then
+    if entry.members then
+      -- There is only less room as this call goes on, so it is tried once.
+      if not first and not entry.hopeless then
+        entry.hopeless = not place_gang(entry)
+        if not entry.hopeless then i = i - 1 end
+        space = room(bid)
+        if slots(bid) <= 0 then break end
+      end
+    elseif fits(entry.asked, bid.capacity) and fits(takes(entry, bid), space) then
       if bid.warm[entry.environment] then return entry end
       first = first or entry
       if not bid.warm_any then break end
     end
+    i = i + 1
   end
   return first
 end
@@ -429,7 +529,12 @@ for _, class in ipairs(request.classes) do
     local entry = candidate(class.view, i)
     if not entry then break end
     local aged = request.now - entry.enqueued > request.reserve_after
-    if aged and not reserved_worker[entry.id] then reserve_for(entry) end
+    if entry.members then
+      answer[3] = 1
+      if aged then reserve_gang(entry) end
+    elseif aged and not reserved_worker[entry.id] then
+      reserve_for(entry)
+    end
   end
 end
 
@@ -438,7 +543,7 @@ local progress = true
 while progress do
   progress = false
   for number, bid in ipairs(request.bids) do
-    local entry = bid.shards > 0 and choose(bid)
+    local entry = slots(bid) > 0 and choose(bid)
     if entry then
       give(number, bid, entry)
       progress = true

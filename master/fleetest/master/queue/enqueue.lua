@@ -1,4 +1,4 @@
--- request: now, entries = {{id, due, queue, member}, ...}, requirements = {name = JSON}, uses = the
+-- request: now, entries = {{id, due, queue, member, follows}, ...}, requirements = {name = JSON}, uses = the
 -- same of those that use resources; ARGV from the third on: their
 -- records
 local time = redis.call('TIME')
@@ -12,11 +12,13 @@ end
 
 local index, waiting = {}, {}
 for i, item in ipairs(request.entries) do
-  local id, due, queue, member = unpack(item)
+  local id, due, queue, member, follows = unpack(item)
   if redis.call('HSETNX', key.entries, id, ARGV[i + 2]) == 1 then
     table.insert(index, 0)
     table.insert(index, id)
-    if due > request.now then
+    if follows then
+      redis.call('ZADD', key.used, 'GT', due / 1000000, queue)
+    elseif due > request.now then
       redis.call('ZADD', key.delayed, due, id)
       -- A queue is not pruned before its last entry is due.
       redis.call('ZADD', key.used, 'GT', due / 1000000, queue)

@@ -51,6 +51,8 @@ class QueueEntry(msgspec.Struct, frozen=True, kw_only=True):
         cost: how much of its project's share it uses, in a unit of the caller's choice.
         weight: the project's share, compared with the other projects'.
         uses: named resources that must be free for it.
+        gang: how many shards of the task are claimed with it, itself included; they are alike, and all of them are
+            enqueued at once. 0: it is claimed by itself.
     """
 
     run_id: str
@@ -66,6 +68,7 @@ class QueueEntry(msgspec.Struct, frozen=True, kw_only=True):
     cost: float = 1.0
     weight: float = 1.0
     uses: tuple[Use, ...] = ()
+    gang: int = 0
 
     def takes(self, capacity: Resources) -> Resources:
         """How much of a worker's free room the shard takes there: an empty worker that may have it always can."""
@@ -74,7 +77,11 @@ class QueueEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bid:
-    """What one worker would take now: at most `shards`, within `free`. `capacity` is what it has in all."""
+    """
+    What one worker would take now: at most `shards`, within `free`. `capacity` and `slots` are what it has in all.
+
+    With no shards at all it only tells that there is such a worker, which a gang may wait for.
+    """
 
     worker_id: str
     capabilities: Mapping[str, str]
@@ -82,6 +89,7 @@ class Bid:
     free: Resources
     capacity: Resources
     warm_environment_keys: frozenset[str] = frozenset()
+    slots: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +107,7 @@ class Claims(list[Claim]):
     Attributes:
         in_vain: bidders for whom nothing waits any more: to ask again is of no use before something is enqueued.
         due_in: how long the first of those that wait out a delay has to wait still.
+        gang_waits: whether a gang waits for more workers than there were: the next claim should have the bids of all.
     """
 
     def __init__(
@@ -107,10 +116,12 @@ class Claims(list[Claim]):
         *,
         in_vain: frozenset[str] = frozenset(),
         due_in: timedelta | None = None,
+        gang_waits: bool = False,
     ) -> None:
         super().__init__(claims)
         self.in_vain = in_vain
         self.due_in = due_in
+        self.gang_waits = gang_waits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +141,9 @@ class ShardQueue(Protocol):
     (start-time fair queueing, Goyal et al. 1996), then age. Where an entry may go is judged by its `resources`, whether
     there is room for it now by what it `takes`. One that does not fit now is looked past, at most `LOOK_AHEAD` deep;
     one that has waited for long reserves a worker large enough for it.
+
+    A gang is claimed whole, for one worker or several, or not at all. Once it has waited for long, it reserves slots of
+    as many workers as it needs, provided that all that bid could ever have room for it.
 
     One whose named resources others have does not count among those that are looked past; once it has waited for long,
     those that come after it get none of these resources before it does. A claim holds them; see `ResourceLedger`.

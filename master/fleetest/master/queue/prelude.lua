@@ -14,7 +14,9 @@ for i, name in ipairs(request.queues) do queue_key[name] = KEYS[13 + i] end
 -- Positions in an entry's record (records.py).
 local MEMBER, QUEUE, PROJECT, ENQUEUED, CHARGE, CPU, MEMORY, DISK, ENVIRONMENT = 1, 2, 3, 4, 5, 6, 7, 8, 9
 local PACKED = 18  -- {cpu, memory, disk}, or nothing: as much as asked for
-local USES = 19  -- {name, access, amount, size} of each named resource, or nothing
+local USES = 19  -- {name, access, amount, size, together} of each named resource, or nothing
+local FOLLOWS = 20  -- whether it is in no queue, but claimed with the first of its gang
+local MEMBERS = 21  -- of the first of a gang: the ids of all of them, its own first; else nothing
 
 local function microseconds()
   local time = redis.call('TIME')
@@ -112,7 +114,7 @@ local function put_back(id, holder)
   redis.call('HDEL', key.holders, id)
   if not entry then return 0 end
   if entry[USES] then drop_hold(id, 0) end
-  redis.call('ZADD', queue, 0, entry[MEMBER])
+  if not entry[FOLLOWS] then redis.call('ZADD', queue, 0, entry[MEMBER]) end
   if holder and redis.call('HEXISTS', key.fair, holder[2]) == 1 then
     redis.call('HINCRBYFLOAT', key.fair, holder[2], -entry[CHARGE])
   end

@@ -47,8 +47,8 @@ _PLAIN: Final = re.compile("[A-Za-z0-9_.~#-]*").fullmatch
 
 class _Record(msgspec.Struct, frozen=True, array_like=True):
     """
-    The first nine, `packed` and `uses` are read by the scripts, by position: see `prelude.lua`. A new field comes last,
-    with a default, since entries of an older master may be waiting.
+    The first nine and those from `packed` to `members` are read by the scripts, by position: see `prelude.lua`. A new
+    field comes last, with a default, since entries of an older master may be waiting.
     """
 
     member: str
@@ -70,10 +70,27 @@ class _Record(msgspec.Struct, frozen=True, array_like=True):
     weight: float
     packed: tuple[int, int, int] | None = None
     uses: tuple[RecordedUse, ...] | None = None
+    follows: bool = False
+    members: tuple[str, ...] | None = None
+    gang: int = 0
 
 
-RecordedUse = tuple[str, str, int, int]
-"""A resource by its name in the whole cluster, how it is used, how much of it, and how many there are."""
+class RecordedUse(msgspec.Struct, frozen=True, array_like=True):
+    """
+    How an entry uses a resource; read by the scripts, by position. A new field comes last, with a default.
+
+    Args:
+        name: of the resource in the whole cluster.
+        size: how many there are.
+        together: by how many shards at once, which must all have it.
+    """
+
+    name: str
+    access: str
+    amount: int
+    size: int
+    together: int = 1
+
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final = msgspec.msgpack.Decoder(_Record)
@@ -116,16 +133,17 @@ def ids_of(identifier: bytes) -> tuple[str, str]:
 
 
 @lru_cache(maxsize=1024)
-def uses_of(project: str, uses: tuple[Use, ...]) -> tuple[RecordedUse, ...]:
+def uses_of(project: str, uses: tuple[Use, ...], together: int = 1) -> tuple[RecordedUse, ...]:
     """As the scripts read them: `project/shop`, and `/shop` for what all projects share."""
     return tuple(
-        (
+        RecordedUse(
             f"/{use.resource.removeprefix(CLUSTER_WIDE)}"
             if use.resource.startswith(CLUSTER_WIDE)
             else f"{_quoted(project)}/{use.resource}",
             use.access.value,
             use.amount,
             use.size,
+            together,
         )
         for use in uses
     )
@@ -139,8 +157,8 @@ def resource_of(name: str) -> tuple[str, str]:
 
 def use_of(recorded: RecordedUse) -> Use:
     """The opposite of `uses_of`, but for the project."""
-    name, access, amount, size = recorded
-    return Use(resource=resource_of(name)[1], access=Access(access), amount=amount, size=size)
+    resource = resource_of(recorded.name)[1]
+    return Use(resource=resource, access=Access(recorded.access), amount=recorded.amount, size=recorded.size)
 
 
 class Recorded(NamedTuple):
@@ -152,10 +170,14 @@ class Recorded(NamedTuple):
     record: bytes
 
 
-def record_entry(entry: QueueEntry, index: int) -> Recorded:
+def record_entry(
+    entry: QueueEntry, index: int, *, members: tuple[str, ...] | None = None, follows: bool = False
+) -> Recorded:
     """
     Args:
         index: its place in the batch, which decides between entries of the same age.
+        members: of the first entry of a gang: the ids of all of them.
+        follows: whether it is another one of a gang.
 
     Raises:
         InvalidRequest: its priority, cost or weight is out of range.
@@ -166,7 +188,7 @@ def record_entry(entry: QueueEntry, index: int) -> Recorded:
     project_key = _quoted(entry.project)
     identifier = entry_id(entry.run_id, entry.shard_id)
     member = f"{_HIGHEST_PRIORITY - entry.priority:03d}:{project_key}:{age:017d}:{index:07d}:{identifier}"
-    uses = uses_of(entry.project, entry.uses) if entry.uses else None
+    uses = uses_of(entry.project, entry.uses, max(entry.gang, 1)) if entry.uses else None
     queue = queue_name(entry.requirements, uses or ())
     record = _encoder.encode(
         _Record(
@@ -189,6 +211,9 @@ def record_entry(entry: QueueEntry, index: int) -> Recorded:
             weight=entry.weight,
             packed=None if packed is None else (packed.cpu_millis, packed.memory_bytes, packed.disk_bytes),
             uses=uses,
+            follows=follows,
+            members=members or None,
+            gang=entry.gang,
         )
     )
     return Recorded(identifier, queue, member, record)
@@ -212,6 +237,7 @@ def decode_entry(raw: bytes) -> QueueEntry:
         cost=record.cost,
         weight=record.weight,
         uses=tuple(map(use_of, record.uses)) if record.uses else (),
+        gang=record.gang,
     )
 
 

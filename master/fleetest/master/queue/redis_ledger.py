@@ -74,7 +74,7 @@ def _id(hold: ResourceHold) -> str:
 def _hold(identifier: bytes, raw: bytes) -> ResourceHold:
     token, _, uses = _hold_decoder.decode(raw)
     run_id, shard_id = ids_of(identifier)
-    project = next((found for name, *_ in uses if (found := resource_of(name)[0])), "")
+    project = next((found for use in uses if (found := resource_of(use.name)[0])), "")
     return ResourceHold(run_id=run_id, shard_id=shard_id, token=token, project=project, uses=tuple(map(use_of, uses)))
 
 

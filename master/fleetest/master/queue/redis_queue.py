@@ -26,6 +26,7 @@ Redis must not evict keys: `maxmemory-policy noeviction`, which is its default.
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from datetime import timedelta
@@ -43,6 +44,7 @@ from fleetest.master.queue.connection import redis_errors
 from fleetest.master.queue.partition import Partition, Script
 from fleetest.master.queue.ports import Bid, Claim, Claims, QueueEntry, QueuePlace
 from fleetest.master.queue.records import (
+    Recorded,
     RecordedUse,
     decode_entry,
     entry_id,
@@ -101,24 +103,29 @@ class RedisShardQueue:
 
     async def enqueue(self, entries: Sequence[QueueEntry]) -> None:
         """
-        Each batch of 500 is atomic; a failure in between leaves whole batches, and the call may be repeated.
+        Each batch of 500, and each gang, is atomic; a failure in between leaves whole batches, and the call may be
+        repeated.
 
         Raises:
             InvalidRequest: a priority, cost or weight is out of range; nothing was enqueued.
             DependencyUnavailable: Redis does not answer.
         """
-        recorded = [record_entry(entry, index) for index, entry in enumerate(entries)]
-        for some, their_records in zip(_batches(entries), _batches(recorded), strict=True):
+        alone, gangs = entries, list[Sequence[QueueEntry]]()
+        if any(entry.gang for entry in entries):
+            alone, gangs = [entry for entry in entries if not entry.gang], _gangs(entries)
+        recorded = [record_entry(entry, index) for index, entry in enumerate(alone)]
+        recorded_gangs = [_record_gang(gang) for gang in gangs]
+        for some, their_records in zip([*_batches(alone), *gangs], [*_batches(recorded), *recorded_gangs], strict=True):
             wanted = {each.queue: entry.requirements for entry, each in zip(some, their_records, strict=True)}
             request = {
                 "now": self._now(),
                 "entries": [
-                    (each.identifier, _due(entry), each.queue, each.member)
-                    for entry, each in zip(some, their_records, strict=True)
+                    (each.identifier, _due(entry), each.queue, each.member, number > 0 and entry.gang > 0)
+                    for number, (entry, each) in enumerate(zip(some, their_records, strict=True))
                 ],
                 "requirements": {name: canonical(requirements) for name, requirements in wanted.items()},
                 "uses": {
-                    each.queue: msgspec.json.encode(uses_of(entry.project, entry.uses)).decode()
+                    each.queue: msgspec.json.encode(_uses(entry)).decode()
                     for entry, each in zip(some, their_records, strict=True)
                     if entry.uses
                 },
@@ -132,7 +139,7 @@ class RedisShardQueue:
         while (answer := await self._claim_from(self._known, bids, confirming)) is None:
             self._known = await self._read_known()
         _, numbers = _classes(self._known, bids)
-        due, left, *pairs = answer
+        due, left, gangs, *pairs = answer
         return Claims(
             (
                 Claim(entry=decode_entry(raw), worker_id=bids[number - 1].worker_id)
@@ -140,6 +147,7 @@ class RedisShardQueue:
             ),
             in_vain=frozenset(bid.worker_id for bid, number in zip(bids, numbers, strict=True) if number not in left),
             due_in=None if due is None else max(time_of(int(float(due))) - self._clock.now(), timedelta()),
+            gang_waits=bool(gangs),
         )
 
     async def confirm(self, claims: Sequence[Claim]) -> None:
@@ -276,8 +284,27 @@ class RedisShardQueue:
         return microseconds(self._clock.now())
 
 
+def _uses(entry: QueueEntry) -> tuple[RecordedUse, ...]:
+    return uses_of(entry.project, entry.uses, max(entry.gang, 1)) if entry.uses else ()
+
+
 def _queue_name(entry: QueueEntry) -> str:
-    return queue_name(entry.requirements, uses_of(entry.project, entry.uses) if entry.uses else ())
+    return queue_name(entry.requirements, _uses(entry))
+
+
+def _gangs(entries: Sequence[QueueEntry]) -> list[Sequence[QueueEntry]]:
+    """Each by itself, the one that is due last first: it waits for all of them."""
+    gangs = defaultdict[tuple[str, str], list[QueueEntry]](list)
+    for entry in entries:
+        if entry.gang:
+            gangs[entry.run_id, entry.shard_id.rpartition("#")[0]].append(entry)
+    return [sorted(gang, key=_due, reverse=True) for gang in gangs.values()]
+
+
+def _record_gang(gang: Sequence[QueueEntry]) -> list[Recorded]:
+    ids = tuple(entry_id(entry.run_id, entry.shard_id) for entry in gang)
+    first, *others = gang
+    return [record_entry(first, 0, members=ids), *(record_entry(entry, 0, follows=True) for entry in others)]
 
 
 def _in_microseconds(span: timedelta) -> int:
@@ -312,6 +339,7 @@ def _bid(bid: Bid, worker_class: int) -> dict[str, Any]:
         "worker": bid.worker_id,
         "class": worker_class,
         "shards": bid.shards,
+        "slots": bid.slots,
         "free": _amounts(bid.free),
         "capacity": _amounts(bid.capacity),
         "warm": dict.fromkeys(bid.warm_environment_keys, True),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
 
 import structlog
 
@@ -27,11 +28,12 @@ from fleetest.master.queue.ports import (
 from fleetest.master.runs.announcer import Announcer
 from fleetest.master.runs.environment import requirements_of
 from fleetest.master.runs.events import AttemptEnded, CancelRequested, Event, RunEnded, TaskEnded, TaskPlanned
+from fleetest.master.runs.gangs import stop_of
 from fleetest.master.runs.hub import Hub
 from fleetest.master.runs.keeper import Committed, FirstCommit, RunKeeper, Turns
 from fleetest.master.runs.projector import Projector
 from fleetest.master.runs.state import RunStatus, ShardStatus, TaskStatus
-from fleetest.master.sessions import AttemptRef, HandBack, Sessions, Stop
+from fleetest.master.sessions import AttemptRef, Begin, HandBack, Sessions, Stop
 from fleetest.master.store.ports import Commit, Store
 
 __all__ = ["RunBook", "hold_of", "queue_entry"]
@@ -57,6 +59,7 @@ def queue_entry(status: RunStatus, shard: ShardStatus) -> QueueEntry:
         environment_key=status.environment_key(status.tasks[shard.task_id]),
         not_before=shard.retry_at,
         uses=task.uses if shard.kind is ShardKind.EXECUTE else (),
+        gang=status.tasks[shard.task_id].open_shards if task.gang is not None else 0,
     )
 
 
@@ -72,6 +75,13 @@ def hold_of(status: RunStatus, shard: ShardStatus) -> ResourceHold | None:
         project=status.request.project,
         uses=task.uses,
     )
+
+
+def _with_their_gangs(status: RunStatus, shards: Iterable[ShardStatus]) -> Iterable[ShardStatus]:
+    chosen = {shard.shard_id: shard for shard in shards}
+    for task_id in {shard.task_id for shard in chosen.values() if status.tasks[shard.task_id].task.gang is not None}:
+        chosen |= status.tasks[task_id].shards
+    return chosen.values()
 
 
 class RunBook:
@@ -161,20 +171,22 @@ class RunBook:
                 continue
             self.repeat_stops(status, [task for task in status.tasks.values() if task.live])
             self.ask_back(status, [shard for task in status.tasks.values() for shard in task.live_attempts])
+            self.tell_to_begin(status, status.tasks.values())
 
     def repeat_stops(self, status: RunStatus, tasks: Iterable[TaskStatus]) -> None:
         """Tell the live attempts of these tasks, if they are being stopped. Idempotent for workers."""
-        stopped = [(shard, task.stop) for task in tasks if task.stop is not None for shard in task.live_attempts]
+        stopped = [(shard, stop) for task in tasks if (stop := _stop_of(task)) for shard in task.live_attempts]
         self.tell_to_stop(status, stopped)
 
     async def enqueue(self, status: RunStatus, shards: Iterable[ShardStatus]) -> None:
-        """Queue those that wait and may start. Idempotent."""
+        """Queue those that wait and may start; with one of a gang, all of it. Idempotent."""
         entries = [
             queue_entry(status, shard)
-            for shard in shards
+            for shard in _with_their_gangs(status, shards)
             if shard.waiting
             and not status.tasks[shard.task_id].state.ended
             and status.tasks[shard.task_id].stop is None
+            and status.tasks[shard.task_id].may_be_queued
         ]
         if not entries:
             return
@@ -216,6 +228,19 @@ class RunBook:
                 ref = AttemptRef(run_id=status.run_id, shard_id=shard.shard_id, token=attempt.token)
                 session.hand_back(HandBack(ref=ref, case_ids=attempt.asked_back.case_ids))
 
+    def tell_to_begin(self, status: RunStatus, tasks: Iterable[TaskStatus]) -> None:
+        """
+        Tell those workers whose streams this master holds when the shards of a gang begin: after how long, since their
+        clocks may be wrong. Idempotent for workers.
+        """
+        now = self._clock.now()
+        for task in tasks:
+            for shard in task.live_attempts if task.gang_start is not None else ():
+                session = self._sessions.get(shard.attempt.worker_id) if shard.attempt else None
+                if shard.attempt is not None and task.gang_start is not None and session is not None:
+                    ref = AttemptRef(run_id=status.run_id, shard_id=shard.shard_id, token=shard.attempt.token)
+                    session.begin(Begin(ref=ref, after=max(task.gang_start - now, timedelta())))
+
     def _forget_some(self) -> None:
         surplus = len(self._keepers) + 1 - _KEPT
         if surplus > 0:
@@ -234,12 +259,13 @@ class RunBook:
                 self._sessions.know_speeds(event.speeds)
         self.tell_to_stop(status, decider.stop)
         self.ask_back(status, decider.ask_back)
+        self.tell_to_begin(status, decider.start)
         self._announcer.tell(
             CommitNotice(
                 run_id=commit.run_id,
                 position=commit.position,
                 events=commit.events,
-                stops=bool(decider.stop or decider.ask_back),
+                stops=bool(decider.stop or decider.ask_back or decider.start),
             )
         )
         try:
@@ -273,6 +299,10 @@ class RunBook:
         ]
         if stopped:
             await self._queue.remove(status.run_id, stopped)
+
+
+def _stop_of(task: TaskStatus) -> CancelRequested | None:
+    return task.stop or (stop_of(task.gang_break) if task.gang_break is not None else None)
 
 
 def _log_end(status: RunStatus) -> None:

@@ -38,18 +38,23 @@ from fleetest.master.runs.events import (
     CasesFinished,
     CasesHandedBack,
     Event,
+    GangBroken,
+    GangStarted,
     RunSubmitted,
     TaskEnded,
     TaskPlanned,
     TaskQueued,
     WrongHit,
 )
+from fleetest.master.runs.gangs import BROKEN_GANG, GANG_NOTICE, gang_is_ready, goes_on_without, stop_of
 from fleetest.master.runs.handing_back import shards_of_given
 from fleetest.master.runs.planner import Plan
 from fleetest.master.runs.results import KeptResult
 from fleetest.master.runs.state import Attempt, RunStatus, ShardStatus, TaskStatus
 
 __all__ = ["Decider"]
+
+_LOST = frozenset({Verdict.ERRORED, Verdict.LOST})
 
 
 class Decider:
@@ -62,6 +67,7 @@ class Decider:
         enqueue: shards that wait for a worker once the commit is durable.
         stop: shards whose attempts must be told to stop then, and why.
         ask_back: shards whose workers must be asked then for cases that they have not started.
+        start: gangs whose shards must be told then when to begin.
     """
 
     def __init__(self, status: RunStatus, now: datetime, backoff: Backoff) -> None:
@@ -71,6 +77,7 @@ class Decider:
         self.enqueue: list[ShardStatus] = []
         self.stop: list[tuple[ShardStatus, CancelRequested]] = []
         self.ask_back: list[ShardStatus] = []
+        self.start: list[TaskStatus] = []
         self._backoff = backoff
         self.position = status.position + 1
 
@@ -111,10 +118,15 @@ class Decider:
         return self.position
 
     def attempt_running(self, shard_id: str, token: int) -> None:
-        """The worker has the environment ready. Idempotent."""
-        _, attempt = self._attempt(shard_id, token)
-        if not attempt.running:
-            self._emit(AttemptRunning(at=self.now, shard_id=shard_id, token=token))
+        """The worker has the environment ready. Idempotent. When the last one of a gang has, all of it begins."""
+        shard, attempt = self._attempt(shard_id, token)
+        if attempt.running:
+            return
+        self._emit(AttemptRunning(at=self.now, shard_id=shard_id, token=token))
+        status = self.status.tasks[shard.task_id]
+        if status.task.gang is not None and gang_is_ready(status):
+            self._emit(GangStarted(at=self.now, task_id=status.task.name, start_at=self.now + GANG_NOTICE))
+            self.start.append(status)
 
     def planned(
         self,
@@ -252,6 +264,10 @@ class Decider:
         self._finish_cases(shard, [not_collected(case_id, attempt.worker_id) for case_id in absent])
         if absent and not attempt.awaited and verdict is Verdict.FAILED:
             verdict = Verdict.COMPLETED  # those cases say it; the others of the task are not to blame
+        if status.gang_break is not None and status.stop is None:
+            self._put_back(shard, attempt, f"stopped, to begin again: {status.gang_break.reason}")
+            self._advance()
+            return
         verdict, reason = settle(verdict, reason, shard, attempt, status)
         again = cases_to_retry(shard, attempt, status, verdict)
         self._emit(
@@ -270,8 +286,11 @@ class Decider:
         )
         if again is not None:
             self.enqueue.append(shard)
+            self._break_gang(shard, reason)
         elif verdict is Verdict.FAILED and status.stop is None:
             self._stop_task(status, by="failed", reason=reason)
+        elif status.task.gang is not None and (verdict in _LOST or status.gang_start is None):
+            self._end_gang(shard, reason)
         self._advance()
 
     def attempt_declined(self, shard_id: str, token: int, reason: str) -> None:
@@ -281,6 +300,7 @@ class Decider:
             raise WrongState(f"{shard_id} has results already, its worker cannot decline it")
         delay = self._backoff.delay(attempt.number)
         self._put_back(shard, attempt, f"declined by {attempt.worker_id}: {reason}", retry_at=self.now + delay)
+        self._break_gang(shard, f"{shard_id} was declined by {attempt.worker_id}: {reason}")
         self._advance()
 
     def cancel(self, task_id: str = "", *, by: str, reason: str, grace: timedelta = timedelta(seconds=10)) -> bool:
@@ -329,6 +349,22 @@ class Decider:
         )
         if not stopping:
             self.enqueue.append(shard)
+
+    def _break_gang(self, lost: ShardStatus, reason: str) -> None:
+        """A shard of a gang waits again, so all of them must: they begin together."""
+        status = self.status.tasks[lost.task_id]
+        if status.task.gang is None or not status.live or status.gang_break is not None or status.stop is not None:
+            return
+        broken = GangBroken(at=self.now, task_id=status.task.name, reason=reason or f"{lost.shard_id} was lost")
+        self._emit(broken)
+        self.stop += [(shard, stop_of(broken)) for shard in status.live_attempts]
+
+    def _end_gang(self, lost: ShardStatus, reason: str) -> None:
+        """A shard of a gang will not come back: the others go on without it, or end."""
+        status = self.status.tasks[lost.task_id]
+        if status.stop is None and status.live and not goes_on_without(status):
+            name = status.task.name
+            self._request_stop(CancelRequested(at=self.now, task_id=name, by=BROKEN_GANG, reason=reason))
 
     def _emit(self, event: Event) -> None:
         self.events.append(event)

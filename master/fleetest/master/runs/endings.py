@@ -9,6 +9,7 @@ from typing import Final
 from fleetest.common.states import Outcome, RunState, ShardKind, TaskState, Verdict
 from fleetest.common.tasks import RetryOn
 from fleetest.master.runs.events import RunEnded
+from fleetest.master.runs.gangs import BROKEN_GANG, goes_on_without, missing
 from fleetest.master.runs.results import KeptResult
 from fleetest.master.runs.state import Attempt, RunStatus, ShardStatus, TaskStatus
 
@@ -28,7 +29,7 @@ __all__ = [
 MAX_MISHAPS: Final = 3
 """How often a shard is repeated that the infrastructure failed; once more, and its task is *errored*."""
 
-STOPPED_BY_FAILURE: Final = frozenset({"fail_fast", "maxfail", "failed"})
+STOPPED_BY_FAILURE: Final = frozenset({"fail_fast", "maxfail", "failed", BROKEN_GANG})
 """Values of `CancelRequested.by` after which a task that failed itself is not *cancelled*."""
 
 
@@ -88,6 +89,8 @@ def cases_to_retry(
     granted = verdict in {Verdict.ERRORED, Verdict.LOST} and shard.mishaps < MAX_MISHAPS
     if verdict is Verdict.TIMED_OUT:
         granted = RetryOn.TIMED_OUT in task.retry_on and shard.timeouts < task.retries
+    if task.gang is not None:  # its cases are not repeated one by one
+        return () if granted and not goes_on_without(status) else None
     if not granted and (attempt.awaited or verdict is not Verdict.COMPLETED):
         return None
     if not shard.case_ids:
@@ -101,16 +104,15 @@ def end_of_task(status: TaskStatus) -> tuple[TaskState, str]:  # noqa: PLR0911 -
     stop, shards, counts = status.stop, list(status.shards.values()), status.counts
     if stop is not None and (counts.bad or any(shard.verdict is not Verdict.COMPLETED for shard in shards)):
         failed = status.final_failures or any(shard.verdict is Verdict.FAILED for shard in shards)
-        if not failed or stop.by not in STOPPED_BY_FAILURE:
-            return TaskState.CANCELLED, stop.reason
-        if stop.by != "fail_fast":  # which says nothing of this task's own failures
-            return TaskState.FAILED, stop.reason
+        if (state := _end_of_stopped(stop.by, failed=bool(failed))) is not None:
+            return state, stop.reason
     if status.collection_errors:
         return TaskState.FAILED, f"{count(status.collection_errors, 'error')} during collection"
     if counts.failed or counts.error:
         return TaskState.FAILED, f"{counts.bad} of {count(counts.done, 'case')} failed"
+    lost = missing(status)
     for verdict, state in _SHARD_ENDS:
-        reason = next((shard.reason for shard in shards if shard.verdict is verdict), None)
+        reason = next((shard.reason for shard in shards if shard.verdict is verdict and shard not in lost), None)
         if reason is not None:
             return state, reason
     if counts.timed_out:
@@ -118,7 +120,16 @@ def end_of_task(status: TaskStatus) -> tuple[TaskState, str]:  # noqa: PLR0911 -
     if not status.cases and status.task.planned:
         left_out = f" ({status.deselected} deselected)" if status.deselected else ""
         return TaskState.FAILED, f"no tests ran{left_out}"
-    return TaskState.PASSED, ""
+    return TaskState.PASSED, f"without {count(len(lost), 'shard')}: {lost[0].reason}" if lost else ""
+
+
+def _end_of_stopped(by: str, *, failed: bool) -> TaskState | None:
+    """`None` when the stop says nothing of the task's own failures."""
+    if not failed:
+        return TaskState.ERRORED if by == BROKEN_GANG else TaskState.CANCELLED
+    if by not in STOPPED_BY_FAILURE:
+        return TaskState.CANCELLED
+    return None if by == "fail_fast" else TaskState.FAILED
 
 
 _SHARD_ENDS: Final = (

@@ -28,6 +28,8 @@ __all__ = [
     "CasesFinished",
     "CasesHandedBack",
     "Event",
+    "GangBroken",
+    "GangStarted",
     "RunEnded",
     "RunSubmitted",
     "ShardPlan",
@@ -177,6 +179,21 @@ class CasesHandedBack(_Event, frozen=True, kw_only=True):
     shards: tuple[ShardPlan, ...] = ()
 
 
+class GangStarted(_Event, frozen=True, kw_only=True):
+    """Every shard of a gang is ready; all of them begin at `start_at`."""
+
+    task_id: str
+    start_at: datetime
+
+
+class GangBroken(_Event, frozen=True, kw_only=True):
+    """A shard of a gang was lost: the others are stopped, and all of them begin again together."""
+
+    task_id: str
+    reason: str = ""
+    grace: timedelta = timedelta(seconds=10)
+
+
 class ArtifactsSaved(_Event, frozen=True, kw_only=True):
     """Files that an attempt left behind."""
 
@@ -253,6 +270,8 @@ Event = (
     | WrongHit
     | CasesAskedBack
     | CasesHandedBack
+    | GangStarted
+    | GangBroken
     | ArtifactsSaved
     | AttemptEnded
     | TaskEnded

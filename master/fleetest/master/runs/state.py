@@ -26,6 +26,8 @@ from fleetest.master.runs.events import (
     CasesFinished,
     CasesHandedBack,
     Event,
+    GangBroken,
+    GangStarted,
     RunEnded,
     RunSubmitted,
     TaskEnded,
@@ -170,6 +172,8 @@ class TaskStatus:
         speeds: how fast workers are that were there when it was planned; 1 where nothing is known.
         cache_keys: under which results are cached, by file.
         sampled: cases that are run although the cache has a result, until they are seen to end otherwise.
+        gang_start: of its shards, once all were ready.
+        gang_break: while shards of a gang are being stopped so that all can begin again.
     """
 
     task: Task
@@ -201,6 +205,8 @@ class TaskStatus:
     cache_keys: Mapping[str, str] = field(default_factory=dict)
     sampled: dict[str, CacheOrigin] = field(default_factory=dict)
     wrong_hits: int = 0
+    gang_start: datetime | None = None
+    gang_break: GangBroken | None = None
 
     @property
     def counts(self) -> Counts:
@@ -209,6 +215,11 @@ class TaskStatus:
     @property
     def live_attempts(self) -> Iterator[ShardStatus]:
         return (shard for shard in self.shards.values() if shard.attempt is not None)
+
+    @property
+    def may_be_queued(self) -> bool:
+        """Whether its waiting shards may be given to workers: those of a gang when all of them wait."""
+        return self.task.gang is None or self.live == 0
 
     @property
     def next_index(self) -> int:
@@ -294,6 +305,10 @@ class RunStatus:
                     attempt.asked_back = event
             case CasesHandedBack(task_id=task_id):
                 self._hand_back(self.tasks[task_id], event)
+            case GangStarted(task_id=task_id):
+                self.tasks[task_id].gang_start = event.start_at
+            case GangBroken(task_id=task_id):
+                self.tasks[task_id].gang_break = event
             case ArtifactsSaved(task_id=task_id):
                 kept = self.tasks[task_id].artifacts
                 kept |= {(event.shard_id, artifact.path): artifact for artifact in event.artifacts}
@@ -450,6 +465,8 @@ class RunStatus:
         else:
             shard.verdict = event.verdict
             status.open_shards -= 1
+        if not status.live:
+            status.gang_start = status.gang_break = None
 
     def _cancel(self, event: CancelRequested) -> None:
         if not event.task_id and _supersedes(event, self.stop):

@@ -33,6 +33,7 @@ from fleetest.master.sessions import (
     Acknowledge,
     Assign,
     AttemptRef,
+    Begin,
     Drain,
     Expect,
     HandBack,
@@ -209,6 +210,11 @@ def instruction_to_proto(instruction: Instruction, known_specs: set[str]) -> wor
         case HandBack():
             back = worker_pb2.HandBack(attempt=attempt_ref_to_proto(instruction.ref), case_ids=instruction.case_ids)
             return worker_pb2.MasterMessage(hand_back=back)
+        case Begin():
+            begin = worker_pb2.Begin(
+                attempt=attempt_ref_to_proto(instruction.ref), after=duration_to_proto(instruction.after)
+            )
+            return worker_pb2.MasterMessage(begin=begin)
         case Expect():
             spec = task_spec_to_proto(
                 instruction.run_id, instruction.request, instruction.task, environment_key=instruction.environment_key
@@ -277,6 +283,7 @@ def task_spec_to_proto(run_id: str, request: RunSubmitted, task: Task, *, enviro
         secret_names=list(task.secret_variables),
         version_control=version_control_to_proto(request.version_control),
         fingerprints=task.cache is not None,
+        gang=task.gang is not None,
         cache_inputs=task.cache.inputs if task.cache is not None else (),
         random_seed=int(run_id.replace("-", ""), 16) & 0x7FFFFFFF,
     )

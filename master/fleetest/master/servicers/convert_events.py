@@ -34,6 +34,8 @@ from fleetest.master.runs.events import (
     CasesFinished,
     CasesHandedBack,
     Event,
+    GangBroken,
+    GangStarted,
     RunEnded,
     RunSubmitted,
     ShardPlan,
@@ -132,6 +134,15 @@ def _cases_handed_back(event: CasesHandedBack, message: run_pb2.RunEvent, _: Com
     back.shards.extend(_shard_plan(shard) for shard in event.shards)
 
 
+def _gang_started(event: GangStarted, message: run_pb2.RunEvent, _: Commit) -> None:
+    message.gang_started.task_id = event.task_id
+    message.gang_started.start_at.CopyFrom(time_to_proto(event.start_at))
+
+
+def _gang_broken(event: GangBroken, message: run_pb2.RunEvent, _: Commit) -> None:
+    message.gang_broken.task_id, message.gang_broken.reason = event.task_id, event.reason
+
+
 def _shard_plan(shard: ShardPlan) -> run_pb2.ShardPlan:
     plan = run_pb2.ShardPlan(shard_id=shard.shard_id, cases=shard.cases)
     if shard.predicted is not None:
@@ -179,6 +190,8 @@ _FILL: Final[dict[type[Event], Callable[[Any, run_pb2.RunEvent, Commit], None]]]
     WrongHit: _wrong_hit,
     CasesAskedBack: _cases_asked_back,
     CasesHandedBack: _cases_handed_back,
+    GangStarted: _gang_started,
+    GangBroken: _gang_broken,
     ArtifactsSaved: _artifacts_saved,
     AttemptEnded: _attempt_ended,
     TaskEnded: _task_ended,

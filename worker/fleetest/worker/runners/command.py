@@ -85,7 +85,9 @@ class CommandSession:
             return
         if attempt is not self._current:
             self._end(attempt, Ended(verdict=Verdict.CANCELLED, reason=reason))
-        elif not finish_running_case:  # a command is one case: when it may finish, it ends as itself
+        elif (
+            not finish_running_case or attempt.waits_for_others
+        ):  # a command is one case: when it may finish, it ends as itself
             await attempt.cancel(reason, grace)
         await asyncio.wait([attempt.future])
 

@@ -49,6 +49,7 @@ class CommandAttempt:
         self._process: Process | None = None
         self._cases_file = CasesFile(environment)
         self._reports = CommandReports(assignment.spec, environment)
+        self._waiting: asyncio.Future[None] | None = None
         self._tail = Tail(MAX_RESULT_TEXT_BYTES // 2)
         self._last_word = 0.0
         self._began = 0.0
@@ -69,6 +70,8 @@ class CommandAttempt:
             await asyncio.to_thread(self._cases_file.write, case_ids)
         if self.assignment.kind is ShardKind.PLAN:
             return await self._list_cases(listing_argv(spec.cases))
+        if spec.gang and (ended := await self._begin_with_the_others()) is not None:
+            return ended
         await asyncio.to_thread(self._reports.look)
         started_at = datetime.now(UTC)
         try:
@@ -80,9 +83,29 @@ class CommandAttempt:
             await collect_artifacts(self._blobs, self._environment.host_source, spec.artifacts, self._reporter)
         return ended
 
+    async def _begin_with_the_others(self) -> Ended | None:
+        """Wait until all of its gang begin; answers how it ended when that never came."""
+        start = self._waiting = asyncio.ensure_future(self._reporter.common_start())
+        await asyncio.wait([start])
+        self._waiting = None
+        if start.cancelled():
+            return Ended(verdict=Verdict.CANCELLED, reason=self._cancelled or "")
+        if isinstance(start.exception(), TimeoutError):
+            reason = f"start: the others of its gang were not ready within {self.assignment.spec.start_timeout}"
+            return Ended(verdict=Verdict.TIMED_OUT, reason=reason)
+        start.result()
+        return None
+
+    @property
+    def waits_for_others(self) -> bool:
+        """Whether its command has not begun, since its gang has not."""
+        return self._waiting is not None
+
     async def cancel(self, reason: str, grace: timedelta) -> None:
         """End the command; the attempt ends as cancelled."""
         self._cancelled, self._grace = reason, grace
+        if self._waiting is not None:
+            self._waiting.cancel()
         if self._process is not None:
             await self._process.stop(grace)
 
