@@ -70,6 +70,7 @@ def test_exit_codes_are_those_of_runs(cluster: Cluster, reports: Path) -> None:
 
     assert (good.returncode, unreadable.returncode, absent.returncode) == (0, 1, 2)
     assert "x:1: neither XML nor a JSON object" in unreadable.stderr
+    assert "fleetest retry" not in unreadable.stderr
 
 
 def test_the_same_key_finds_the_same_run(cluster: Cluster, reports: Path) -> None:

@@ -155,7 +155,7 @@ class Imports:
             project=project,
             suite_name=beginning.name,
             tasks=tuple(
-                Task(name=task_id, type="command", runner=RunnerType.COMMAND, resources=Resources(), reports=(source,))
+                Task(name=task_id, type="import", runner=RunnerType.COMMAND, resources=Resources(), reports=(source,))
                 for task_id, source in beginning.reports.items()
             ),
             version_control=beginning.version_control,

@@ -91,6 +91,7 @@ class TaskView:
 
     Args:
         collects: whether its cases are collected before they run.
+        imported: its results were obtained elsewhere.
         predicted: of all its cases together; `None` when nothing is known.
         failures: the last result of each case that is bad now.
         cached: how many of its cases did not run.
@@ -98,6 +99,7 @@ class TaskView:
 
     task_id: str
     collects: bool = True
+    imported: bool = False
     state: TaskState = TaskState.BLOCKED
     reason: str = ""
     needs: tuple[str, ...] = ()
@@ -347,6 +349,7 @@ class RunView:
 def _task_view(task: TaskStatus) -> TaskView:
     return TaskView(
         task_id=task.task_id,
+        imported=task.type == "import",
         collects=task.planned,
         state=task.state,
         reason=task.reason,

@@ -126,7 +126,8 @@ def _wrong_hits(view: RunView) -> Iterator[Text]:
 def _next_steps(view: RunView) -> Iterator[Text]:
     run = short_id(view.run_id)
     steps = [f"fleetest show {run}"]
-    if view.state is not RunState.PASSED:
+    imported = any(task.imported for task in view.tasks.values())  # nothing was run, nor can be run again
+    if view.state is not RunState.PASSED and not imported:
         bad = next((task.task_id for task in view.tasks.values() if task.state in _BAD_ENDS), "")
         if bad:
             steps.append(f"fleetest logs {run} {shlex.quote(one_line(bad))}")
