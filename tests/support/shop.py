@@ -96,10 +96,16 @@ def _feed(connection) -> None:
                 if message.get("payload", {}).get("token") == "wrong":
                     connection.close(4403, "Forbidden")
                     return
+                if message.get("payload", {}).get("token") == "garbled":
+                    connection.send("this is not JSON")
                 connection.send(json.dumps({"type": "ping"}))
                 connection.send(json.dumps({"type": "connection_ack"}))
             elif message["type"] == "subscribe":
                 count = message["payload"].get("variables", {}).get("count", 1)
+                if count < 0:
+                    errors = [{"message": "no negative count"}]
+                    connection.send(json.dumps({"type": "error", "id": message["id"], "payload": errors}))
+                    continue
                 for cents in range(count):
                     data = {"data": {"prices": {"cents": cents}}}
                     connection.send(json.dumps({"type": "next", "id": message["id"], "payload": data}))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 from datetime import timedelta
 from xml.etree import ElementTree as ET
@@ -12,7 +13,9 @@ from fleetest.client.reports.junit import junit_xml
 from fleetest.client.reports.outcome import RunOutcome
 from fleetest.client.values import CaseRecord, Run, TaskStatus
 from fleetest.common.errors import DependencyUnavailable, InvalidRequest
-from fleetest.common.results import CacheOrigin, CaseResult, VersionControl
+from fleetest.common.reports.ctrf import read_ctrf
+from fleetest.common.reports.ports import ReadOptions
+from fleetest.common.results import Assertion, CacheOrigin, CaseResult, VersionControl
 from fleetest.common.states import Outcome, RunState, TaskState
 from tests.unit.client.scripted_master import RUN_ID, at
 
@@ -188,6 +191,19 @@ def test_ctrf_has_what_its_schema_requires():
         "commit": "abc",
         "branchName": "main",
     }
+
+
+def test_assertions_are_steps_of_ctrf_and_are_read_as_they_were():
+    assertions = (Assertion(name="status", passed=True), Assertion(name="$.a", passed=False, message="expected 1"))
+
+    report = ctrf_json(an_outcome(record("a", Outcome.FAILED, assertions=assertions)))
+
+    assert json.loads(report)["results"]["tests"][0]["steps"] == [
+        {"name": "status", "status": "passed"},
+        {"name": "$.a", "status": "failed", "extra": {"message": "expected 1"}},
+    ]
+    (case,) = read_ctrf(io.BytesIO(report), ReadOptions())
+    assert case.assertions == assertions
 
 
 def test_ctrf_is_json_whatever_the_texts_hold():

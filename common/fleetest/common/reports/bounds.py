@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from hashlib import blake2b
+from itertools import islice
 from typing import Final
 
-from fleetest.common.limits import MAX_RESULT_TEXT_BYTES
-from fleetest.common.results import CaseResult
+from fleetest.common.limits import MAX_ASSERTIONS, MAX_RESULT_TEXT_BYTES
+from fleetest.common.results import Assertion, CaseResult
 from fleetest.common.states import Outcome
 
 __all__ = ["BoundedText", "bounded", "bounded_case", "finite", "instant", "milliseconds", "seconds", "whole_number"]
@@ -91,6 +92,7 @@ def bounded_case(
     file: str = "",
     line: int = 0,
     properties: Mapping[str, str] | None = None,
+    assertions: Iterable[Assertion] = (),
 ) -> CaseResult:
     """A result whose id is one line, whose message is the first line of `message` that is not blank, and so on."""
     first_line = next((each.strip() for each in message.splitlines() if each.strip()), "")
@@ -110,7 +112,19 @@ def bounded_case(
         stdout=within["stdout"],
         stderr=within["stderr"],
         log=within["log"],
+        assertions=tuple(_assertions(assertions)),
     )
+
+
+def _assertions(assertions: Iterable[Assertion]) -> Iterator[Assertion]:
+    """As many as there is room for."""
+    room = MAX_RESULT_TEXT_BYTES
+    for each in islice(assertions, MAX_ASSERTIONS):
+        name, message = bounded(each.name, _MAX_NAME_BYTES), bounded(each.message, _MAX_PROPERTY_BYTES)
+        room -= len(name.encode()) + len(message.encode())
+        if room < 0:
+            return
+        yield Assertion(name=name, passed=each.passed, message=message)
 
 
 def seconds(value: object) -> timedelta:

@@ -14,7 +14,7 @@ from fleetest.common.reports.bounds import bounded_case, instant, milliseconds, 
 from fleetest.common.reports.json_values import EACH, as_dict, as_list, as_text, json_values
 from fleetest.common.reports.places import named_below
 from fleetest.common.reports.ports import ReadOptions, Unreadable
-from fleetest.common.results import CaseResult
+from fleetest.common.results import Assertion, CaseResult
 from fleetest.common.states import Outcome
 
 __all__ = ["read_ctrf"]
@@ -66,6 +66,16 @@ def _case(test: Mapping[str, Any], options: ReadOptions) -> CaseResult:
         stdout=_lines(test.get("stdout")),
         stderr=_lines(test.get("stderr")),
         properties=_properties(test),
+        assertions=map(_assertion, map(as_dict, as_list(test.get("steps")))),
+    )
+
+
+def _assertion(step: Mapping[str, Any]) -> Assertion:
+    """What a test reports step by step."""
+    return Assertion(
+        name=as_text(step.get("name")),
+        passed=step.get("status") == "passed",
+        message=as_text(as_dict(step.get("extra")).get("message")),
     )
 
 
