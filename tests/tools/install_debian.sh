@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs the Debian packages that the tests need, where they are absent: a Docker Engine, and what gives it a network and
-# a base image of its own; and `faketime`, for processes whose clock is off. Nothing is asked for when all is there.
+# Installs the Debian packages that the tests need, where they are absent: a Docker Engine, what gives it a network and a
+# base image of its own; `faketime`, for processes whose clock is off; and a browser. Nothing is asked for when all is there.
 #
 # Usage: tests/tools/install_debian.sh
 set -eu
@@ -18,6 +18,7 @@ need iptables iptables
 need ip iproute2
 need debootstrap debootstrap
 need faketime faketime
+need chromium chromium
 
 if [ -z "$missing" ]; then
     exit 0

@@ -130,3 +130,26 @@ def test_long_texts_are_cut_and_long_names_stay_different(read: Read) -> None:
     assert a.case_id[:900] == b.case_id[:900]
     assert a.case_id != b.case_id
     assert len(a.case_id) <= 1000
+
+
+def test_report_of_playwright_test_tells_file_title_and_attachments(read: Read) -> None:
+    failed, passed, skipped = (
+        read("""<testsuites id="" name="" tests="3" failures="1" skipped="1" errors="0" time="2.1">
+        <testsuite name="shop.spec.ts" timestamp="2026-11-02T10:00:00.000Z" hostname="chromium" tests="3" failures="1"
+            skipped="1" time="1.9" errors="0">
+          <testcase name="[chromium] › buying › sells the last one" classname="shop.spec.ts" time="1.25">
+            <failure message="shop.spec.ts:7:5 sells the last one" type="FAILURE"><![CDATA[  [chromium] › shop.spec.ts:7:5
+    Error: expect(locator).toBeVisible() failed]]></failure>
+            <system-out><![CDATA[
+[[ATTACHMENT|test-results/shop-buying-chromium/trace.zip]]
+]]></system-out>
+          </testcase>
+          <testcase name="[chromium] › buying › greets" classname="shop.spec.ts" time="0.4"></testcase>
+          <testcase name="[chromium] › paying" classname="shop.spec.ts" time="0"><skipped></skipped></testcase>
+        </testsuite></testsuites>""")
+    )
+
+    assert failed.case_id == "shop.spec.ts::[chromium] › buying › sells the last one"
+    assert [case.outcome for case in (failed, passed, skipped)] == [Outcome.FAILED, Outcome.PASSED, Outcome.SKIPPED]
+    assert failed.properties["attachment"] == "test-results/shop-buying-chromium/trace.zip"
+    assert "toBeVisible() failed" in failed.details

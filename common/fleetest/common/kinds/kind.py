@@ -43,7 +43,7 @@ class Work:
         image: for a task that names none, where it is to run in a container.
         env: variables, beside those of the task, which come first.
         requirements: capabilities that a worker must have, beside those that the task names.
-        artifacts: globs of files to keep, beside those that the task names.
+        artifacts: globs of files to keep, beside those that the task names; relative to where its tests start.
     """
 
     runner: RunnerType

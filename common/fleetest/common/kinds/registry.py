@@ -22,6 +22,7 @@ _OURS: Final = {
     "robot": "fleetest.common.kinds.robot:Robot",
     "k6": "fleetest.common.kinds.k6:K6",
     "zap": "fleetest.common.kinds.zap:Zap",
+    "playwright": "fleetest.common.kinds.playwright:Playwright",
 }
 IMPLIED: Final = ("command", "pytest")
 """The kinds that a task need not name: one of their keys tells."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Final
 
@@ -137,7 +138,7 @@ def _task(name: str, kind: Kind, model: TaskModel, work: Work, needs: Sequence[N
         split=work.split,
         maxfail=work.maxfail,
         last_failed=work.last_failed,
-        artifacts=(*model.artifacts, *work.artifacts),
+        artifacts=(*model.artifacts, *(str(PurePosixPath(model.working_directory, glob)) for glob in work.artifacts)),
         reports=work.reports,
         report_options=work.report_options,
         cache=work.cache,

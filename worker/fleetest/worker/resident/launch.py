@@ -75,8 +75,12 @@ def main() -> int:
     witness = None
     if config["cache_inputs"] is not None:
         witness = _load("witness").Witness(config["workspace"], config["cache_inputs"])
-    plugin = _load("plugin").ResidentPlugin(channel, claims, marks, _load("outcome"), config, fingerprints, witness)
-    return int(pytest.main(config["arguments"], plugins=[plugin, *([witness] if witness is not None else [])]))
+    plugins = [_load("plugin").ResidentPlugin(channel, claims, marks, _load("outcome"), config, fingerprints, witness)]
+    if witness is not None:
+        plugins.append(witness)
+    if importlib.util.find_spec("pytest_playwright") is not None:
+        plugins.append(_load("browsers").Browsers())
+    return int(pytest.main(config["arguments"], plugins=plugins))
 
 
 if __name__ == "__main__":

@@ -15,8 +15,15 @@ _TELLING: Final = re.compile(
     r"!+ .*(Exit|Interrupted|stopping|KeyboardInterrupt).* !+$|.*No module named pytest)"
 )
 _MOST_LINES: Final = 3
-_CHECKS: Final = 'importing plugin "fleetest.worker.checks.'
-_CHECKS_HINT: Final = "checks run in the environment of their task: pip install 'fleetest[checks]' there"
+_HINTS: Final = {
+    'importing plugin "fleetest.worker.checks.': (
+        "checks run in the environment of their task: pip install 'fleetest[checks]' there"
+    ),
+    'importing plugin "playwright"': (
+        "browser tests run in the environment of their task: pip install pytest-playwright there"
+    ),
+}
+"""What to do, by what pytest says when it lacks a plugin that a kind of test needs."""
 
 
 def signal_name(number: int) -> str:
@@ -46,7 +53,7 @@ def ending_of(exit_code: int, output: str, *, collected: bool) -> str:
         return f"the interpreter was ended by {signal_name(-exit_code)}"
     if collected:
         return f"the interpreter ended with exit code {exit_code} in the middle"
-    said = "; ".join([*_telling_lines(output), *([_CHECKS_HINT] if _CHECKS in output else [])])
+    said = "; ".join([*_telling_lines(output), *(hint for lack, hint in _HINTS.items() if lack in output)])
     return said or f"pytest ended with exit code {exit_code} before it had collected its cases"
 
 
