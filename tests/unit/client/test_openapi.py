@@ -70,7 +70,7 @@ def init(*arguments):
 
 
 def scenario(path):
-    given = Surroundings(root=path.parents[2], variables={}, environment={}, env={})
+    given = Surroundings(root=path.parents[2], variables={}, env={})
     return read_scenario(path, source=path.name, surroundings=given)
 
 

@@ -7,7 +7,7 @@ from fleetest.worker.checks.json_values import ABSENT
 from fleetest.worker.checks.matchers import read_matcher
 from fleetest.worker.checks.placeholders import Variables
 
-NOTHING = Variables({}, env={}, environment={})
+NOTHING = Variables({}, env={})
 
 
 def judged(matcher, found):

@@ -16,9 +16,7 @@ SDL = "type Query { book(id: ID!): Book } type Book { title: String } type Subsc
 
 
 def surroundings(root, **fields):
-    return Surroundings(
-        **{"root": root, "base_url": "http://shop", "variables": {}, "environment": {}, "env": {}, **fields}
-    )
+    return Surroundings(**{"root": root, "base_url": "http://shop", "variables": {}, "env": {}, **fields})
 
 
 def problems(tmp_path, text, **fields):
@@ -153,10 +151,8 @@ def test_relative_address_needs_a_base_url(tmp_path):
 
 def test_variables_of_the_task_are_instead_of_those_of_the_file(tmp_path):
     path = tmp_path / "a.yaml"
-    path.write_text(
-        "variables: {a: 1, b: '${a}', c: '${environment.host}:${env.PORT:-80}'}\nsteps: [{name: a, get: /}]"
-    )
-    given = surroundings(tmp_path, variables={"a": [2]}, environment={"host": "shop"})
+    path.write_text("variables: {a: 1, b: '${a}', c: '${env.HOST}:${env.PORT:-80}'}\nsteps: [{name: a, get: /}]")
+    given = surroundings(tmp_path, variables={"a": [2]}, env={"HOST": "shop"})
 
     variables = read_scenario(path, source="a", surroundings=given).variables()
 

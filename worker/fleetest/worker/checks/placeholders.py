@@ -48,13 +48,11 @@ class Variables:
     Args:
         values: the variables themselves.
         env: what `env.NAME` means.
-        environment: what `environment.NAME` means: of the environment that the suite runs against.
     """
 
-    def __init__(self, values: Mapping[str, Any], *, env: Mapping[str, str], environment: Mapping[str, Any]) -> None:
+    def __init__(self, values: Mapping[str, Any], *, env: Mapping[str, str]) -> None:
         self._values = dict(values)
         self._env = env
-        self._environment = environment
 
     def define(self, name: str, value: Any) -> None:
         """Set a variable, or set it anew."""
@@ -63,7 +61,7 @@ class Variables:
     @property
     def names(self) -> list[str]:
         """What can be asked for, less the names of `env`."""
-        return [*self._values, *(f"environment.{name}" for name in self._environment), *_MADE]
+        return [*self._values, *_MADE]
 
     def value(self, name: str) -> Any:
         """
@@ -74,9 +72,8 @@ class Variables:
         """
         name, has_default, default = name.strip().partition(_DEFAULT)
         space, _, key = name.partition(".")
-        spaces: Mapping[str, Mapping[str, Any]] = {"env": self._env, "environment": self._environment}
-        if key and space in spaces and key in spaces[space]:
-            return spaces[space][key]
+        if space == "env" and key in self._env:
+            return self._env[key]
         if name in self._values:
             return self._values[name]
         if name in _MADE:

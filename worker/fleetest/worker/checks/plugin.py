@@ -70,7 +70,6 @@ def pytest_configure(config: pytest.Config) -> None:
         root=here if config.rootpath.is_relative_to(here) else config.rootpath,
         base_url=config.getoption("--checks-base-url"),
         variables=dict(map(_variable, config.getoption("--checks-variable"))),
-        environment={},
         env=os.environ,
         secrets=frozenset(config.getoption("--checks-secret")),
     )

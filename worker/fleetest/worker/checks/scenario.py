@@ -31,7 +31,6 @@ class Surroundings:
     Args:
         base_url: instead of the file's own; empty: the file's own.
         variables: instead of the file's own of these names.
-        environment: values of the environment that the suite runs against.
         env: environment variables.
         secrets: names of environment variables that hold secrets.
         root: of the workspace.
@@ -40,7 +39,6 @@ class Surroundings:
     root: Path
     base_url: str = ""
     variables: Mapping[str, Any]
-    environment: Mapping[str, Any]
     env: Mapping[str, str]
     secrets: frozenset[str] = frozenset()
 
@@ -77,7 +75,7 @@ class Scenario:
             Missing: one refers to what is not there.
         """
         given = self.surroundings
-        variables = Variables({}, env=given.env, environment=given.environment)
+        variables = Variables({}, env=given.env)
         for name, value in {**given.variables, **self.model.variables, **given.variables}.items():
             variables.define(name, filled(value, variables))
         return variables
@@ -155,7 +153,7 @@ def _check_names(root: Node, findings: Findings) -> None:
 
 def _check_placeholders(root: Node, surroundings: Surroundings, findings: Findings) -> None:
     """Whether each name will have a value: variables before captures, captures of earlier steps before later ones."""
-    variables = Variables(surroundings.variables, env=surroundings.env, environment=surroundings.environment)
+    variables = Variables(surroundings.variables, env=surroundings.env)
     own = root.get("variables")
     for name, entry in own.entries.items() if own is not None else ():
         _check_node(entry.value, variables, findings)
