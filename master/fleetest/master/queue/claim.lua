@@ -185,7 +185,12 @@ end
 local function open_band(view)
   local firsts, band = {}, nil
   for _, queue in ipairs(view.class.queues) do
-    local first = redis.call('ZRANGEBYLEX', queue_key[queue], view.from, '+', 'LIMIT', 0, 1)[1]
+    local first
+    if view.from == '-' then
+      first = redis.call('ZRANGE', queue_key[queue], 0, 0)[1]  -- the same, and found without a search
+    else
+      first = redis.call('ZRANGEBYLEX', queue_key[queue], view.from, '+', 'LIMIT', 0, 1)[1]
+    end
     firsts[queue] = first
     if first and (not band or first:sub(1, 3) < band) then band = first:sub(1, 3) end
   end
@@ -201,14 +206,16 @@ local function open_band(view)
   return true
 end
 
--- The project's oldest entry, over all queues.
+-- The project's oldest entry, over all queues. It stays the oldest until it is taken: heads of flows only move on.
 local function oldest(project)
-  local best, best_age
+  if project.oldest and head(project.oldest) == project.member then return project.oldest, project.age end
+  local best, best_age, best_member
   for _, flow in ipairs(project.flows) do
     local member = head(flow)
-    local age = member and member:sub(flow.prefix + 1)
-    if age and (not best or age < best_age) then best, best_age = flow, age end
+    if member and member ~= flow.aged then flow.aged, flow.age = member, member:sub(flow.prefix + 1) end
+    if member and (not best or flow.age < best_age) then best, best_age, best_member = flow, flow.age, member end
   end
+  project.oldest, project.age, project.member = best, best_age, best_member
   return best, best_age
 end
 
