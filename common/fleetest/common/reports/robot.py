@@ -56,6 +56,8 @@ _PARENT_SETUP: Final = ("Parent suite setup failed", "Setup failed")
 _MOST_FAILURES: Final = 20
 _MOST_ARGUMENTS: Final = 5
 _MOST_TAGS: Final = 200
+_TIMES: Final = ("start", "elapsed", "starttime", "endtime", "elapsedtime")
+_LONGEST_TIME: Final = 40
 _LONGEST_LABEL: Final = 200
 _LONGEST_WAY: Final = 2000
 
@@ -67,10 +69,26 @@ def read_robot(stream: BinaryIO, options: ReadOptions) -> Iterator[CaseResult]:
 
 @dataclass(slots=True)
 class _Status:
+    """Its times are worked out when they are asked for: most steps are of no interest."""
+
     status: str = ""
-    duration: timedelta = timedelta()
-    started_at: datetime | None = None
+    times: Mapping[str, str] = field(default_factory=dict)
     message: BoundedText = field(default_factory=BoundedText)
+
+    @property
+    def started_at(self) -> datetime | None:
+        given = self.times
+        return instant(given["start"]) if "start" in given else _old_time(given.get("starttime", ""))
+
+    @property
+    def duration(self) -> timedelta:
+        given = self.times
+        if "elapsed" in given:
+            return seconds(given["elapsed"])
+        if took := milliseconds(whole_number(given.get("elapsedtime", ""))):
+            return took
+        start, end = self.started_at, _old_time(given.get("endtime", ""))
+        return max(timedelta(), end - start) if start is not None and end is not None else timedelta()
 
 
 @dataclass(slots=True)
@@ -172,7 +190,8 @@ class _Robot:
         if holder is None and self._suites:
             holder = self._suites[-1]
         if holder is not None:
-            holder.status = _status(attributes)
+            times = {name: attributes[name][:_LONGEST_TIME] for name in _TIMES if name in attributes}
+            holder.status = _Status(attributes.get("status", "")[:20], times)
             self._sink = holder.status.message
 
     def _start_text(self, tag: str, attributes: Mapping[str, str]) -> None:
@@ -261,20 +280,6 @@ def _label(tag: str, attributes: Mapping[str, str]) -> str:
     kind = attributes.get("type", "").lower()
     label = ".".join(filter(None, (owner, attributes.get("name", ""))))[:_LONGEST_LABEL]
     return f"{kind.capitalize()}: {label}" if kind in _AROUND else label
-
-
-def _status(attributes: Mapping[str, str]) -> _Status:
-    if "start" in attributes or "elapsed" in attributes:
-        return _Status(
-            attributes.get("status", "")[:20],
-            seconds(attributes.get("elapsed", "")),
-            instant(attributes.get("start", "")),
-        )
-    start, end = (_old_time(attributes.get(name, "")) for name in ("starttime", "endtime"))
-    duration = milliseconds(whole_number(attributes.get("elapsedtime", "")))
-    if not duration and start is not None and end is not None:
-        duration = max(timedelta(), end - start)
-    return _Status(attributes.get("status", "")[:20], duration, start)
 
 
 def _old_time(text: str) -> datetime | None:

@@ -161,6 +161,7 @@ class _Guard:
         self._handler = handler
         self._depth = 0
         self._names: dict[str, str] = {}
+        self._namespaces = False
         self.events = 0
         self.root_closed = False
 
@@ -170,10 +171,12 @@ class _Guard:
         if self._depth > MAX_DEPTH:
             raise Unreadable(f"elements are nested deeper than {MAX_DEPTH}")
         names = self._names
-        self._handler.start(
-            names.get(tag) or self._named(tag),
-            {names.get(name) or self._named(name): value for name, value in attributes.items()},
-        )
+        for name in attributes:
+            if name not in names:
+                self._named(name)
+        if self._namespaces:
+            attributes = {names[name]: value for name, value in attributes.items()}
+        self._handler.start(names.get(tag) or self._named(tag), attributes)
 
     def data(self, text: str) -> None:
         self.events += 1
@@ -192,6 +195,7 @@ class _Guard:
         if len(self._names) >= MAX_NAMES:
             raise Unreadable(f"more than {MAX_NAMES} different names of elements and attributes")
         local = self._names[name] = name.rpartition("}")[2]
+        self._namespaces = self._namespaces or local != name
         return local
 
 
