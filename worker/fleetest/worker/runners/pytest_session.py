@@ -39,6 +39,7 @@ __all__ = ["PytestSession"]
 _CLOSED: Final = "the session is closed"
 _IDLE_SECONDS: Final = 3.0
 _EARLY_PIECES: Final = 64
+_RECENT_SECONDS: Final = 0.005
 _ORDERLY: Final = frozenset({"exit", "limit"})  # kinds of stop after which pytest ends by itself, as it was asked
 _log = structlog.get_logger(__name__)
 
@@ -62,6 +63,7 @@ class PytestSession:
         self._resident: Resident | None = None
         self._last_key: Key | None = None
         self._spent = ResourceUsage()
+        self._usage_read = -_RECENT_SECONDS, self._spent
         self._started_at = 0.0
         self._running: RunningCase | None = None
         self._last_owner: Attempt | None = None
@@ -184,7 +186,7 @@ class PytestSession:
                 for content in self._early_output:
                     head.reporter.output(content)
                 self._early_output.clear()
-                head.used_before = self._usage()
+                head.used_before = self._recent_usage()
             if self._resident is not None and (self._resident.key != head.key or self._is_leaving()):
                 await self._end_resident()
             if self._resident is None and not await self._start(head):
@@ -480,7 +482,14 @@ class PytestSession:
 
     def _usage(self) -> ResourceUsage:
         process = self._resident.process if self._resident is not None else None
-        return self._spent + process.usage() if process is not None else self._spent
+        usage = self._spent + process.usage() if process is not None else self._spent
+        self._usage_read = self._loop.time(), usage
+        return usage
+
+    def _recent_usage(self) -> ResourceUsage:
+        """An attempt that begins as another ends begins with the totals of that: to read them takes a millisecond."""
+        at, usage = self._usage_read
+        return usage if self._loop.time() - at < _RECENT_SECONDS else self._usage()
 
     def _used(self, attempt: Attempt) -> ResourceUsage:
         if attempt.active_since is None:
