@@ -14,6 +14,8 @@ from fleetest.common.results import ResourceSample, ResourceUsage
 
 __all__ = ["TreeMeter", "subtract_usage"]
 
+_CHILDREN = Path("/proc/thread-self/children")  # not in every kernel
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Reading:
@@ -99,7 +101,9 @@ class TreeMeter:
 
     def _processes(self) -> list[psutil.Process]:
         try:
-            return self._root.children(recursive=True)
+            if not _CHILDREN.exists():
+                return self._root.children(recursive=True)
+            return list(_known(_descendants(self._root.pid)))
         except (psutil.Error, AttributeError):
             return []
 
@@ -138,6 +142,25 @@ def subtract_usage(later: ResourceUsage, earlier: ResourceUsage) -> ResourceUsag
         disk_read_bytes=max(0, later.disk_read_bytes - earlier.disk_read_bytes),
         disk_written_bytes=max(0, later.disk_written_bytes - earlier.disk_written_bytes),
     )
+
+
+def _descendants(root: int) -> list[int]:
+    """As the kernel lists them (`proc_pid_task_children(5)`); psutil reads all processes of the machine for that."""
+    found: list[int] = []
+    parents = [root]
+    while parents:
+        with contextlib.suppress(OSError):  # it has just ended
+            for thread in Path(f"/proc/{parents.pop()}/task").iterdir():
+                children = [int(pid) for pid in (thread / "children").read_bytes().split()]
+                found += children
+                parents += children
+    return found
+
+
+def _known(pids: list[int]) -> Iterator[psutil.Process]:
+    for pid in pids:
+        with contextlib.suppress(psutil.Error):
+            yield psutil.Process(pid)
 
 
 def _readings(processes: list[psutil.Process]) -> Iterator[tuple[float, int, int, int]]:
