@@ -34,6 +34,7 @@ test: $(VENV)/.installed  ## Install what the tests need, and pass them
 	@tests/tools/install_debian.sh
 	@tests/tools/make_root.sh
 	@tests/tools/make_mongodb.sh
+	@tests/tools/make_emulators.sh
 	@tests/tools/make_venvs.sh
 	@tests/tools/make_suites.sh
 	@$(BIN)/coverage erase

@@ -1,4 +1,4 @@
-"""A real Redis for the contract tests: one server for all of them, emptied before each."""
+"""Real servers for the contract tests: a Redis for all of them, emptied before each, and emulators of object stores."""
 
 from __future__ import annotations
 
@@ -15,6 +15,25 @@ import redis as sync_redis
 from redis.asyncio import Redis
 
 from fleetest.master.queue.connection import connect
+from tests.support.object_stores import MakeUrl, emulator_or_skip
+
+
+@pytest.fixture(scope="session")
+def s3_emulator() -> Iterator[MakeUrl]:
+    with emulator_or_skip("s3") as make_url:
+        yield make_url
+
+
+@pytest.fixture(scope="session")
+def gcs_emulator() -> Iterator[MakeUrl]:
+    with emulator_or_skip("gcs") as make_url:
+        yield make_url
+
+
+@pytest.fixture(scope="session")
+def azure_emulator() -> Iterator[MakeUrl]:
+    with emulator_or_skip("azure") as make_url:
+        yield make_url
 
 
 @pytest.fixture(scope="session")

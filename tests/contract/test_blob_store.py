@@ -15,22 +15,35 @@ from fleetest.common.digest import digest_of
 from fleetest.common.directory_blob_store import DirectoryBlobStore
 from fleetest.common.errors import CapacityExceeded, InvalidRequest, NotFound, WrongState
 from fleetest.common.regular_files import CHUNK_BYTES
+from fleetest.master.blobs.object_blob_store import ObjectBlobStore
+from fleetest.master.blobs.obstore_objects import ObstoreObjects
+from fleetest.master.blobs.url import parse_blobs_url
+from tests.support.object_stores import EMULATORS
 
 LARGE = random.Random(1).randbytes(2 * CHUNK_BYTES + 1000)
 SMALL = b"print('hello')\n"
 
-MakeStore = Callable[[int | None], BlobStore]
+MakeStore = Callable[[], BlobStore]
 
 
-@pytest.fixture(params=["directory"])
-def make_store(tmp_path: Path) -> MakeStore:
-    """Makes stores, all on the same place, with a bound on what they hold."""
+@pytest.fixture(params=["directory", *EMULATORS])
+def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> MakeStore:
+    """Makes stores, all on the same place."""
+    if request.param == "directory":
+        return lambda: DirectoryBlobStore(tmp_path / "store")
+    url = parse_blobs_url(request.getfixturevalue(f"{request.param}_emulator")())
+    return lambda: ObjectBlobStore(ObstoreObjects(url), tmp_path / "uploads")
+
+
+@pytest.fixture
+def make_bounded(tmp_path: Path) -> Callable[[int], BlobStore]:
+    """Makes stores, all on the same place, with a bound on what they hold. An object store knows its own."""
     return lambda max_bytes: DirectoryBlobStore(tmp_path / "store", max_bytes=max_bytes)
 
 
 @pytest.fixture
 def store(make_store: MakeStore) -> BlobStore:
-    return make_store(None)
+    return make_store()
 
 
 async def content_of(store: BlobStore, digest: str) -> bytes:
@@ -128,8 +141,8 @@ async def test_unfinished_upload_is_invisible(store: BlobStore) -> None:
 
 async def test_broken_off_upload_goes_on_where_it_stopped(make_store: MakeStore) -> None:
     digest = digest_of(LARGE)
-    await break_off(make_store(None), LARGE[:CHUNK_BYTES], digest=digest)
-    restarted = make_store(None)
+    await break_off(make_store(), LARGE[:CHUNK_BYTES], digest=digest)
+    restarted = make_store()
 
     kept = await restarted.resumable_bytes(digest)
     await upload(restarted, LARGE, offset_bytes=kept)
@@ -170,7 +183,7 @@ async def test_damaged_part_is_dropped_and_the_caller_told_to_start_over(store: 
 
 async def test_uploads_of_one_digest_side_by_side_all_succeed(make_store: MakeStore) -> None:
     digest = digest_of(LARGE)
-    stores = [make_store(None), make_store(None), make_store(None)]
+    stores = [make_store(), make_store(), make_store()]
 
     async with AsyncExitStack() as open_uploads:
         uploads = [await open_uploads.enter_async_context(store.upload(digest)) for store in stores]
@@ -207,8 +220,8 @@ async def test_part_that_somebody_writes_cannot_be_resumed(store: BlobStore) -> 
     assert await store.resumable_bytes(digest) == 1000
 
 
-async def test_store_that_is_full_says_so_and_keeps_what_it_has(make_store: MakeStore) -> None:
-    store = make_store(len(LARGE))
+async def test_store_that_is_full_says_so_and_keeps_what_it_has(make_bounded: Callable[[int], BlobStore]) -> None:
+    store = make_bounded(len(LARGE))
     await store.put({digest_of(SMALL): SMALL})
 
     with pytest.raises(CapacityExceeded, match="blob store is full"):
@@ -218,8 +231,8 @@ async def test_store_that_is_full_says_so_and_keeps_what_it_has(make_store: Make
     assert await content_of(store, digest_of(SMALL)) == SMALL
 
 
-async def test_deleted_blob_makes_room(make_store: MakeStore) -> None:
-    store = make_store(len(LARGE))
+async def test_deleted_blob_makes_room(make_bounded: Callable[[int], BlobStore]) -> None:
+    store = make_bounded(len(LARGE))
     await upload(store, LARGE)
     with pytest.raises(CapacityExceeded):
         await store.put({digest_of(SMALL): SMALL})
@@ -230,15 +243,17 @@ async def test_deleted_blob_makes_room(make_store: MakeStore) -> None:
     assert await store.missing([digest_of(LARGE), digest_of(SMALL)]) == [digest_of(LARGE)]
 
 
-async def test_room_is_accounted_for_over_failures_repetitions_and_restarts(make_store: MakeStore) -> None:
-    store = make_store(len(LARGE))
+async def test_room_is_accounted_for_over_failures_repetitions_and_restarts(
+    make_bounded: Callable[[int], BlobStore],
+) -> None:
+    store = make_bounded(len(LARGE))
     for _ in range(3):
         await break_off(store, LARGE[:CHUNK_BYTES], digest=digest_of(LARGE))
         with pytest.raises(InvalidRequest):
             await upload(store, b"x" * CHUNK_BYTES, digest=digest_of(SMALL))
 
     await upload(store, LARGE)
-    restarted = make_store(len(LARGE))
+    restarted = make_bounded(len(LARGE))
 
     with pytest.raises(CapacityExceeded):
         await restarted.put({digest_of(SMALL): SMALL})
@@ -247,6 +262,7 @@ async def test_room_is_accounted_for_over_failures_repetitions_and_restarts(make
 
 async def test_blob_larger_than_the_limit_is_refused(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fleetest.common.directory_blob_store.MAX_FILE_BYTES", CHUNK_BYTES)
+    monkeypatch.setattr("fleetest.master.blobs.object_blob_store.MAX_FILE_BYTES", CHUNK_BYTES)
 
     with pytest.raises(CapacityExceeded, match="larger than the limit"):
         await upload(store, LARGE)
@@ -262,3 +278,13 @@ async def test_who_reads_a_blob_reads_on_when_it_is_deleted(store: BlobStore) ->
     await store.delete([digest_of(LARGE)])
 
     assert read + b"".join([chunk async for chunk in reading]) == LARGE
+
+
+async def test_deleted_blobs_are_gone_and_those_that_never_were_do_no_harm(store: BlobStore) -> None:
+    kept, gone = digest_of(SMALL), [digest_of(content) for content in (b"a", b"b")]
+    await store.put({kept: SMALL, gone[0]: b"a", gone[1]: b"b"})
+
+    await store.delete([digest_of(b"never stored"), *gone])
+    await store.delete([])
+
+    assert await store.missing([kept, *gone]) == gone

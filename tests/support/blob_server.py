@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import grpc
@@ -13,8 +16,10 @@ from fleetest.common.blobs import BlobStore
 from fleetest.common.clock import SystemClock
 from fleetest.master.access.gatekeeper import Gatekeeper
 from fleetest.master.activity import Activity
+from fleetest.master.blobs.custody import Custody
 from fleetest.master.servicers.blobs import BlobServicer
 from fleetest.master.servicers.interceptors import ServerInterceptor
+from fleetest.master.store.sqlite import SqliteStore
 from fleetest.v1 import blob_pb2_grpc
 
 if TYPE_CHECKING:
@@ -26,8 +31,17 @@ __all__ = ["BreakingNetwork", "blob_stub", "serve_blobs"]
 @asynccontextmanager
 async def serve_blobs(store: BlobStore) -> AsyncIterator[int]:
     """Serve the store as a master does; gives the port."""
+    async with AsyncExitStack() as stack:
+        directory = stack.enter_context(TemporaryDirectory(prefix="fleetest-test-"))
+        holds = await stack.enter_async_context(await SqliteStore.open(Path(directory, "store.sqlite")))
+        custody = Custody(holds, SystemClock(), workspaces_for=timedelta(days=30), artifacts_for=timedelta(days=90))
+        yield await stack.enter_async_context(_serve(BlobServicer(store, custody)))
+
+
+@asynccontextmanager
+async def _serve(servicer: BlobServicer) -> AsyncIterator[int]:
     server = grpc.aio.server(interceptors=[ServerInterceptor(Gatekeeper({}), Activity(SystemClock()))])
-    blob_pb2_grpc.add_BlobServiceServicer_to_server(BlobServicer(store), server)
+    blob_pb2_grpc.add_BlobServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:

@@ -19,6 +19,7 @@ from fleetest.common.clock import ManualClock
 from fleetest.common.directory_blob_store import DirectoryBlobStore
 from fleetest.common.ids import new_run_id, new_token
 from fleetest.common.tasks import Resources, Task
+from fleetest.master.blobs.custody import Custody
 from fleetest.master.cache.chain import LayerChain
 from fleetest.master.cache.clerk import CacheClerk
 from fleetest.master.cache.layers import CacheStrategy
@@ -88,6 +89,7 @@ class Core:
     leases: Leases
     cache: ResultCache
     clerk: CacheClerk
+    custody: Custody
 
     async def submit(self, *tasks: Task, secrets: dict[str, str] | None = None, **settings: Any) -> str:
         run_id = new_run_id()
@@ -184,6 +186,7 @@ async def open_core(path: Path, redis_url: str, *, busy_timeout: timedelta = BUS
             on_change=clerk.take,
         )
         workspaces = BlobWorkspaces(blobs, clock)
+        custody = Custody(store, clock, workspaces_for=timedelta(days=30), artifacts_for=timedelta(days=90))
         tail_work = TailWork(sessions, book, clock)
         dispatcher = Dispatcher(sessions, queue, book, secrets, resources)
         peers = Peers(RedisPeerChannel(redis), registry, hub, sessions, dispatcher.hear_of_worker, layers.drop)
@@ -225,10 +228,14 @@ async def open_core(path: Path, redis_url: str, *, busy_timeout: timedelta = BUS
                 projector=projector,
                 secrets=secrets,
                 workspaces=workspaces,
+                custody=custody,
                 clock=clock,
             ),
             imports=Imports(store=store, book=book, projector=projector, clock=clock),
-            inbox=Inbox(store, book, CachedPlanning(Planning(store, registry, workspaces), cache), peers.output_grew),
+            inbox=Inbox(
+                store, book, CachedPlanning(Planning(store, registry, workspaces), cache), custody, peers.output_grew
+            ),
+            custody=custody,
             peers=peers,
             leases=Leases(store, book),
             cache=cache,

@@ -95,6 +95,10 @@ class RecordingReporter:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     start: CommonStart | None = None
 
+    @property
+    def failed(self) -> bool:
+        return any(result.outcome.bad for result in self.results)
+
     def running(self, notes: Sequence[str] = ()) -> None:
         assert self.notes is None, "running is said once"
         self.notes = list(notes)
@@ -134,6 +138,7 @@ class RecordingReporter:
     def artifacts(self, artifacts: Sequence[Artifact], problems: Sequence[str]) -> None:
         self.stored += artifacts
         self.problems += problems
+        self.changed.set()
 
     @property
     def text(self) -> str:

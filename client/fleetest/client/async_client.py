@@ -28,6 +28,7 @@ from fleetest.v1 import fleet_pb2, run_pb2
 
 if TYPE_CHECKING:
     from fleetest.client import convert, streams
+    from fleetest.client.downloads import StoreDownloads
     from fleetest.client.events import Commit
     from fleetest.client.imports import ReportSource
     from fleetest.client.uploads import UploadReport
@@ -51,6 +52,7 @@ else:
 __all__ = ["AsyncClient"]
 
 _MAX_PAGE: Final = 500
+_DELETED_AT_ONCE: Final = 1000
 _CASES_PAGE: Final = 1000
 
 
@@ -81,6 +83,7 @@ class AsyncClient:
         persistence: Persistence | None = None,
         on_trouble: Callable[[str], None] = lambda _line: None,
     ) -> None:
+        self._store: StoreDownloads | None = None
         self._connection = Connection(
             parse_addresses(address), token=token, tls=tls, persistence=persistence, on_trouble=on_trouble
         )
@@ -359,11 +362,44 @@ class AsyncClient:
         response = await self._connection.call_once(lambda services: services.runs.ExplainRun, request)
         return [convert.explanation_from_proto(each) for each in response.tasks]
 
-    async def artifacts(self, run_id: str, *, task_id: str = "") -> list[TaskArtifact]:
-        """The files that a run's tasks left behind."""
-        request = run_pb2.ListArtifactsRequest(run_id=run_id, task_id=task_id)
+    async def artifacts(
+        self, run_id: str, *, task_id: str = "", url_ttl: timedelta | None = None
+    ) -> list[TaskArtifact]:
+        """
+        The files that a run's tasks left behind, as far as they are kept.
+
+        Args:
+            url_ttl: also answer URLs that are good for so long, if the master's blob store has them. A download then
+                comes straight from there. Whoever has a URL can read the file.
+        """
+        request = run_pb2.ListArtifactsRequest(
+            run_id=run_id, task_id=task_id, url_ttl=None if url_ttl is None else duration_to_proto(url_ttl)
+        )
         response = await self._connection.call(lambda services: services.runs.ListArtifacts, request)
-        return [convert.task_artifact_from_proto(each) for each in response.artifacts]
+        return [convert.task_artifact_from_proto(each, run_id) for each in response.artifacts]
+
+    async def delete_artifacts(self, artifacts: Iterable[TaskArtifact]) -> int:
+        """
+        Forget artifacts, of any runs; answers how many were still kept. Idempotent.
+
+        Their content is deleted soon, unless another artifact or a workspace has the same.
+
+        Raises:
+            Forbidden: the token may only read.
+        """
+        by_run: dict[str, list[run_pb2.ArtifactKey]] = {}
+        for each in artifacts:
+            key = run_pb2.ArtifactKey(shard_id=each.shard_id, path=each.artifact.path)
+            by_run.setdefault(each.run_id, []).append(key)
+        deleted = 0
+        for run_id, keys in by_run.items():
+            for first in range(0, len(keys), _DELETED_AT_ONCE):
+                request = run_pb2.DeleteArtifactsRequest(
+                    run_id=run_id, artifacts=keys[first : first + _DELETED_AT_ONCE]
+                )
+                response = await self._connection.call(lambda services: services.runs.DeleteArtifacts, request)
+                deleted += response.deleted
+        return deleted
 
     async def download(self, artifact: TaskArtifact, directory: Path) -> Path:
         """
@@ -374,9 +410,10 @@ class AsyncClient:
             NotFound: the master has it no longer.
             CapacityExceeded: the disk is full.
         """
-        from fleetest.client.downloads import save_artifact
+        from fleetest.client.downloads import StoreDownloads, save_artifact
 
-        return await save_artifact(self._connection, artifact, directory)
+        self._store = self._store or StoreDownloads()
+        return await save_artifact(self._connection, self._store, artifact, directory)
 
     async def workers(self, *, include_offline: bool = False) -> list[Worker]:
         """The cluster's workers."""

@@ -167,11 +167,13 @@ def explanation_from_proto(message: run_pb2.TaskExplanation) -> values.TaskExpla
     )
 
 
-def task_artifact_from_proto(message: run_pb2.TaskArtifact) -> values.TaskArtifact:
+def task_artifact_from_proto(message: run_pb2.TaskArtifact, run_id: str) -> values.TaskArtifact:
     return values.TaskArtifact(
         task_id=message.task_id,
         shard_id=message.shard_id,
         artifact=artifact_from_proto(message.artifact),
+        run_id=run_id,
+        url=message.url,
     )
 
 

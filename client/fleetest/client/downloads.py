@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+import urllib.request
+from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import Final
+from urllib.error import URLError
 
 from fleetest.client.connection import Connection
 from fleetest.client.streams import download_blob
@@ -13,10 +16,13 @@ from fleetest.client.values import TaskArtifact
 from fleetest.client.whole_files import replacing
 from fleetest.common.disk import disk_errors
 from fleetest.common.errors import DependencyUnavailable, InvalidRequest
+from fleetest.common.regular_files import CHUNK_BYTES
+from fleetest.common.threads import in_thread
 
-__all__ = ["artifact_target", "save_artifact"]
+__all__ = ["StoreDownloads", "artifact_target", "save_artifact"]
 
 _TRIES: Final = 3
+_STORE_SECONDS: Final = 10.0
 _UNFIT_FOR_A_NAME: Final = re.compile(r"[^\w.,=@+-]+")
 
 
@@ -40,7 +46,29 @@ def artifact_target(artifact: TaskArtifact, directory: Path) -> Path:
     return target
 
 
-async def save_artifact(connection: Connection, artifact: TaskArtifact, directory: Path) -> Path:
+class StoreDownloads:
+    """Downloads straight from the store, as long as it can be reached from here."""
+
+    def __init__(self) -> None:
+        self._reachable = True
+
+    async def save(self, artifact: TaskArtifact, target: Path) -> bool:
+        """
+        Whether it came, whole. Where the store cannot be reached, or what it sends is damaged, the master can be asked.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        if not artifact.url or not self._reachable:
+            return False
+        try:
+            await in_thread(_save_from_store, artifact, target)
+        except (URLError, HTTPException, TimeoutError, ConnectionError, ValueError):
+            self._reachable = False
+        return self._reachable
+
+
+async def save_artifact(connection: Connection, store: StoreDownloads, artifact: TaskArtifact, directory: Path) -> Path:
     """
     Raises:
         InvalidRequest, NotFound, CapacityExceeded
@@ -52,7 +80,7 @@ async def save_artifact(connection: Connection, artifact: TaskArtifact, director
         for attempt in range(1, _TRIES + 1):
             services = connection.services
             try:
-                await _save(connection, artifact, target)
+                await _save(connection, store, artifact, target)
             except DependencyUnavailable as error:
                 if attempt == _TRIES:
                     raise
@@ -62,7 +90,9 @@ async def save_artifact(connection: Connection, artifact: TaskArtifact, director
     return target
 
 
-async def _save(connection: Connection, artifact: TaskArtifact, target: Path) -> None:
+async def _save(connection: Connection, store: StoreDownloads, artifact: TaskArtifact, target: Path) -> None:
+    if await store.save(artifact, target):
+        return
     digest = hashlib.sha256()
     with replacing(target) as file:
         async for piece in download_blob(connection, artifact.artifact.digest):
@@ -70,3 +100,15 @@ async def _save(connection: Connection, artifact: TaskArtifact, target: Path) ->
             file.write(piece)
         if digest.hexdigest() != artifact.artifact.digest:
             raise DependencyUnavailable(f"the content of {artifact.artifact.path!r} came through damaged")
+
+
+def _save_from_store(artifact: TaskArtifact, target: Path) -> None:
+    """Raises ValueError, URLError, HTTPException, OSError."""
+    digest = hashlib.sha256()
+    response = urllib.request.urlopen(artifact.url, timeout=_STORE_SECONDS)  # noqa: S310 - a URL of the master's
+    with response, replacing(target) as file:
+        while piece := response.read(CHUNK_BYTES):
+            digest.update(piece)
+            file.write(piece)
+        if digest.hexdigest() != artifact.artifact.digest:
+            raise ValueError("the content came through damaged")

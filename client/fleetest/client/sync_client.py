@@ -198,8 +198,11 @@ class Client:
     def explain_once(self, run_id: str) -> list[TaskExplanation]:
         return self._wait(self._client.explain_once(run_id))
 
-    def artifacts(self, run_id: str, *, task_id: str = "") -> list[TaskArtifact]:
-        return self._wait(self._client.artifacts(run_id, task_id=task_id))
+    def artifacts(self, run_id: str, *, task_id: str = "", url_ttl: timedelta | None = None) -> list[TaskArtifact]:
+        return self._wait(self._client.artifacts(run_id, task_id=task_id, url_ttl=url_ttl))
+
+    def delete_artifacts(self, artifacts: Iterable[TaskArtifact]) -> int:
+        return self._wait(self._client.delete_artifacts(artifacts))
 
     def download(self, artifact: TaskArtifact, directory: Path) -> Path:
         return self._wait(self._client.download(artifact, directory))

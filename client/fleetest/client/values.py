@@ -186,11 +186,18 @@ class TaskExplanation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskArtifact:
-    """A file that a task left behind, and which shard did."""
+    """
+    A file that a task left behind, and which shard did.
+
+    Args:
+        url: by which anybody can read it, for a while; empty when none was asked for, or the store has none.
+    """
 
     task_id: str
     shard_id: str
     artifact: Artifact
+    run_id: str = ""
+    url: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -75,6 +75,20 @@ class BlobWriter:
         """Return when the content is on the disk."""
         os.fsync(self._descriptor)
 
+    @property
+    def path(self) -> Path:
+        """Of the file with what was written so far."""
+        return self._path
+
+    def check(self) -> None:
+        """
+        Raises:
+            InvalidRequest: the content has another digest; it is discarded.
+        """
+        if self._sha256.hexdigest() != self._target.name:
+            self.discard()
+            raise self._wrong_digest()
+
     def publish(self) -> int:
         """
         Make the blob visible. One that is there is replaced by its equal; answers how many bytes that had.
@@ -82,9 +96,7 @@ class BlobWriter:
         Raises:
             InvalidRequest: the content has another digest; it is discarded.
         """
-        if self._sha256.hexdigest() != self._target.name:
-            self.discard()
-            raise self._wrong_digest()
+        self.check()
         replaced_bytes = self.size_bytes if self._target.exists() else 0
         os.fchmod(self._descriptor, 0o444)
         self._path.rename(self._target)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
 from typing import Protocol
 
 __all__ = ["BlobStore", "BlobUpload"]
@@ -81,3 +82,11 @@ class BlobStore(Protocol):
 
     async def delete(self, digests: Collection[str]) -> None:
         """Forget blobs. Idempotent; who is reading one reads on."""
+
+    async def sign(self, digest: str, expires_in: timedelta) -> str:
+        """
+        A URL by which anybody can read the blob for so long, straight from the store. That it is there is not checked.
+
+        Raises:
+            WrongState: the store has no such URLs, or the master's credentials cannot sign.
+        """

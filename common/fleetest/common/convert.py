@@ -301,11 +301,29 @@ def report_options_from_proto(message: Mapping[str, worker_pb2.ReportOptions]) -
 
 
 def artifact_to_proto(value: Artifact) -> types_pb2.Artifact:
-    return types_pb2.Artifact(path=text_to_proto(value.path), digest=value.digest, size_bytes=value.size_bytes)
+    return types_pb2.Artifact(
+        path=text_to_proto(value.path),
+        digest=value.digest,
+        size_bytes=value.size_bytes,
+        media_type=value.media_type,
+        case_id=text_to_proto(value.case_id),
+        attempt=value.attempt,
+        created_at=None if value.created_at is None else time_to_proto(value.created_at),
+        expires_at=None if value.expires_at is None else time_to_proto(value.expires_at),
+    )
 
 
 def artifact_from_proto(message: types_pb2.Artifact) -> Artifact:
-    return Artifact(path=message.path, digest=message.digest, size_bytes=message.size_bytes)
+    return Artifact(
+        path=message.path,
+        digest=message.digest,
+        size_bytes=message.size_bytes,
+        media_type=message.media_type,
+        case_id=message.case_id,
+        attempt=message.attempt,
+        created_at=time_from_proto(message.created_at) if message.HasField("created_at") else None,
+        expires_at=time_from_proto(message.expires_at) if message.HasField("expires_at") else None,
+    )
 
 
 def version_control_to_proto(value: VersionControl) -> types_pb2.VersionControl:

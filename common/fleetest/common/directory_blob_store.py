@@ -7,17 +7,19 @@ import os
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
 from fleetest.common.blob_directory import BlobDirectory, BlobWriter
+from fleetest.common.digest import check_digest
 from fleetest.common.disk import disk_errors
-from fleetest.common.errors import CapacityExceeded
+from fleetest.common.errors import CapacityExceeded, WrongState
 from fleetest.common.limits import MAX_FILE_BYTES
 from fleetest.common.regular_files import CHUNK_BYTES, read_chunks
 from fleetest.common.threads import in_thread
 
-__all__ = ["DirectoryBlobStore"]
+__all__ = ["DirectoryBlobStore", "WriterUpload"]
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
@@ -61,11 +63,11 @@ class DirectoryBlobStore:
         return await self._on_disk(self._blobs.resumable_bytes, digest)
 
     @asynccontextmanager
-    async def upload(self, digest: str, *, offset_bytes: int = 0) -> AsyncIterator[_Upload]:
+    async def upload(self, digest: str, *, offset_bytes: int = 0) -> AsyncIterator[WriterUpload]:
         writer = await self._on_disk(self._blobs.resume, digest, offset_bytes=offset_bytes)
         self._room.give_back(writer.dropped_bytes)
         try:
-            yield _Upload(writer, self._append, self._commit)
+            yield WriterUpload(writer, self._append, self._commit)
         finally:
             self._room.give_back(await self._on_disk(writer.close))
 
@@ -79,6 +81,12 @@ class DirectoryBlobStore:
     async def delete(self, digests: Collection[str]) -> None:
         for digest in digests:
             self._room.give_back(await self._on_disk(self._blobs.remove, digest))
+
+    async def sign(self, digest: str, expires_in: timedelta) -> str:  # noqa: ARG002 - as the port has it
+        check_digest(digest)
+        raise WrongState(
+            f"{self._name} is a directory of the master's, to which no URL leads", hint="download through the master"
+        )
 
     async def _append(self, writer: BlobWriter, content: bytes) -> None:
         await self._on_disk(self._write, writer, content)
@@ -125,7 +133,7 @@ class DirectoryBlobStore:
             return await in_thread(function, *args, **kwargs)
 
 
-class _Upload:
+class WriterUpload:
     """A `BlobUpload`: a writer, and how its store lets it write."""
 
     def __init__(

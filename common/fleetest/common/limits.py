@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 __all__ = [
+    "MAX_ARTIFACTS_BYTES",
     "MAX_ARTIFACT_BYTES",
     "MAX_ASSERTIONS",
     "MAX_CASES_PER_TASK",
@@ -24,6 +25,10 @@ MAX_FILE_BYTES: Final = 1 << 30
 MAX_WORKSPACE_FILES: Final = 200_000
 
 MAX_ARTIFACT_BYTES: Final = 1 << 30
+"""A single file that a task leaves behind: 1 GiB."""
+
+MAX_ARTIFACTS_BYTES: Final = 8 << 30
+"""All files that one attempt leaves behind: 8 GiB."""
 
 MAX_OUTPUT_BYTES: Final = 16 << 20
 """What is kept of an attempt's output; the rest is dropped, and said to be."""

@@ -98,11 +98,25 @@ class CaseResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact:
-    """A file that a task left behind; its content is the blob `digest`."""
+    """
+    A file that a task left behind; its content is the blob `digest`.
+
+    Args:
+        media_type: guessed from its name; may be empty.
+        case_id: that it belongs to; empty when nobody knows, or when it is the whole task's.
+        attempt: at the shard, from 1; 0 when not known.
+        created_at: when the master heard of it; `None` from a worker, and of files from before that was kept.
+        expires_at: when it may be deleted; a run's listing alone has it.
+    """
 
     path: str
     digest: str
     size_bytes: int
+    media_type: str = ""
+    case_id: str = ""
+    attempt: int = 0
+    created_at: datetime | None = None
+    expires_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ __all__ = [
     "CLUSTER_WIDE",
     "Access",
     "CachePolicy",
+    "KeepWhen",
     "Need",
     "Network",
     "OnLost",
@@ -72,6 +73,13 @@ class Network(StrEnum):
 
     NONE = "none"
     BRIDGE = "bridge"
+
+
+class KeepWhen(StrEnum):
+    """Of which attempts artifacts are kept."""
+
+    ALWAYS = "always"
+    FAILED = "failed"
 
 
 class Pull(StrEnum):
@@ -248,6 +256,9 @@ class Task:
         cache: how results of earlier runs are used; `None`: not at all.
         gang: its shards start together, and this becomes of them when one is lost; `None`: each starts when it can.
         uses: named resources that each of its shards needs while it runs; to collect its cases needs none.
+        artifacts: globs of files to keep.
+        artifacts_keep: for how long; zero: as long as is usual where it runs.
+        artifacts_when: of which attempts.
     """
 
     name: str
@@ -281,6 +292,8 @@ class Task:
     last_failed: bool = False
     only_cases: tuple[str, ...] = ()
     artifacts: tuple[str, ...] = ()
+    artifacts_keep: timedelta = timedelta()
+    artifacts_when: KeepWhen = KeepWhen.ALWAYS
     reports: tuple[str, ...] = ()
     report_options: Mapping[str, ReportOptions] = field(default_factory=dict)
     setup_digest: str = ""

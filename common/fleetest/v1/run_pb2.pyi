@@ -1638,18 +1638,24 @@ class ListArtifactsRequest(_message.Message):
 
     RUN_ID_FIELD_NUMBER: _builtins.int
     TASK_ID_FIELD_NUMBER: _builtins.int
+    URL_TTL_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     task_id: _builtins.str
     """empty: all"""
+    @_builtins.property
+    def url_ttl(self) -> _duration_pb2.Duration:
+        """also answer URLs that are good for so long, where the blob store has them"""
+
     def __init__(
         self,
         *,
         run_id: _builtins.str = ...,
         task_id: _builtins.str = ...,
+        url_ttl: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["url_ttl", b"url_ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["run_id", b"run_id", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run_id", b"run_id", "task_id", b"task_id", "url_ttl", b"url_ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1682,8 +1688,11 @@ class TaskArtifact(_message.Message):
     TASK_ID_FIELD_NUMBER: _builtins.int
     SHARD_ID_FIELD_NUMBER: _builtins.int
     ARTIFACT_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     shard_id: _builtins.str
+    url: _builtins.str
+    """anybody who has it can read the file until it expires; empty: through BlobService alone"""
     @_builtins.property
     def artifact(self) -> _types_pb2.Artifact: ...
     def __init__(
@@ -1692,14 +1701,82 @@ class TaskArtifact(_message.Message):
         task_id: _builtins.str = ...,
         shard_id: _builtins.str = ...,
         artifact: _types_pb2.Artifact | None = ...,
+        url: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "shard_id", b"shard_id", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "shard_id", b"shard_id", "task_id", b"task_id", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TaskArtifact: _TypeAlias = TaskArtifact  # noqa: Y015
+
+@_typing.final
+class DeleteArtifactsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    ARTIFACTS_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    @_builtins.property
+    def artifacts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ArtifactKey]:
+        """at most 1,000"""
+
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        artifacts: _abc.Iterable[Global___ArtifactKey] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteArtifactsRequest: _TypeAlias = DeleteArtifactsRequest  # noqa: Y015
+
+@_typing.final
+class ArtifactKey(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHARD_ID_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    shard_id: _builtins.str
+    path: _builtins.str
+    def __init__(
+        self,
+        *,
+        shard_id: _builtins.str = ...,
+        path: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "shard_id", b"shard_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ArtifactKey: _TypeAlias = ArtifactKey  # noqa: Y015
+
+@_typing.final
+class DeleteArtifactsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELETED_FIELD_NUMBER: _builtins.int
+    deleted: _builtins.int
+    """of those that were still kept"""
+    def __init__(
+        self,
+        *,
+        deleted: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteArtifactsResponse: _TypeAlias = DeleteArtifactsResponse  # noqa: Y015
 
 @_typing.final
 class GetTaskSpecRequest(_message.Message):

@@ -84,6 +84,11 @@ class RunServiceStub:
                 request_serializer=fleetest_dot_v1_dot_run__pb2.ListArtifactsRequest.SerializeToString,
                 response_deserializer=fleetest_dot_v1_dot_run__pb2.ListArtifactsResponse.FromString,
                 _registered_method=True)
+        self.DeleteArtifacts = channel.unary_unary(
+                '/fleetest.v1.RunService/DeleteArtifacts',
+                request_serializer=fleetest_dot_v1_dot_run__pb2.DeleteArtifactsRequest.SerializeToString,
+                response_deserializer=fleetest_dot_v1_dot_run__pb2.DeleteArtifactsResponse.FromString,
+                _registered_method=True)
         self.GetTaskSpec = channel.unary_unary(
                 '/fleetest.v1.RunService/GetTaskSpec',
                 request_serializer=fleetest_dot_v1_dot_run__pb2.GetTaskSpecRequest.SerializeToString,
@@ -169,7 +174,15 @@ class RunServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListArtifacts(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Those that are still kept.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteArtifacts(self, request, context):
+        """Forgets artifacts of one run. Their content goes when nothing else needs it. Idempotent.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -249,6 +262,11 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.ListArtifacts,
                     request_deserializer=fleetest_dot_v1_dot_run__pb2.ListArtifactsRequest.FromString,
                     response_serializer=fleetest_dot_v1_dot_run__pb2.ListArtifactsResponse.SerializeToString,
+            ),
+            'DeleteArtifacts': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteArtifacts,
+                    request_deserializer=fleetest_dot_v1_dot_run__pb2.DeleteArtifactsRequest.FromString,
+                    response_serializer=fleetest_dot_v1_dot_run__pb2.DeleteArtifactsResponse.SerializeToString,
             ),
             'GetTaskSpec': grpc.unary_unary_rpc_method_handler(
                     servicer.GetTaskSpec,
@@ -536,6 +554,33 @@ class RunService:
             '/fleetest.v1.RunService/ListArtifacts',
             fleetest_dot_v1_dot_run__pb2.ListArtifactsRequest.SerializeToString,
             fleetest_dot_v1_dot_run__pb2.ListArtifactsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteArtifacts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleetest.v1.RunService/DeleteArtifacts',
+            fleetest_dot_v1_dot_run__pb2.DeleteArtifactsRequest.SerializeToString,
+            fleetest_dot_v1_dot_run__pb2.DeleteArtifactsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -52,6 +52,9 @@ class RunServiceStub:
     ExplainRun: _grpc.UnaryUnaryMultiCallable[_run_pb2.ExplainRunRequest, _run_pb2.ExplainRunResponse]
     """Why a task is not running."""
     ListArtifacts: _grpc.UnaryUnaryMultiCallable[_run_pb2.ListArtifactsRequest, _run_pb2.ListArtifactsResponse]
+    """Those that are still kept."""
+    DeleteArtifacts: _grpc.UnaryUnaryMultiCallable[_run_pb2.DeleteArtifactsRequest, _run_pb2.DeleteArtifactsResponse]
+    """Forgets artifacts of one run. Their content goes when nothing else needs it. Idempotent."""
     GetTaskSpec: _grpc.UnaryUnaryMultiCallable[_run_pb2.GetTaskSpecRequest, _run_pb2.GetTaskSpecResponse]
     """What a worker is told to prepare for a task, whatever became of it; without any secret. NOT_FOUND names the tasks
     that there are.
@@ -87,6 +90,9 @@ class RunServiceAsyncStub(RunServiceStub):
     ExplainRun: _aio.UnaryUnaryMultiCallable[_run_pb2.ExplainRunRequest, _run_pb2.ExplainRunResponse]  # type: ignore[assignment]
     """Why a task is not running."""
     ListArtifacts: _aio.UnaryUnaryMultiCallable[_run_pb2.ListArtifactsRequest, _run_pb2.ListArtifactsResponse]  # type: ignore[assignment]
+    """Those that are still kept."""
+    DeleteArtifacts: _aio.UnaryUnaryMultiCallable[_run_pb2.DeleteArtifactsRequest, _run_pb2.DeleteArtifactsResponse]  # type: ignore[assignment]
+    """Forgets artifacts of one run. Their content goes when nothing else needs it. Idempotent."""
     GetTaskSpec: _aio.UnaryUnaryMultiCallable[_run_pb2.GetTaskSpecRequest, _run_pb2.GetTaskSpecResponse]  # type: ignore[assignment]
     """What a worker is told to prepare for a task, whatever became of it; without any secret. NOT_FOUND names the tasks
     that there are.
@@ -178,7 +184,16 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _run_pb2.ListArtifactsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_run_pb2.ListArtifactsResponse, _abc.Awaitable[_run_pb2.ListArtifactsResponse]]: ...
+    ) -> _typing.Union[_run_pb2.ListArtifactsResponse, _abc.Awaitable[_run_pb2.ListArtifactsResponse]]:
+        """Those that are still kept."""
+
+    @_abc_1.abstractmethod
+    def DeleteArtifacts(
+        self,
+        request: _run_pb2.DeleteArtifactsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_pb2.DeleteArtifactsResponse, _abc.Awaitable[_run_pb2.DeleteArtifactsResponse]]:
+        """Forgets artifacts of one run. Their content goes when nothing else needs it. Idempotent."""
 
     @_abc_1.abstractmethod
     def GetTaskSpec(

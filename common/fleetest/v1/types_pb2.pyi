@@ -543,20 +543,44 @@ class Artifact(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    MEDIA_TYPE_FIELD_NUMBER: _builtins.int
+    CASE_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     """relative to the workspace"""
     digest: _builtins.str
     size_bytes: _builtins.int
+    media_type: _builtins.str
+    """guessed from its name; may be empty"""
+    case_id: _builtins.str
+    """that it belongs to; empty: not known, or the whole task's"""
+    attempt: _builtins.int
+    """at the shard, from 1"""
+    @_builtins.property
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """when the master heard of it"""
+
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """when it may be deleted; in answers to ListArtifacts alone"""
+
     def __init__(
         self,
         *,
         path: _builtins.str = ...,
         digest: _builtins.str = ...,
         size_bytes: _builtins.int = ...,
+        media_type: _builtins.str = ...,
+        case_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        created_at: _timestamp_pb2.Timestamp | None = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "path", b"path", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "case_id", b"case_id", "created_at", b"created_at", "digest", b"digest", "expires_at", b"expires_at", "media_type", b"media_type", "path", b"path", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

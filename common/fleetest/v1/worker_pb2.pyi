@@ -887,6 +887,7 @@ class TaskSpec(_message.Message):
     RANDOM_SEED_FIELD_NUMBER: _builtins.int
     PULL_FIELD_NUMBER: _builtins.int
     NETWORK_FIELD_NUMBER: _builtins.int
+    ARTIFACTS_WHEN_FIELD_NUMBER: _builtins.int
     FINGERPRINTS_FIELD_NUMBER: _builtins.int
     CACHE_INPUTS_FIELD_NUMBER: _builtins.int
     CASES_FIELD_NUMBER: _builtins.int
@@ -919,6 +920,8 @@ class TaskSpec(_message.Message):
     """of the image: "always", "missing" or "never" """
     network: _builtins.str
     """of the container while tests run: "none" or "bridge" """
+    artifacts_when: _builtins.str
+    """which attempts leave artifacts: "always" or "failed"; empty: always"""
     fingerprints: _builtins.bool
     """a plan says what the results of its test files depend on"""
     cases: _builtins.str
@@ -994,6 +997,7 @@ class TaskSpec(_message.Message):
         random_seed: _builtins.int = ...,
         pull: _builtins.str = ...,
         network: _builtins.str = ...,
+        artifacts_when: _builtins.str = ...,
         fingerprints: _builtins.bool = ...,
         cache_inputs: _abc.Iterable[_builtins.str] | None = ...,
         cases: _builtins.str = ...,
@@ -1002,7 +1006,7 @@ class TaskSpec(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "silence_timeout", b"silence_timeout", "start_timeout", b"start_timeout", "total_timeout", b"total_timeout", "version_control", b"version_control"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "cache_inputs", b"cache_inputs", "cases", b"cases", "command", b"command", "env", b"env", "environment_key", b"environment_key", "executor", b"executor", "fingerprints", b"fingerprints", "gang", b"gang", "image", b"image", "limits", b"limits", "network", b"network", "project", b"project", "pull", b"pull", "python", b"python", "random_seed", b"random_seed", "report_options", b"report_options", "reports", b"reports", "secret_names", b"secret_names", "setup", b"setup", "setup_digest", b"setup_digest", "shell", b"shell", "silence_timeout", b"silence_timeout", "spec_id", b"spec_id", "start_timeout", b"start_timeout", "task_id", b"task_id", "total_timeout", b"total_timeout", "type", b"type", "version_control", b"version_control", "working_directory", b"working_directory", "workspace_digest", b"workspace_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "artifacts_when", b"artifacts_when", "cache_inputs", b"cache_inputs", "cases", b"cases", "command", b"command", "env", b"env", "environment_key", b"environment_key", "executor", b"executor", "fingerprints", b"fingerprints", "gang", b"gang", "image", b"image", "limits", b"limits", "network", b"network", "project", b"project", "pull", b"pull", "python", b"python", "random_seed", b"random_seed", "report_options", b"report_options", "reports", b"reports", "secret_names", b"secret_names", "setup", b"setup", "setup_digest", b"setup_digest", "shell", b"shell", "silence_timeout", b"silence_timeout", "spec_id", b"spec_id", "start_timeout", b"start_timeout", "task_id", b"task_id", "total_timeout", b"total_timeout", "type", b"type", "version_control", b"version_control", "working_directory", b"working_directory", "workspace_digest", b"workspace_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -13,6 +13,7 @@ from fleetest.common.errors import LeaseLost, NotFound, WrongState
 from fleetest.common.limits import MAX_CASES_PER_TASK
 from fleetest.common.results import Artifact, PlannedCase, ResourceUsage
 from fleetest.common.states import Outcome, Verdict
+from fleetest.master.blobs.custody import Custody
 from fleetest.master.cache.planning import CachedPlanning
 from fleetest.master.runs.book import RunBook
 from fleetest.master.runs.decisions import Decider
@@ -93,11 +94,17 @@ class Inbox:
     """
 
     def __init__(
-        self, store: Store, book: RunBook, planning: CachedPlanning, on_output: Callable[[Collection[str]], None]
+        self,
+        store: Store,
+        book: RunBook,
+        planning: CachedPlanning,
+        custody: Custody,
+        on_output: Callable[[Collection[str]], None],
     ) -> None:
         self._store = store
         self._book = book
         self._planning = planning
+        self._custody = custody
         self._on_output = on_output
 
     async def take(self, reports: Sequence[Report]) -> frozenset[AttemptRef]:
@@ -131,6 +138,7 @@ class Inbox:
     async def _take_for(self, run_id: str, reports: Sequence[Report]) -> set[AttemptRef]:
         try:
             plans = await self._plans(run_id, reports)
+            await self._keep_artifacts(run_id, reports)
         except NotFound:
             return {report.ref for report in reports}
 
@@ -159,6 +167,21 @@ class Inbox:
             cases = () if _too_many(report.content.cases) else report.content.cases
             plans[report.ref] = await self._planning.plan(status, task, cases, report.content.fingerprints)
         return plans
+
+    async def _keep_artifacts(self, run_id: str, reports: Sequence[Report]) -> None:
+        """Before the log says that they are there. What is refused afterwards was kept for nothing."""
+        for report in reports:
+            if isinstance(report.content, Artifacts) and report.content.artifacts:
+                status = await self._book.keeper(run_id).newest_status()
+                shard = status.shard(report.ref.shard_id)
+                if shard is not None:
+                    await self._custody.keep_artifacts(
+                        run_id,
+                        status.request.project,
+                        report.ref.shard_id,
+                        report.content.artifacts,
+                        status.tasks[shard.task_id].task.artifacts_keep,
+                    )
 
 
 def _piece(ref: AttemptRef, output: Output) -> LogPiece:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from pathlib import Path
+from datetime import timedelta
+from typing import Final
 
 import structlog
 
 from fleetest.common.backoff import Backoff
 from fleetest.common.clock import SystemClock
-from fleetest.common.directory_blob_store import DirectoryBlobStore
 from fleetest.common.ending import end_tasks
 from fleetest.common.ids import new_run_id
 from fleetest.master.access.gatekeeper import Gatekeeper
@@ -19,6 +19,10 @@ from fleetest.master.access.open_streams import OpenStreams
 from fleetest.master.access.principals import Audience
 from fleetest.master.access.token_book import TokenBook
 from fleetest.master.activity import Activity
+from fleetest.master.blobs.custody import Custody
+from fleetest.master.blobs.opening import open_blobs
+from fleetest.master.blobs.shelf import ArtifactShelf
+from fleetest.master.blobs.sweep import BlobSweep
 from fleetest.master.cache.chain import LayerChain
 from fleetest.master.cache.clerk import CacheClerk
 from fleetest.master.cache.opening import open_layers, usable_for
@@ -65,6 +69,8 @@ from fleetest.master.workspaces import BlobWorkspaces
 __all__ = ["Master"]
 
 _log = structlog.get_logger()
+
+_DAY: Final = timedelta(days=1)
 
 
 class Master:
@@ -127,7 +133,7 @@ class Master:
         await clock.begin()
         store = self._store = await open_store(settings.mongodb_url, directory)
         self._stack.push_async_callback(store.close)
-        blobs = DirectoryBlobStore(settings.blobs_directory or _below(directory, "blobs"))
+        blobs = await open_blobs(settings.blobs, settings.blobs_directory, directory)
         queue = RedisShardQueue(redis, claim_ttl=settings.claim_ttl, reserve_after=settings.reserve_after, clock=clock)
         resources = RedisResourceLedger(redis)
         registry, feed, secrets = RedisWorkerRegistry(redis), RedisCommitFeed(redis), RedisSecretStore(redis)
@@ -172,12 +178,17 @@ class Master:
             lease_ttl=settings.lease_ttl,
         )
         workspaces = BlobWorkspaces(blobs, clock)
+        custody = Custody(
+            store, clock, workspaces_for=settings.event_retention + _DAY, artifacts_for=settings.artifact_retention
+        )
+        sweep = BlobSweep(blobs, store, clock)
         desk = Desk(
             store=store,
             book=book,
             projector=projector,
             secrets=secrets,
             workspaces=workspaces,
+            custody=custody,
             clock=clock,
             new_id=lambda: new_run_id(clock.now()),
             default_image=settings.default_image,
@@ -202,12 +213,17 @@ class Master:
                 queue=queue,
                 resources=resources,
                 cache=cache,
+                shelf=ArtifactShelf(custody, blobs, sweep.look_soon),
             ),
             workers=WorkerServicer(
                 registry=registry,
                 sessions=sessions,
                 inbox=Inbox(
-                    store, book, CachedPlanning(Planning(store, registry, workspaces), cache), peers.output_grew
+                    store,
+                    book,
+                    CachedPlanning(Planning(store, registry, workspaces), cache),
+                    custody,
+                    peers.output_grew,
                 ),
                 leases=Leases(store, book),
                 clock=clock,
@@ -218,7 +234,7 @@ class Master:
                 on_replaced=reconciler.look_soon,
             ),
             fleet=FleetServicer(registry, roster, sessions, store, tokens, streams.look_now, peers, dispatcher.wake),
-            blobs=BlobServicer(blobs),
+            blobs=BlobServicer(blobs, custody),
         )
         ports = await listen(servicers, settings, ServerInterceptor(gatekeeper, activity, streams), self._stack)
         self.port, self.worker_port = ports.main, ports.sessions
@@ -237,14 +253,10 @@ class Master:
             asyncio.create_task(_hear(feed, book), name="feed"),
             asyncio.create_task(streams.run(), name="tokens"),
             asyncio.create_task(peers.run(), name="peers"),
+            asyncio.create_task(sweep.run(), name="sweep"),
             asyncio.create_task(Retention(store, clock, settings.event_retention).run(), name="retention"),
         ]
         self._stack.push_async_callback(end_tasks, self._loops)
-
-
-def _below(directory: Path | None, name: str) -> Path:
-    assert directory is not None  # the settings were checked
-    return directory / name
 
 
 async def _hear(feed: RedisCommitFeed, book: RunBook) -> None:

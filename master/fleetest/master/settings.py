@@ -24,6 +24,7 @@ from fleetest.common.settings import (
     text,
     whole_number,
 )
+from fleetest.master.blobs.url import BlobsUrl, parse_blobs_url
 from fleetest.master.cache.layers import CacheStrategy, Eviction
 from fleetest.master.server_tls import ServerTls
 
@@ -53,6 +54,7 @@ class MasterSettings:
         worker_address: for the sessions of workers; empty serves them where all else is.
         data_directory: SQLite and, unless told otherwise, blobs; not needed where both are elsewhere.
         blobs_directory: of uploaded files and artifacts; several masters share it. Absent means in `data_directory`.
+        blobs_url: where these are instead: an object store, whose uploads are collected in `data_directory`.
         mongodb_url: the store that several masters share; without it, it is a SQLite file in the data directory.
         redis_url: `redis://` or `unix://`.
         client_token: what clients must show; required off loopback.
@@ -62,6 +64,7 @@ class MasterSettings:
         insecure: serve the network without TLS: whoever can listen there learns the tokens.
         token_memory: how long a revoked token may still admit somebody at another master.
         event_retention: how long the log of a run is kept; what was derived from it stays.
+        artifact_retention: how long artifacts are kept, unless their suite says it.
         idle_exit: end when nobody used the master for so long; zero means never.
         default_image: of tasks that name none; empty leaves these to the process executor.
         cache_memory_bytes, cache_redis_bytes, cache_file_bytes: what each layer of the result cache may hold; zero
@@ -76,6 +79,7 @@ class MasterSettings:
     data_directory: Path | None = setting("FLEETEST_DATA_DIR", path, default=None)
     mongodb_url: Secret = setting("FLEETEST_MONGODB_URL", secret, default=Secret())
     blobs_directory: Path | None = setting("FLEETEST_BLOBS_DIR", path, default=None)
+    blobs_url: Secret = setting("FLEETEST_BLOBS_URL", secret, default=Secret())
     redis_url: str = setting("FLEETEST_REDIS_URL", text)
     client_token: Secret = setting("FLEETEST_TOKEN", header_secret, default=Secret())
     join_token: Secret = setting("FLEETEST_JOIN_TOKEN", header_secret, default=Secret())
@@ -92,6 +96,7 @@ class MasterSettings:
     )
     idle_exit: timedelta = setting("FLEETEST_IDLE_EXIT_SECONDS", seconds, default=timedelta())
     event_retention: timedelta = setting("FLEETEST_EVENT_RETENTION_DAYS", days, default=timedelta(days=30))
+    artifact_retention: timedelta = setting("FLEETEST_ARTIFACT_RETENTION_DAYS", days, default=timedelta(days=90))
     default_image: str = setting("FLEETEST_DEFAULT_IMAGE", text, default="")
     cache_memory_bytes: int = setting("FLEETEST_CACHE_MEMORY_BYTES", _SIZE, default=100 << 20)
     cache_memory_ttl: timedelta = setting("FLEETEST_CACHE_MEMORY_TTL_SECONDS", seconds, default=timedelta(minutes=1))
@@ -125,6 +130,11 @@ class MasterSettings:
         )
 
     @property
+    def blobs(self) -> BlobsUrl | None:
+        """Raises InvalidRequest: it names no store."""
+        return parse_blobs_url(self.blobs_url) if self.blobs_url else None
+
+    @property
     def tls(self) -> ServerTls | None:
         """Of the main port, which asks nobody for a certificate."""
         if self.tls_certificate is None or self.tls_key is None or self.address.startswith("unix:"):
@@ -145,7 +155,9 @@ class MasterSettings:
                 without asking who calls, or for all to read; it would admit clients and no workers, or the other way
                 round; or TLS is set up by half.
         """
-        if self.data_directory is None and not (self.mongodb_url and self.blobs_directory):
+        self._check_blobs()
+        files_elsewhere = self.blobs_directory or (self.blobs is not None and self.blobs.directory)
+        if self.data_directory is None and not (self.mongodb_url and files_elsewhere):
             raise InvalidRequest(
                 "FLEETEST_DATA_DIR: is required",
                 hint="unless FLEETEST_MONGODB_URL and FLEETEST_BLOBS_DIR say where runs and files are kept instead",
@@ -171,6 +183,17 @@ class MasterSettings:
                 f"refusing to listen on {exposed[0]} without TLS: tokens and secrets could be read on the network",
                 hint="set FLEETEST_TLS_CERT and FLEETEST_TLS_KEY; or FLEETEST_INSECURE=1 where the network can be "
                 "trusted, or encrypts by itself",
+            )
+
+    def _check_blobs(self) -> None:
+        if self.blobs is not None and self.blobs_directory is not None:
+            raise InvalidRequest(
+                "FLEETEST_BLOBS_URL and FLEETEST_BLOBS_DIR name two places for the same files", hint="set one of them"
+            )
+        if self.blobs is not None and self.blobs.directory is None and self.data_directory is None:
+            raise InvalidRequest(
+                "FLEETEST_DATA_DIR: is required with an object store",
+                hint="large uploads are collected there on their way to FLEETEST_BLOBS_URL",
             )
 
     def _check_tls(self) -> None:

@@ -20,6 +20,7 @@ from fleetest.common.results import VersionControl
 from fleetest.common.states import RunState, TaskState
 from fleetest.common.tasks import Task
 from fleetest.common.workspace import Workspace
+from fleetest.master.blobs.custody import Custody
 from fleetest.master.pools import with_cluster_pools
 from fleetest.master.queue.ports import SecretStore
 from fleetest.master.runs.book import RunBook
@@ -39,6 +40,7 @@ _log = structlog.get_logger()
 SECRETS_TTL: Final = timedelta(hours=24)
 """How long the secrets of a run are held at most."""
 
+_UPLOAD_HINT: Final = "upload the workspace before the run is submitted"
 _EXECUTORS: Final = frozenset({"", "process", "docker"})
 
 
@@ -114,6 +116,7 @@ class Desk:
         projector: Projector,
         secrets: SecretStore,
         workspaces: WorkspaceSource,
+        custody: Custody,
         clock: Clock,
         default_image: str = "",
         pools: Mapping[str, int] = MappingProxyType({}),
@@ -126,6 +129,7 @@ class Desk:
         self._projector = projector
         self._secrets = secrets
         self._workspaces = workspaces
+        self._custody = custody
         self._clock = clock
         self._new_id = new_id
         self._suites = Suites()
@@ -152,7 +156,9 @@ class Desk:
             raise InvalidRequest(f"there is no executor {submission.executor!r}; choose process or docker")
         workspace = None
         if submission.workspace_digest:
+            await self._check_own(submission.workspace_digest, submission.only_project)
             workspace = await self._workspaces.load(submission.workspace_digest)
+            await self._check_own_files(workspace, submission.only_project)
         inputs = SetupInputs(workspace.files if workspace is not None else ())
         ready = [_ready(task, submission.executor, self._default_image, inputs) for task in suite.tasks]
         tasks = with_cluster_pools(ready, self._pools)
@@ -171,6 +177,8 @@ class Desk:
             fail_fast=submission.fail_fast or suite.fail_fast,
             environment=suite.environment,
         )
+        if workspace is not None:
+            await self._custody.keep_workspace(event.project, event.workspace_digest, workspace)
         return await self._begin(
             event,
             key=submission.idempotency_key,
@@ -200,6 +208,9 @@ class Desk:
                 hint=f"to run all of it again: fleetest retry --all {run_id}",
             )
         _check_secrets(tasks, secrets)
+        if digest := status.request.workspace_digest:
+            workspace = await self._workspaces.load(digest)
+            await self._custody.keep_workspace(status.request.project, digest, workspace)
         event = RunSubmitted(
             at=self._clock.now(),
             project=status.request.project,
@@ -238,6 +249,22 @@ class Desk:
         )
         superseded = await self._supersede(run_id, event) if supersede else ()
         return Submitted(run_id=run_id, already=already, superseded=superseded)
+
+    async def _check_own(self, workspace_digest: str, project: str) -> None:
+        """Whoever knows a digest alone has not uploaded anything."""
+        if project and not await self._custody.of_project([workspace_digest], project):
+            raise WrongState(f"the workspace {workspace_digest} has not been uploaded", hint=_UPLOAD_HINT)
+
+    async def _check_own_files(self, workspace: Workspace, project: str) -> None:
+        if not project:
+            return
+        digests = {file.digest: file.path for file in workspace.files if file.digest}
+        foreign = digests.keys() - await self._custody.of_project(digests, project)
+        if foreign:
+            first = min(digests[digest] for digest in foreign)
+            raise WrongState(
+                f"{len(foreign)} files of the workspace have not been uploaded, {first} among them", hint=_UPLOAD_HINT
+            )
 
     async def _sized(self, event: RunSubmitted) -> RunSubmitted:
         """With what its tasks' shards take of workers. Kept in the log: a shard that is queued again takes the same."""

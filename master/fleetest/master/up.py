@@ -44,7 +44,7 @@ START_LIMIT: Final = timedelta(seconds=30)
 STOP_LIMIT: Final = timedelta(seconds=10)
 _EAGER: Final = (("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 100))
 
-_OF_SERVERS: Final = ("FLEETEST_TLS", "FLEETEST_WORKER_LISTEN_ADDRESS", "FLEETEST_MONGODB_URL", "FLEETEST_BLOBS_DIR")
+_OF_SERVERS: Final = ("FLEETEST_TLS", "FLEETEST_WORKER_LISTEN_ADDRESS", "FLEETEST_MONGODB_URL", "FLEETEST_BLOBS_")
 """Variables that are for clusters of several machines: this one leaves neither loopback nor its data directory."""
 
 WARM_FOR: Final = timedelta(minutes=10)

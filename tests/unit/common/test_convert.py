@@ -31,7 +31,17 @@ durations = st.timedeltas(timedelta(days=-3000), timedelta(days=3000))
 times = st.datetimes(timezones=st.just(UTC))
 
 resources = st.builds(Resources, cpu_millis=sizes, memory_bytes=sizes, disk_bytes=sizes)
-artifacts = st.builds(Artifact, path=texts, digest=texts, size_bytes=sizes)
+artifacts = st.builds(
+    Artifact,
+    path=texts,
+    digest=texts,
+    size_bytes=sizes,
+    media_type=texts,
+    case_id=texts,
+    attempt=lines,
+    created_at=st.none() | times,
+    expires_at=st.none() | times,
+)
 planned_cases = st.builds(PlannedCase, case_id=texts, file=texts, line=lines, group=texts)
 version_controls = st.builds(
     VersionControl, commit=texts, branch=texts, pull_request=texts, dirty=st.booleans(), described_version=texts

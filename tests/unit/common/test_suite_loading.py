@@ -5,6 +5,7 @@ from datetime import timedelta
 from fleetest.common.suite import Suite, load_suite
 from fleetest.common.tasks import (
     Access,
+    KeepWhen,
     Need,
     Network,
     OnLost,
@@ -232,3 +233,15 @@ def test_a_gang_is_a_switch_or_says_what_a_lost_shard_means():
     )
 
     assert [task.gang for task in tasks.values()] == [OnLost.ABORT, OnLost.ABORT, None, OnLost.CONTINUE, None]
+
+
+def test_artifacts_have_a_time_and_an_occasion():
+    suite = load_suite(
+        "{version: 1, name: s, tasks: {a: {run: x, artifacts: out, artifacts_keep: 45d, artifacts_when: failed}, "
+        "b: {run: x}}}",
+        source="fleetest.yaml",
+    )
+
+    a, b = suite.tasks
+    assert (a.artifacts, a.artifacts_keep, a.artifacts_when) == (("out",), timedelta(days=45), KeepWhen.FAILED)
+    assert (b.artifacts_keep, b.artifacts_when) == (timedelta(), KeepWhen.ALWAYS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -45,7 +46,9 @@ async def test_an_attempt_is_reported_from_its_beginning_to_its_end(core: Core) 
     task = status.tasks["lint"]
     assert refused == frozenset()
     assert (task.state, task.usage.peak_memory_bytes) == (TaskState.PASSED, 5)
-    assert task.artifacts == {("lint#0", "out.txt"): ARTIFACT}
+    saved = replace(ARTIFACT, attempt=1, created_at=core.clock.now())
+    assert task.artifacts == {("lint#0", "out.txt"): saved}
+    assert list(await core.custody.artifacts_of(ref.run_id)) == [("lint#0/out.txt", ARTIFACT.digest)]
     [(_, piece)] = await core.store.read_output(ref.run_id, "lint")
     assert (piece.shard_id, piece.token, piece.content) == ("lint#0", ref.token, b"hello")
     assert len(await core.store.read(ref.run_id)) == 3  # submitted, started, and all the rest

@@ -168,7 +168,7 @@ async def test_directory_that_may_only_be_read_is_called_so(unprivileged: Path) 
 async def test_overwritten_page_is_reported_by_whoever_reads_it(path: Path) -> None:
     run_id = new_run_id()
     async with await SqliteStore.open(path) as store:
-        await store.append(_commit(run_id, 1, b"e" * 50_000))
+        await store.append(_commit(run_id, 1, b"e" * 100_000))
     _overwrite(path, b"\xaa" * 60_000, from_end=60_000)
 
     async with await SqliteStore.open(path) as store:

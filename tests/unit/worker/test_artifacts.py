@@ -1,9 +1,17 @@
+import asyncio
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from fleetest.common.errors import DependencyUnavailable
-from fleetest.worker.artifacts import collect_artifacts, matching_files
+from fleetest.common.results import CaseResult
+from fleetest.common.states import Outcome, Verdict
+from fleetest.common.tasks import KeepWhen
+from fleetest.worker.artifacts import ArtifactCollector, matching_files
+from fleetest.worker.assignments import TaskSpec
 from tests.tools.local_worker import DirectoryBlobs, RecordingReporter
 
 
@@ -58,6 +66,127 @@ async def test_blob_store_that_fails_is_a_problem_of_the_artifacts_only(tmp_path
     (tmp_path / "a").touch()
     reporter = RecordingReporter()
 
-    await collect_artifacts(Broken(tmp_path), tmp_path, ["a"], reporter)
+    await ArtifactCollector(Broken(tmp_path / "blobs"), tmp_path, spec("a"), reporter).finish(Verdict.COMPLETED)
 
     assert reporter.problems == ["artifacts could not be stored: the master does not answer"]
+
+
+def spec(glob: str, when: KeepWhen = KeepWhen.ALWAYS) -> TaskSpec:
+    return TaskSpec(
+        spec_id="s",
+        environment_key="e",
+        task_id="t",
+        type="command",
+        project="p",
+        artifacts=(glob,),
+        artifacts_when=when,
+    )
+
+
+def collector(
+    tmp_path: Path, reporter: RecordingReporter, when: KeepWhen = KeepWhen.ALWAYS, **settings: Any
+) -> ArtifactCollector:
+    root = tmp_path / "w"
+    root.mkdir(exist_ok=True)
+    moment = timedelta(milliseconds=1)
+    return ArtifactCollector(
+        DirectoryBlobs(tmp_path / "blobs"),
+        root,
+        spec("*.log", when),
+        reporter,
+        interval=moment,
+        settled=moment,
+        **settings,
+    )
+
+
+async def until_stored(reporter: RecordingReporter, count: int) -> None:
+    async with asyncio.timeout(20):
+        while len(reporter.stored) < count:
+            reporter.changed.clear()
+            await reporter.changed.wait()
+
+
+async def test_file_is_stored_while_the_attempt_runs_and_not_again_at_its_end(tmp_path: Path) -> None:
+    reporter = RecordingReporter()
+    collecting = collector(tmp_path, reporter)
+    (tmp_path / "w" / "a.log").write_text("a")
+    collecting.watch()
+
+    await until_stored(reporter, 1)
+    await collecting.finish(Verdict.COMPLETED)
+
+    assert [artifact.path for artifact in reporter.stored] == ["a.log"]
+    assert reporter.problems == []
+
+
+async def test_file_that_changed_after_it_was_stored_is_stored_again(tmp_path: Path) -> None:
+    reporter = RecordingReporter()
+    collecting = collector(tmp_path, reporter)
+    (tmp_path / "w" / "a.log").write_text("a")
+    collecting.watch()
+    await until_stored(reporter, 1)
+
+    (tmp_path / "w" / "a.log").write_text("a and more")
+    await collecting.finish(Verdict.COMPLETED)
+
+    assert reporter.stored[0].size_bytes == 1
+    assert reporter.stored[-1].size_bytes == 10
+
+
+async def test_more_than_an_attempt_may_leave_is_left_out_and_told(tmp_path: Path) -> None:
+    reporter = RecordingReporter()
+    collecting = collector(tmp_path, reporter, most_bytes=3)
+    for name in ("a.log", "b.log", "c.log"):
+        (tmp_path / "w" / name).write_text("xx")
+
+    await collecting.finish(Verdict.COMPLETED)
+
+    assert [artifact.path for artifact in reporter.stored] == ["a.log"]
+    assert reporter.problems == ["2 files are left out: an attempt may leave 0 MiB in all"]
+
+
+async def test_store_that_fails_while_the_attempt_runs_is_asked_again_at_its_end(tmp_path: Path) -> None:
+    class BrokenAtFirst(DirectoryBlobs):
+        failed = asyncio.Event()
+
+        async def store(self, root: Path, paths: Any) -> Any:
+            if self.failed.is_set():
+                return await super().store(root, paths)
+            self.failed.set()
+            raise DependencyUnavailable("the master does not answer")
+
+    reporter = RecordingReporter()
+    collecting = collector(tmp_path, reporter)
+    blobs = collecting._blobs = BrokenAtFirst(tmp_path / "blobs")
+    (tmp_path / "w" / "a.log").write_text("a")
+    collecting.watch()
+    async with asyncio.timeout(20):
+        await blobs.failed.wait()
+
+    await collecting.finish(Verdict.COMPLETED)
+
+    assert [artifact.path for artifact in reporter.stored] == ["a.log"]
+    assert reporter.problems == []
+
+
+@pytest.mark.parametrize(
+    ("outcome", "verdict", "kept"),
+    [
+        (Outcome.PASSED, Verdict.COMPLETED, []),
+        (Outcome.FAILED, Verdict.COMPLETED, ["a.log"]),
+        (Outcome.PASSED, Verdict.TIMED_OUT, ["a.log"]),
+    ],
+)
+async def test_only_attempts_that_failed_leave_files_when_the_task_says_so(
+    tmp_path: Path, outcome: Outcome, verdict: Verdict, kept: list[str]
+) -> None:
+    reporter = RecordingReporter()
+    collecting = collector(tmp_path, reporter, KeepWhen.FAILED)
+    (tmp_path / "w" / "a.log").write_text("a")
+    collecting.watch()
+    reporter.result(CaseResult(case_id="case", outcome=outcome))
+
+    await collecting.finish(verdict)
+
+    assert [artifact.path for artifact in reporter.stored] == kept

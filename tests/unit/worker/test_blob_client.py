@@ -200,9 +200,9 @@ async def test_artifacts_are_stored_with_their_paths(
 
     large = digest_of(CONTENTS[3][::-1])
     assert artifacts == [
-        Artifact(path="out/report.xml", digest=digest_of(b"<x/>"), size_bytes=4),
-        Artifact(path="out/large.bin", digest=large, size_bytes=3 * MIB + 5),
-        Artifact(path="copy.xml", digest=digest_of(b"<x/>"), size_bytes=4),
+        Artifact(path="out/report.xml", digest=digest_of(b"<x/>"), size_bytes=4, media_type="text/xml"),
+        Artifact(path="out/large.bin", digest=large, size_bytes=3 * MIB + 5, media_type="application/octet-stream"),
+        Artifact(path="copy.xml", digest=digest_of(b"<x/>"), size_bytes=4, media_type="text/xml"),
     ]
     assert problems == []
     assert await store.missing([artifact.digest for artifact in artifacts]) == []

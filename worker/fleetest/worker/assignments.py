@@ -12,7 +12,7 @@ import msgspec
 
 from fleetest.common.results import Artifact, CaseResult, PlannedCase, ResourceUsage, VersionControl
 from fleetest.common.states import ShardKind, Verdict
-from fleetest.common.tasks import Network, Pull, ReportOptions, Resources
+from fleetest.common.tasks import KeepWhen, Network, Pull, ReportOptions, Resources
 
 __all__ = ["Assignment", "AttemptRef", "Ended", "Reporter", "TaskSpec"]
 
@@ -52,6 +52,7 @@ class TaskSpec:
     silence_timeout: timedelta | None = None
     total_timeout: timedelta | None = None
     artifacts: tuple[str, ...] = ()
+    artifacts_when: KeepWhen = KeepWhen.ALWAYS
     reports: tuple[str, ...] = ()
     report_options: Mapping[str, ReportOptions] = field(default_factory=dict)
     secret_names: tuple[str, ...] = ()
@@ -112,6 +113,10 @@ class Reporter(Protocol):
 
     The attempt's end is not reported here but answered by the runner.
     """
+
+    @property
+    def failed(self) -> bool:
+        """Whether a result was reported that is not good."""
 
     def running(self, notes: Sequence[str] = ()) -> None:
         """The environment is ready, tests start. Called once."""

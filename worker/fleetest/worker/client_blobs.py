@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import mimetypes
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -35,6 +36,11 @@ __all__ = ["BlobClient", "BlobMasters"]
 
 _TRIES: Final = 5
 _BACKOFF: Final = Backoff(first=timedelta(milliseconds=200), longest=timedelta(seconds=5))
+
+
+# The same on every worker, whatever its system knows.
+_MEDIA_TYPES: Final = mimetypes.MimeTypes()
+_MEDIA_TYPES.add_type("text/plain", ".log")
 
 
 class BlobMasters(Protocol):
@@ -195,7 +201,8 @@ def _artifact(root: Path, name: str) -> Artifact:
         os.close(descriptor)
     if size_bytes > MAX_ARTIFACT_BYTES:
         raise OSError(errno.EFBIG, f"is larger than the limit of {MAX_ARTIFACT_BYTES} bytes")
-    return Artifact(path=name, digest=digest, size_bytes=size_bytes)
+    media_type, _ = _MEDIA_TYPES.guess_type(name)
+    return Artifact(path=name, digest=digest, size_bytes=size_bytes, media_type=media_type or "")
 
 
 def _source(root: Path, artifact: Artifact) -> BlobSource:

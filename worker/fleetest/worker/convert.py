@@ -36,7 +36,7 @@ from fleetest.common.convert import (
 )
 from fleetest.common.errors import InvalidRequest
 from fleetest.common.results import ResourceUsage
-from fleetest.common.tasks import Network, Pull
+from fleetest.common.tasks import KeepWhen, Network, Pull
 from fleetest.v1 import types_pb2, worker_pb2
 from fleetest.worker.assignments import Assignment, AttemptRef, Ended, TaskSpec
 from fleetest.worker.messages import (
@@ -389,6 +389,7 @@ def task_spec_to_proto(value: TaskSpec) -> worker_pb2.TaskSpec:
         silence_timeout=limit("silence_timeout"),
         total_timeout=limit("total_timeout"),
         artifacts=value.artifacts,
+        artifacts_when=value.artifacts_when.value,
         reports=value.reports,
         report_options=report_options_to_proto(value.report_options),
         secret_names=value.secret_names,
@@ -425,6 +426,7 @@ def task_spec_from_proto(message: worker_pb2.TaskSpec) -> TaskSpec:
         silence_timeout=(duration_from_proto(message.silence_timeout) if message.HasField("silence_timeout") else None),
         total_timeout=duration_from_proto(message.total_timeout) if message.HasField("total_timeout") else None,
         artifacts=tuple(message.artifacts),
+        artifacts_when=KeepWhen(message.artifacts_when or KeepWhen.ALWAYS),
         reports=tuple(message.reports),
         report_options=report_options_from_proto(message.report_options),
         secret_names=tuple(message.secret_names),

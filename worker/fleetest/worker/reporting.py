@@ -37,6 +37,7 @@ class AttemptReporter:
 
     Attributes:
         started: set when the attempt's tests start.
+        failed: whether a result was not good.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class AttemptReporter:
         self._max_output_bytes = max_output_bytes
         self._output_truncated = False
         self._ended = False
+        self.failed = False
 
     def running(self, notes: Sequence[str] = ()) -> None:
         if not self.started.is_set():
@@ -99,6 +101,7 @@ class AttemptReporter:
         )
 
     def result(self, result: CaseResult) -> None:
+        self.failed = self.failed or result.outcome.bad
         self._say(Results(results=(self._fit(result),)))
 
     def handed_back(self, case_ids: Sequence[str]) -> None:

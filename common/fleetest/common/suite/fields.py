@@ -29,6 +29,7 @@ __all__ = [
     "CapabilityName",
     "Duration",
     "EnvName",
+    "Keep",
     "Line",
     "MatrixValue",
     "Placeholder",
@@ -63,6 +64,8 @@ _MAX_SHARDS: Final = 10_000
 _MAX_POOL: Final = 1_000_000
 _POOL_NAME: Final = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$"
 _RESOURCE_NAME: Final = r"^(cluster/)?[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$"
+_SHORTEST_KEPT: Final = timedelta(minutes=1)
+_LONGEST_KEPT: Final = timedelta(days=3650)
 _LINE: Final = r"^[^\x00-\x1f\x7f]{1,200}$"
 _ENV_NAME: Final = r"^[A-Za-z_][A-Za-z0-9_.-]*$"
 _PERCENT: Final = r"^(100|[0-9]{1,2}(\.[0-9]{1,3})?)%$"
@@ -189,6 +192,13 @@ def _duration(text: str) -> timedelta | None:
     return duration
 
 
+def _keep(text: str) -> timedelta:
+    kept = parse_duration(text, longest=_LONGEST_KEPT)
+    if kept < _SHORTEST_KEPT:
+        raise InvalidRequest(f"{text} is too short to keep anything", hint="Write at least 1m, as in 12h or 30d.")
+    return kept
+
+
 def _share(text: str) -> float:
     if not re.fullmatch(_PERCENT, text):
         raise InvalidRequest(f"'{text[:60]}' is not a share", hint="Write 5%, from 0% to 100%.")
@@ -284,6 +294,12 @@ Duration = Annotated[
     _reading(_duration),
     PlainSerializer(lambda value: "none" if value is None else format_duration(value)),
     WithJsonSchema({"anyOf": [{"const": "none"}, {"type": "string", "minLength": 2, "pattern": DURATION_PATTERN}]}),
+]
+Keep = Annotated[
+    timedelta | None,
+    _reading(_keep),
+    PlainSerializer(lambda value: None if value is None else format_duration(value)),
+    WithJsonSchema({"type": "string", "minLength": 2, "pattern": DURATION_PATTERN}),
 ]
 Size = Annotated[
     int,

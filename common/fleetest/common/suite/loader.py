@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Final
@@ -139,6 +140,8 @@ def _task(name: str, kind: Kind, model: TaskModel, work: Work, needs: Sequence[N
         maxfail=work.maxfail,
         last_failed=work.last_failed,
         artifacts=(*model.artifacts, *(str(PurePosixPath(model.working_directory, glob)) for glob in work.artifacts)),
+        artifacts_keep=model.artifacts_keep or timedelta(),
+        artifacts_when=model.artifacts_when,
         reports=work.reports,
         report_options=work.report_options,
         cache=work.cache,

@@ -23,6 +23,7 @@ from fleetest.common.suite.fields import (
     CapabilityName,
     Duration,
     EnvName,
+    Keep,
     Line,
     MatrixValue,
     Placeholder,
@@ -44,7 +45,7 @@ from fleetest.common.suite.fields import (
 )
 from fleetest.common.suite.problems import Fault
 from fleetest.common.suite.section import Section
-from fleetest.common.tasks import Network, Pull, RetryOn, Task, When
+from fleetest.common.tasks import KeepWhen, Network, Pull, RetryOn, Task, When
 
 __all__ = [
     "DefaultsModel",
@@ -185,6 +186,13 @@ class DefaultsModel(Section):
         _DEFAULT.shards, description="How many parts the cases are split into; of a command, how often it is started."
     )
     artifacts: RelativePaths = Field([], description="Globs of the files to keep.")
+    artifacts_keep: Keep = Field(
+        None,
+        description="For how long they are kept: `12h`, `30d`; when absent, as long as the master keeps artifacts.",
+    )
+    artifacts_when: Annotated[KeepWhen, BY_VALUE] = Field(
+        _DEFAULT.artifacts_when, description="Of which attempts: `failed` are those that did not pass."
+    )
     matrix: MatrixModel = Field(
         default_factory=MatrixModel, description="Repeat the task for every combination of values."
     )

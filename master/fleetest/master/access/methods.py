@@ -31,7 +31,7 @@ _ACCESS: Final[Mapping[str, Access]] = {
     },
     **{
         f"/fleetest.v1.RunService/{name}": Access.WRITE
-        for name in ("SubmitRun", "ImportRun", "RetryRun", "CancelRun", "InvalidateCache")
+        for name in ("SubmitRun", "ImportRun", "RetryRun", "CancelRun", "InvalidateCache", "DeleteArtifacts")
     },
     **{f"/fleetest.v1.FleetService/{name}": Access.READ for name in ("ListWorkers", "GetServerInfo")},
     "/fleetest.v1.BlobService/DownloadBlobs": Access.READ,

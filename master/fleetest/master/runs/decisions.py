@@ -10,6 +10,7 @@ The state diagram is in `docs/lifecycle.md`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import msgspec
@@ -242,7 +243,9 @@ class Decider:
                 at=self.now,
                 shard_id=shard_id,
                 task_id=shard.task_id,
-                artifacts=tuple(artifacts),
+                artifacts=tuple(
+                    replace(artifact, attempt=shard.attempts, created_at=self.now) for artifact in artifacts
+                ),
                 problems=tuple(problems),
             )
         )

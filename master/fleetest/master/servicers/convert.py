@@ -278,6 +278,7 @@ def task_spec_to_proto(run_id: str, request: RunSubmitted, task: Task, *, enviro
         silence_timeout=optional_duration(task.timeouts.silence),
         total_timeout=optional_duration(task.timeouts.total),
         artifacts=task.artifacts,
+        artifacts_when=task.artifacts_when.value,
         reports=task.reports,
         report_options=report_options_to_proto(task.report_options),
         secret_names=list(task.secret_variables),

@@ -22,6 +22,7 @@ from fleetest.common.convert import (
 )
 from fleetest.common.errors import InvalidRequest, NotFound
 from fleetest.master.access.principals import caller
+from fleetest.master.blobs.shelf import MOST_DELETED, ArtifactShelf
 from fleetest.master.cache.result_cache import ResultCache
 from fleetest.master.explain import explain
 from fleetest.master.imports import Imports
@@ -70,6 +71,7 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
         queue: ShardQueue,
         resources: ResourceLedger,
         cache: ResultCache,
+        shelf: ArtifactShelf,
     ) -> None:
         self._desk = desk
         self._imports = imports
@@ -82,6 +84,7 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
         self._queue = queue
         self._resources = resources
         self._cache = cache
+        self._shelf = shelf
 
     async def SubmitRun(
         self, request: run_pb2.SubmitRunRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -271,16 +274,28 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
         self, request: run_pb2.ListArtifactsRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> run_pb2.ListArtifactsResponse:
         summary = await self._summary(await self._resolve(request.run_id))
+        url_ttl = duration_from_proto(request.url_ttl) if request.HasField("url_ttl") else None
+        kept = await self._shelf.list(summary, task_id=request.task_id, url_ttl=url_ttl)
         return run_pb2.ListArtifactsResponse(
             artifacts=[
                 run_pb2.TaskArtifact(
-                    task_id=task.task_id, shard_id=each.shard_id, artifact=artifact_to_proto(each.artifact)
+                    task_id=each.task_id,
+                    shard_id=each.shard_id,
+                    artifact=artifact_to_proto(each.artifact),
+                    url=each.url,
                 )
-                for task in summary.tasks
-                if not request.task_id or request.task_id == task.task_id
-                for each in task.artifacts
+                for each in kept
             ]
         )
+
+    async def DeleteArtifacts(
+        self, request: run_pb2.DeleteArtifactsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> run_pb2.DeleteArtifactsResponse:
+        if len(request.artifacts) > MOST_DELETED:
+            raise InvalidRequest(f"{len(request.artifacts)} artifacts in one request; the limit is {MOST_DELETED}")
+        run_id = await self._resolve(request.run_id)
+        deleted = await self._shelf.delete(run_id, [(each.shard_id, each.path) for each in request.artifacts])
+        return run_pb2.DeleteArtifactsResponse(deleted=deleted)
 
     async def _resolve(self, wanted: str, project: str = "") -> str:
         """

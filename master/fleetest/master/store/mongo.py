@@ -11,6 +11,7 @@ from fleetest.master.store.mongo_appends import Appender
 from fleetest.master.store.mongo_database import MongoDatabase, repeated
 from fleetest.master.store.mongo_documents import MongoDocuments
 from fleetest.master.store.mongo_history import MongoHistory
+from fleetest.master.store.mongo_holds import MongoHolds
 from fleetest.master.store.mongo_log import MongoLog
 from fleetest.master.store.mongo_output import OutputRows
 from fleetest.master.store.mongo_partitions import Partitions
@@ -24,9 +25,9 @@ __all__ = ["MongoStore"]
 _CHECK: Final = {"_id": "check"}
 
 
-class MongoStore(MongoLog, MongoProjections, MongoHistory, MongoDocuments):
+class MongoStore(MongoLog, MongoProjections, MongoHistory, MongoDocuments, MongoHolds):
     """
-    `Store` on MongoDB: its three ports on one database.
+    `Store` on MongoDB: its ports on one database.
 
     An acknowledged write is in the journals of a majority of the replica set. Every method may raise CapacityExceeded
     (its disk is full) or DependencyUnavailable (it cannot be reached or written, or the store is closed); what was

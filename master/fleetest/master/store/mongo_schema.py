@@ -50,6 +50,12 @@ INDEXES: Final[Mapping[str, Sequence[IndexModel]]] = {
     "documents": (),
     # by run_id, task_id and id
     "output": (_index("by_piece", "run_id", "shard_id", "token", "offset_bytes", unique=True),),
+    # by digest, project, holder and name
+    "blob_holds": (
+        _index("by_digest", "_id.digest", "until_us"),
+        _index("by_holder", "_id.holder"),
+        _index("by_end", "until_us"),
+    ),
 }
 
 
@@ -59,7 +65,10 @@ async def _make_indexes(database: AsyncDatabase[Document]) -> None:
             await database[name].create_indexes(list(indexes))
 
 
-_STEPS: Final[tuple[Callable[[AsyncDatabase[Document]], Awaitable[None]], ...]] = (_make_indexes,)
+_STEPS: Final[tuple[Callable[[AsyncDatabase[Document]], Awaitable[None]], ...]] = (
+    _make_indexes,
+    _make_indexes,  # of blob_holds; those that are there already stay as they are
+)
 
 
 async def migrate(database: AsyncDatabase[Document], where: str) -> None:

@@ -6,7 +6,7 @@ The log is the truth. Everything else here is derived from it, or serves it, and
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Final, Protocol
@@ -17,6 +17,8 @@ from fleetest.common.states import Outcome, RunState
 __all__ = [
     "SUBMITTED_WITH",
     "USAGES_KEPT",
+    "BlobHold",
+    "BlobHolds",
     "CaseHistory",
     "CaseRow",
     "Commit",
@@ -255,8 +257,48 @@ class Documents(Protocol):
         """Pieces with an id greater than `after_id`, in the order in which they came; ids grow."""
 
 
-class Store(RunLog, Projections, Documents, Protocol):
-    """All three on one engine."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlobHold:
+    """
+    That somebody needs a blob for a time.
+
+    Args:
+        project: whose it is; empty when nobody knows yet, as of what a worker is uploading.
+        holder: a run, for its artifacts; else what the blob is for.
+        name: of the artifact in its run; else empty.
+    """
+
+    digest: str
+    project: str
+    holder: str
+    until: datetime
+    name: str = ""
+
+
+class BlobHolds(Protocol):
+    """Who needs which blobs, and for how long. Whoever holds a blob may read it; a blob that nobody holds may go."""
+
+    async def hold(self, holds: Sequence[BlobHold]) -> None:
+        """Idempotent by all but `until`, of which the later stands."""
+
+    async def held(self, digests: Collection[str], *, at: datetime, project: str | None = None) -> frozenset[str]:
+        """Those that somebody holds beyond `at`: that project, or anybody."""
+
+    async def holds_of(self, holder: str) -> Sequence[BlobHold]:
+        """All of one holder, those included that have ended and were not released yet."""
+
+    async def end_holds(self, holds: Sequence[BlobHold], *, at: datetime) -> None:
+        """They end, unless they did before. Idempotent; one that is not there is not made."""
+
+    async def ended_holds(self, by: datetime, *, limit: int) -> Sequence[BlobHold]:
+        """Some that ended by that time and were not released yet, the first ones first."""
+
+    async def release(self, holds: Sequence[BlobHold]) -> None:
+        """Forget them, except what has been prolonged meanwhile. Idempotent."""
+
+
+class Store(RunLog, Projections, Documents, BlobHolds, Protocol):
+    """All of them on one engine."""
 
     async def begin_run(self, commit: Commit, row: RunRow, *, key: str = "") -> str:
         """

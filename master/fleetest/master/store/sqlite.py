@@ -12,6 +12,7 @@ from fleetest.common.errors import CapacityExceeded, DependencyUnavailable
 from fleetest.master.store.ports import SUBMITTED_WITH, Commit, RunRow
 from fleetest.master.store.sqlite_database import Database
 from fleetest.master.store.sqlite_documents import SqliteDocuments, document, put_document
+from fleetest.master.store.sqlite_holds import SqliteHolds
 from fleetest.master.store.sqlite_log import SqliteLog, appending
 from fleetest.master.store.sqlite_projections import SqliteProjections, saving_run
 
@@ -20,9 +21,9 @@ __all__ = ["SqliteStore"]
 _BUSY_TIMEOUT: Final = timedelta(seconds=10)
 
 
-class SqliteStore(SqliteLog, SqliteProjections, SqliteDocuments):
+class SqliteStore(SqliteLog, SqliteProjections, SqliteDocuments, SqliteHolds):
     """
-    `Store` on SQLite: its three ports on one database.
+    `Store` on SQLite: its ports on one database.
 
     An acknowledged write is on the disk. Every method may raise CapacityExceeded (the disk is full) or
     DependencyUnavailable (the file cannot be read or written, or the store is closed); nothing is half done then.

@@ -110,6 +110,20 @@ _STEPS: Final[tuple[tuple[str, ...], ...]] = (
         "ALTER TABLE case_history ADD COLUMN measured_us INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE case_history ADD COLUMN failing REAL NOT NULL DEFAULT 0",
     ),
+    (
+        """
+        CREATE TABLE blob_holds (
+            digest TEXT NOT NULL,
+            project TEXT NOT NULL,
+            holder TEXT NOT NULL,
+            name TEXT NOT NULL,
+            until_us INTEGER NOT NULL,
+            PRIMARY KEY (digest, project, holder, name)
+        ) WITHOUT ROWID
+        """,
+        "CREATE INDEX blob_holds_by_holder ON blob_holds (holder, name)",
+        "CREATE INDEX blob_holds_by_end ON blob_holds (until_us)",
+    ),
 )
 
 

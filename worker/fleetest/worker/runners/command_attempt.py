@@ -14,7 +14,7 @@ from fleetest.common.errors import InvalidRequest
 from fleetest.common.limits import MAX_RESULT_TEXT_BYTES
 from fleetest.common.results import CaseResult, ResourceSample, ResourceUsage
 from fleetest.common.states import Outcome, ShardKind, Verdict
-from fleetest.worker.artifacts import collect_artifacts
+from fleetest.worker.artifacts import ArtifactCollector
 from fleetest.worker.assignments import Assignment, Ended, Reporter
 from fleetest.worker.ports import Blobs, Environment, Process
 from fleetest.worker.runners.command_cases import CasesFile, listing_argv, results_for
@@ -74,13 +74,16 @@ class CommandAttempt:
             return ended
         await asyncio.to_thread(self._reports.look)
         started_at = datetime.now(UTC)
+        collector = ArtifactCollector(self._blobs, self._environment.host_source, spec, self._reporter)
+        collector.watch()
         try:
             timed_out = await self._execute(self._argv())
+            ended = await self._conclude(self._running, timed_out, started_at)
+            await collector.finish(ended.verdict)
         except InvalidRequest as error:
             return self._not_started(error, started_at)
-        ended = await self._conclude(self._running, timed_out, started_at)
-        if spec.artifacts:
-            await collect_artifacts(self._blobs, self._environment.host_source, spec.artifacts, self._reporter)
+        finally:
+            await collector.stop()
         return ended
 
     async def _begin_with_the_others(self) -> Ended | None:

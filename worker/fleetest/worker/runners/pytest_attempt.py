@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from fleetest.common.results import CaseResult, PlannedCase, ResourceUsage
 from fleetest.common.states import Outcome, ShardKind, Verdict
+from fleetest.worker.artifacts import ArtifactCollector
 from fleetest.worker.assignments import Assignment, Ended, Reporter
 from fleetest.worker.runners.pytest_resident import Collection, Key, resident_key
 
@@ -22,6 +23,7 @@ _MOMENT = timedelta(seconds=5)  # with the time that it takes to find and end wh
 class Attempt:
     """
     Args:
+        collector: of the files that it leaves behind.
         todo: the cases without a result, in order.
         missing: those that this session did not collect.
         fed: whether the present process has been told of them.
@@ -32,6 +34,7 @@ class Attempt:
     assignment: Assignment
     reporter: Reporter
     future: asyncio.Future[Ended]
+    collector: ArtifactCollector
     todo: dict[str, None] = field(init=False)
     missing: tuple[str, ...] = ()
     fed: bool = False
@@ -56,6 +59,8 @@ class Attempt:
         if not self.announced:
             self.announced = True
             self.reporter.running(notes)
+            if not self.is_plan:
+                self.collector.watch()
 
     def match(self, collection: Collection) -> None:
         """Sort out what is not to be run: what was not collected, and what skipped itself when it was collected."""

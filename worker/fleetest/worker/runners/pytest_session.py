@@ -24,7 +24,7 @@ from fleetest.common.digest import digest_of
 from fleetest.common.errors import DependencyUnavailable, FleetestError, InvalidRequest
 from fleetest.common.results import CaseResult, ResourceSample, ResourceUsage
 from fleetest.common.states import Outcome, Verdict
-from fleetest.worker.artifacts import collect_artifacts
+from fleetest.worker.artifacts import ArtifactCollector
 from fleetest.worker.assignments import Assignment, AttemptRef, Ended, Reporter, TaskSpec
 from fleetest.worker.measure import subtract_usage
 from fleetest.worker.ports import Blobs, Environment
@@ -81,7 +81,12 @@ class PytestSession:
     # -- the port
 
     def submit(self, assignment: Assignment, reporter: Reporter) -> asyncio.Future[Ended]:
-        attempt = Attempt(assignment=assignment, reporter=reporter, future=self._loop.create_future())
+        attempt = Attempt(
+            assignment=assignment,
+            reporter=reporter,
+            future=self._loop.create_future(),
+            collector=ArtifactCollector(self._blobs, self._environment.host_source, assignment.spec, reporter),
+        )
         if self._closing:
             attempt.future.set_result(Ended(verdict=Verdict.CANCELLED, reason=_CLOSED))
         else:
@@ -474,9 +479,8 @@ class PytestSession:
         task.add_done_callback(self._finishing.discard)
 
     async def _finish(self, attempt: Attempt, ended: Ended) -> None:
-        spec = attempt.assignment.spec
-        if spec.artifacts and not attempt.is_plan:
-            await collect_artifacts(self._blobs, self._environment.host_source, spec.artifacts, attempt.reporter)
+        if not attempt.is_plan:
+            await attempt.collector.finish(ended.verdict)
         if not attempt.future.done():
             attempt.future.set_result(ended)
 

@@ -1,0 +1,1 @@
+"""Where the master's blobs are, and who needs them for how long."""
