@@ -34,7 +34,7 @@ def test_every_key_becomes_an_option():
         *("--video=retain-on-failure", "--full-page-screenshot", "--device=iPhone 15", "--base-url=http://shop"),
         "--storage-state=state.json",
     )
-    assert task.requirements == {"browser": "webkit"}
+    assert task.requirements == {"browser.webkit": "true"}
     assert (task.artifacts, task.maxfail) == (("log.txt", "web/test-results"), 2)
 
 

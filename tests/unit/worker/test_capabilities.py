@@ -58,6 +58,26 @@ def test_programs_on_the_search_path_are_found(tmp_path):
     assert (capabilities["browser"], capabilities["gpu"]) == ("chromium", "nvidia")
 
 
+def test_browsers_are_the_systems_and_playwrights_own(tmp_path):
+    for folder in ("firefox-1500", "webkit-2200", "ffmpeg-1013", ".links"):
+        (tmp_path / "ms-playwright" / folder).mkdir(parents=True)
+
+    own = found(tmp_path, playwright=tmp_path / "ms-playwright")
+    program(tmp_path, "google-chrome")
+    both = found(tmp_path, playwright=tmp_path / "ms-playwright")
+    (tmp_path / "small" / "chromium_headless_shell-1200").mkdir(parents=True)
+    small = found(tmp_path, playwright=tmp_path / "small", search_path="")
+
+    assert {key: value for key, value in own.items() if "browser" in key} == {
+        "browser": "firefox",
+        "browser.firefox": "true",
+        "browser.webkit": "true",
+    }
+    assert (both["browser"], both["browser.chromium"], both["chromium"]) == ("chromium", "true", "true")
+    assert (small["browser"], small["chromium"]) == ("chromium", "true")
+    assert "browser" not in found(tmp_path, playwright=tmp_path / "absent", search_path="")
+
+
 def test_gpu_is_found_by_its_device(tmp_path):
     (tmp_path / "dev").mkdir()
     (tmp_path / "dev" / "nvidia0").touch()

@@ -16,7 +16,7 @@ from fleetest.common.version import version
 from fleetest.worker.agent import Agent
 from fleetest.worker.blob_cache import BlobCache
 from fleetest.worker.blob_stubs import BlobStubs
-from fleetest.worker.capabilities import find_capabilities
+from fleetest.worker.capabilities import find_capabilities, playwright_directory
 from fleetest.worker.cgroup import read_cgroup
 from fleetest.worker.client_blobs import BlobClient
 from fleetest.worker.executors.offered import Offered, open_executors
@@ -129,6 +129,7 @@ def _agent(
                 labels=settings.labels,
                 engine_version=offered.engine_version,
                 search_path=os.environ.get("PATH", os.defpath),
+                playwright=playwright_directory(os.environ),
             ),
             capacity=capacity,
             slots=count,

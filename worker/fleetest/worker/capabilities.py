@@ -13,10 +13,11 @@ from typing import Final
 
 from fleetest.common.tasks import Resources
 
-__all__ = ["find_capabilities"]
+__all__ = ["find_capabilities", "playwright_directory"]
 
 _ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 _SYSTEMS: Final = {"darwin": "macos", "win32": "windows"}
+_BROWSERS: Final = ("chromium", "firefox", "webkit")
 _CHROMIUM: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 _PYTHON: Final = re.compile(r"python(3\.\d+)")
 
@@ -29,14 +30,18 @@ def find_capabilities(
     search_path: str,
     engine_version: str = "",
     devices: Path = Path("/dev"),
+    playwright: Path | None = None,
 ) -> Mapping[str, str]:
     """
     `key=value` pairs; a label of the same key wins.
 
     Keys: `os`, `arch`, `cpu` (whole cores), `memory` and `disk` (in GiB, rounded down), `python` (the worker's own
     version) and `python3.X` for each interpreter on the search path; where there is one, `docker` (the Engine's
-    version), `chromium`, `browser=chromium` and `gpu=nvidia`; the first executor as `executor`, each also as
-    `executor.NAME`.
+    version), `chromium` and `gpu=nvidia`; the first executor as `executor`, each also as `executor.NAME`; browsers
+    likewise, Chromium first.
+
+    Args:
+        playwright: where Playwright keeps its own browsers.
     """
     found = {
         "os": _SYSTEMS.get(sys.platform, sys.platform),
@@ -52,11 +57,32 @@ def find_capabilities(
         found[f"executor.{name}"] = "true"
     if engine_version:
         found["docker"] = engine_version
-    if any(shutil.which(name, path=search_path) for name in _CHROMIUM):
-        found |= {"browser": "chromium", "chromium": "true"}
+    for browser in _browsers(search_path, playwright):
+        found.setdefault("browser", browser)
+        found[f"browser.{browser}"] = "true"
+    if "browser.chromium" in found:
+        found["chromium"] = "true"
     if shutil.which("nvidia-smi", path=search_path) or any(devices.glob("nvidia[0-9]*")):
         found["gpu"] = "nvidia"
     return found | dict(labels)
+
+
+def playwright_directory(environment: Mapping[str, str]) -> Path:
+    """Where Playwright keeps its own browsers (https://playwright.dev/docs/browsers#managing-browser-binaries)."""
+    if chosen := environment.get("PLAYWRIGHT_BROWSERS_PATH"):
+        return Path(chosen)
+    default = "~/Library/Caches" if sys.platform == "darwin" else "~/.cache"
+    cache = environment.get("XDG_CACHE_HOME") or os.path.expanduser(default)  # noqa: PTH111 - a user may have no home
+    return Path(cache, "ms-playwright")
+
+
+def _browsers(search_path: str, playwright: Path | None) -> list[str]:
+    """Playwright's own, of any revision (`firefox-1500`, `chromium_headless_shell-1200`), and the system's Chromium."""
+    own = list(playwright.glob("*-*")) if playwright is not None else []
+    found = {name for name in _BROWSERS if any(folder.name.startswith((f"{name}-", f"{name}_")) for folder in own)}
+    if any(shutil.which(name, path=search_path) for name in _CHROMIUM):
+        found.add("chromium")
+    return sorted(found)
 
 
 def _pythons(search_path: str) -> set[str]:

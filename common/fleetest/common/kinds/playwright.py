@@ -114,6 +114,9 @@ class Playwright:
         ]
         return replace(
             session_work(keys, [*options, *keys.args]),
-            requirements={"browser": keys.browser.value},
+            # The first browser of a worker is Chromium, if it has that.
+            requirements={"browser": "chromium"}
+            if keys.browser is Browser.CHROMIUM
+            else {f"browser.{keys.browser}": "true"},
             artifacts=(_OUTPUT,),
         )
