@@ -22,7 +22,15 @@ from fleetest.common.suite.tree import Entry, Node, WrittenFloat, mapping, scala
 from fleetest.common.suite.validation import validated
 from fleetest.common.tasks import Access, Task, Use
 
-__all__ = ["Environment", "EnvironmentModel", "EnvironmentType", "choose_environment", "in_environment"]
+__all__ = [
+    "Environment",
+    "EnvironmentModel",
+    "EnvironmentType",
+    "LimitsModel",
+    "ServiceModel",
+    "choose_environment",
+    "in_environment",
+]
 
 _NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,59}$"
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
