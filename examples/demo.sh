@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the example suite on an embedded cluster that has this directory to itself and is gone afterwards.
+# Runs the example suites on an embedded cluster that has this directory to itself and is gone afterwards.
 set -uo pipefail
 cd "$(dirname "$0")/bookshop"
 FLEETEST_DATA_DIR=$(mktemp -d -t fleetest-demo.XXXXXX)
@@ -16,4 +16,8 @@ code=$?
 echo
 echo '$ fleetest artifacts latest'
 fleetest artifacts latest
+echo
+echo '$ cd ../shop && fleetest run'
+cd ../shop
+fleetest run || code=$?
 exit $code

@@ -87,6 +87,7 @@ class RecordingReporter:
     deselected: int = 0
     collection_errors: list[CaseResult] = field(default_factory=list)
     notes: list[str] | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
     given: list[str] = field(default_factory=list)
     answered: asyncio.Event = field(default_factory=asyncio.Event)
     written: bytearray = field(default_factory=bytearray)
@@ -99,9 +100,9 @@ class RecordingReporter:
     def failed(self) -> bool:
         return any(result.outcome.bad for result in self.results)
 
-    def running(self, notes: Sequence[str] = ()) -> None:
+    def running(self, notes: Sequence[str] = (), variables: Mapping[str, str] = MappingProxyType({})) -> None:
         assert self.notes is None, "running is said once"
-        self.notes = list(notes)
+        self.notes, self.variables = list(notes), variables
         self.changed.set()
 
     async def common_start(self) -> None:
@@ -180,7 +181,7 @@ def make_spec(workspace: Path, **changes: Any) -> TaskSpec:
 def assignment(
     spec: TaskSpec, case_ids: Sequence[str] = (), *, token: int = 1, run_id: str = "run", **changes: Any
 ) -> Assignment:
-    kind = ShardKind.EXECUTE if case_ids or spec.type == "command" else ShardKind.PLAN
+    kind = ShardKind.EXECUTE if case_ids or spec.type in {"command", "service"} else ShardKind.PLAN
     ref = AttemptRef(run_id=run_id, shard_id=f"{spec.task_id}#{token}", token=token)
     return Assignment(**{"ref": ref, "spec": spec, "kind": kind, "case_ids": tuple(case_ids), **changes})
 

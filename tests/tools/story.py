@@ -12,7 +12,7 @@ from fleetest.common.backoff import Backoff
 from fleetest.common.clock import ManualClock
 from fleetest.common.results import Counts, PlannedCase
 from fleetest.common.states import Outcome, RunState, TaskState, Verdict
-from fleetest.common.tasks import Need, RunnerType, Task, When
+from fleetest.common.tasks import Need, Probe, Resources, RunnerType, Service, Task, When
 from fleetest.master.runs.decisions import Decider
 from fleetest.master.runs.events import Event, RunSubmitted, decode, encode
 from fleetest.master.runs.planner import Fleet, plan
@@ -32,6 +32,12 @@ def pytest_task(name: str = "unit", *, shards: int | None = 1, **settings: Any) 
 
 def command_task(name: str = "lint", **settings: Any) -> Task:
     return Task(name=name, type="command", runner=RunnerType.COMMAND, command=("true",), **settings)
+
+
+def service_task(name: str = "shop", **settings: Any) -> Task:
+    service = Service(ready=Probe(tcp=True))
+    settings = {"resources": Resources(), **settings}
+    return Task(name=name, type="service", runner=RunnerType.SERVICE, command=("shop",), service=service, **settings)
 
 
 def need(task: str, when: When = When.PASSED) -> Need:
@@ -148,7 +154,7 @@ class Story:
         return [
             shard.shard_id
             for task in self.status.tasks.values()
-            if not task.state.ended and task.stop is None
+            if self.status.may_be_queued(task)
             for shard in task.shards.values()
             if shard.waiting
         ]
@@ -180,6 +186,7 @@ def check_books(status: RunStatus) -> None:
         assert task.final_failures == sum(case.failed_for_good(task.task) for case in task.cases.values())
         assert task.live == sum(shard.attempt is not None for shard in task.shards.values())
         assert task.open_shards == sum(shard.verdict is None for shard in task.shards.values())
-        assert task.open_needs == sum(not status.tasks[each.task].state.ended for each in task.task.needs)
+        ends = [each.task for each in task.task.needs if each.when is not When.READY]
+        assert task.open_needs == sum(not status.tasks[each].state.ended for each in ends)
     assert status.live_tasks == sum(not task.state.ended for task in status.tasks.values())
     assert status.state.ended == (not status.live_tasks)

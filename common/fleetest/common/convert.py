@@ -28,7 +28,7 @@ from fleetest.common.results import (
     VersionControl,
 )
 from fleetest.common.states import Outcome, RunState, ShardKind, TaskState, Verdict, WorkerState
-from fleetest.common.tasks import ReportOptions, Resources
+from fleetest.common.tasks import Probe, ReportOptions, Resources, Service
 from fleetest.v1 import fleet_pb2, types_pb2, worker_pb2
 
 __all__ = [
@@ -57,6 +57,8 @@ __all__ = [
     "resources_to_proto",
     "run_state_from_proto",
     "run_state_to_proto",
+    "service_from_proto",
+    "service_to_proto",
     "shard_kind_from_proto",
     "shard_kind_to_proto",
     "task_state_from_proto",
@@ -274,6 +276,38 @@ def case_result_from_proto(message: types_pb2.CaseResult) -> CaseResult:
 def _assertion_to_proto(value: Assertion) -> types_pb2.Assertion:
     return types_pb2.Assertion(
         name=text_to_proto(value.name), passed=value.passed, message=text_to_proto(value.message)
+    )
+
+
+def service_to_proto(value: Service) -> worker_pb2.Service:
+    ready = value.ready
+    return worker_pb2.Service(
+        port=value.port,
+        grace=duration_to_proto(value.grace),
+        ready=worker_pb2.Probe(
+            http=ready.http,
+            status=ready.status,
+            tcp=ready.tcp,
+            shell=ready.shell,
+            interval=duration_to_proto(ready.interval),
+            timeout=duration_to_proto(ready.timeout),
+        ),
+    )
+
+
+def service_from_proto(message: worker_pb2.Service) -> Service:
+    ready = message.ready
+    return Service(
+        port=message.port,
+        grace=duration_from_proto(message.grace),
+        ready=Probe(
+            http=ready.http,
+            status=ready.status,
+            tcp=ready.tcp,
+            shell=ready.shell,
+            interval=duration_from_proto(ready.interval),
+            timeout=duration_from_proto(ready.timeout),
+        ),
     )
 
 

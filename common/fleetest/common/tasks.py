@@ -20,16 +20,19 @@ __all__ = [
     "Need",
     "Network",
     "OnLost",
+    "Probe",
     "Pull",
     "ReportOptions",
     "Resources",
     "RetryOn",
     "RunnerType",
+    "Service",
     "Split",
     "Task",
     "Timeouts",
     "Use",
     "When",
+    "variable_prefix",
 ]
 
 
@@ -42,14 +45,16 @@ class RunnerType(StrEnum):
 
     PYTEST = "pytest"
     COMMAND = "command"
+    SERVICE = "service"
 
 
 class When(StrEnum):
-    """Which end of a needed task lets the next one start."""
+    """Which end of a needed task lets the next one start; of a service, that it is ready."""
 
     PASSED = "passed"
     ALWAYS = "always"
     FAILED = "failed"
+    READY = "ready"
 
 
 class RetryOn(StrEnum):
@@ -173,6 +178,48 @@ class Need:
     when: When = When.PASSED
 
 
+def variable_prefix(service: str) -> str:
+    """How the variables begin that tell where a service is: `SHOP` for `shop`."""
+    return "".join(character if character.isascii() and character.isalnum() else "_" for character in service.upper())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """
+    How a service is seen to be ready: by one of `http`, `tcp` and `shell`.
+
+    Args:
+        http: a path that it answers a GET of.
+        status: of that answer.
+        tcp: that its port takes a connection is enough.
+        shell: a text for `/bin/sh` that ends with 0.
+        interval: between two looks.
+        timeout: from its start until it must be ready.
+    """
+
+    http: str = ""
+    status: int = 200
+    tcp: bool = False
+    shell: str = ""
+    interval: timedelta = timedelta(milliseconds=250)
+    timeout: timedelta = timedelta(seconds=30)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """
+    What a task is that is no test, but serves those that are.
+
+    Args:
+        port: on which it listens; 0: one that is free, which it learns from `PORT`.
+        grace: between asking it to end and ending it.
+    """
+
+    ready: Probe
+    port: int = 0
+    grace: timedelta = timedelta(seconds=5)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
     """
@@ -259,6 +306,7 @@ class Task:
         artifacts: globs of files to keep.
         artifacts_keep: for how long; zero: as long as is usual where it runs.
         artifacts_when: of which attempts.
+        service: of a service, how it serves.
     """
 
     name: str
@@ -300,6 +348,12 @@ class Task:
     cache: CachePolicy | None = None
     uses: tuple[Use, ...] = ()
     gang: OnLost | None = None
+    service: Service | None = None
+
+    @property
+    def served_by(self) -> tuple[str, ...]:
+        """The services that must be ready while it runs."""
+        return tuple(need.task for need in self.needs if need.when is When.READY)
 
     @property
     def secret_variables(self) -> Mapping[str, str]:

@@ -38,7 +38,6 @@ from fleetest.master.queue.ports import (
 )
 from fleetest.master.runs.book import RunBook
 from fleetest.master.runs.decisions import Decider
-from fleetest.master.runs.environment import requirements_of
 from fleetest.master.sessions import Assigned, AttemptRef, Session, Sessions
 
 __all__ = ["Dispatcher"]
@@ -266,7 +265,7 @@ def _let_expect(begun: Iterable[Assigned], bidders: Iterable[Session]) -> None:
     plans = [each for each in begun if each.kind is ShardKind.PLAN and not each.task.secret_variables]
     for planned, session in itertools.product(plans, bidders):
         capabilities = session.presence.capabilities
-        if all(capabilities.get(key) == value for key, value in requirements_of(planned.task).items()):
+        if all(capabilities.get(key) == value for key, value in planned.requirements.items()):
             session.expect(planned)
 
 
@@ -304,10 +303,13 @@ def _start(decider: Decider, claim: Claim, worker: Presence, secrets: Mapping[st
             decider.attempt_ended(shard_id, token, Verdict.FAILED, reason)
             return None
     planning = shard.kind is ShardKind.PLAN
+    entry = claim.entry
+    # A service was claimed with room for all that follow it, and holds what it needs itself.
+    reserve = entry.takes(worker.capacity) if task.task.service is None else task.packed.at_most(worker.capacity)
     return Assigned(
         ref=AttemptRef(run_id=status.run_id, shard_id=shard_id, token=token),
         request=status.request,
-        task=task.task,
+        task=status.as_served(task),
         kind=shard.kind,
         number=shard.attempts,
         case_ids=shard.case_ids,
@@ -315,5 +317,6 @@ def _start(decider: Decider, claim: Claim, worker: Presence, secrets: Mapping[st
         shard_count=1 if planning else task.next_index,
         environment_key=status.environment_key(task),
         secrets={variable: secrets[name] for variable, name in variables.items()},
-        reserve=claim.entry.takes(worker.capacity),
+        reserve=reserve,
+        requirements=entry.requirements,
     )

@@ -9,11 +9,11 @@ from typing import Final
 
 from fleetest.common.states import ShardKind, TaskState
 from fleetest.common.suite.sizes import format_size
-from fleetest.common.tasks import Resources
+from fleetest.common.tasks import Resources, When
 from fleetest.master.queue.ports import Presence, QueuePlace, ResourceLedger, ShardQueue
 from fleetest.master.resource_reasons import Obstacle, obstacles
 from fleetest.master.roster import Roster
-from fleetest.master.runs.environment import requirements_of
+from fleetest.master.runs.services import asked_by, required_by
 from fleetest.master.runs.state import RunStatus, TaskStatus
 
 __all__ = ["Reason", "ReasonKind", "TaskExplanation", "explain"]
@@ -76,7 +76,7 @@ async def explain(
     """
     task = status.tasks[task_id]
     waiting = [shard for shard in task.shards.values() if shard.waiting]
-    if task.state.ended or task.stop is not None or not waiting:
+    if task.state.ended or task.stop is not None or not waiting or not status.is_served(task):
         reasons = tuple(_without_queue(status, task))
     else:
         workers = [worker for worker in await roster.list() if not worker.offline]
@@ -84,7 +84,7 @@ async def explain(
         in_the_way: Sequence[Obstacle] = ()
         if task.task.uses and waiting[0].kind is ShardKind.EXECUTE:
             in_the_way = obstacles(status, task, await resources.view())
-        reasons = (*_where_it_runs(task), *_reasons_to_wait(task, workers, place, in_the_way))
+        reasons = (*_where_it_runs(status, task), *_reasons_to_wait(status, task, workers, place, in_the_way))
     return TaskExplanation(task_id=task_id, state=task.state, reasons=reasons)
 
 
@@ -97,18 +97,22 @@ def _without_queue(status: RunStatus, task: TaskStatus) -> Iterator[Reason]:
         yield Reason(kind=ReasonKind.STOPPING, message=f"it is being stopped: {task.stop.reason}")
     for need in task.task.needs:
         needed = status.tasks[need.task].state
-        if not needed.ended:
-            message = f"it needs {need.task} {need.when.value}, which is {needed.value}"
+        if not needed.ended and not (need.when is When.READY and status.serving(need.task)):
+            is_now = "starting" if need.when is When.READY and status.tasks[need.task].live else needed.value
+            message = f"it needs {need.task} {need.when.value}, which is {is_now}"
             yield Reason(kind=ReasonKind.WAITS_FOR_TASK, message=message, constraint=need.task)
-    yield from _where_it_runs(task)
+    yield from _where_it_runs(status, task)
 
 
-def _where_it_runs(task: TaskStatus) -> Iterator[Reason]:
+def _where_it_runs(status: RunStatus, task: TaskStatus) -> Iterator[Reason]:
     workers = sorted({shard.attempt.worker_id for shard in task.live_attempts if shard.attempt is not None})
     if workers:
         shards = sum(1 for _ in task.live_attempts)
         named = ", ".join(f"{worker_id}{_speed(task, worker_id)}" for worker_id in workers)
         message = f"{shards} of its shards {'runs' if shards == 1 else 'run'} on {named}"
+        if task.task.service is not None and status.serving(task.task.name):
+            serves = [name for name, _ in task.dependents if not status.tasks[name].state.ended]
+            message += f"; it is ready, and serves {', '.join(serves)}"
         yield Reason(kind=ReasonKind.RUNS, message=message, workers=len(workers))
 
 
@@ -119,12 +123,16 @@ def _speed(task: TaskStatus, worker_id: str) -> str:
 
 
 def _reasons_to_wait(
-    task: TaskStatus, workers: Sequence[Presence], place: QueuePlace | None, in_the_way: Sequence[Obstacle]
+    status: RunStatus,
+    task: TaskStatus,
+    workers: Sequence[Presence],
+    place: QueuePlace | None,
+    in_the_way: Sequence[Obstacle],
 ) -> Iterator[Reason]:
     if not workers:
         yield Reason(kind=ReasonKind.NO_WORKERS, message="no worker is connected; start one with: fleetest worker")
     else:
-        yield from _unmet(task, workers)
+        yield from _unmet(status, task, workers)
     for obstacle in in_the_way:
         yield Reason(kind=ReasonKind.WAITS_FOR_RESOURCE, message=obstacle.message, constraint=obstacle.resource)
     if place is None:
@@ -144,7 +152,7 @@ def _reasons_to_wait(
         yield Reason(kind=ReasonKind.BEHIND_OTHERS, message="it is next in its queue", queue_position=1)
 
 
-def _unmet(task: TaskStatus, workers: Sequence[Presence]) -> Iterator[Reason]:
+def _unmet(status: RunStatus, task: TaskStatus, workers: Sequence[Presence]) -> Iterator[Reason]:
     total = len(workers)
 
     def reason(kind: ReasonKind, concerned: Sequence[Presence], one: str, many: str, constraint: str = "") -> Reason:
@@ -157,13 +165,13 @@ def _unmet(task: TaskStatus, workers: Sequence[Presence]) -> Iterator[Reason]:
         )
 
     able = list(workers)
-    for key, value in sorted(requirements_of(task.task).items()):
+    for key, value in sorted(required_by(status, task).items()):
         lacking = [worker for worker in workers if worker.capabilities.get(key) != value]
         able = [worker for worker in able if worker.capabilities.get(key) == value]
         if lacking:
             wanted = f"{key}={value}"
             yield reason(ReasonKind.MISSING_CAPABILITY, lacking, f"lacks {wanted}", f"lack {wanted}", wanted)
-    needed = task.task.resources
+    needed = asked_by(status, task)
     small = [worker for worker in able if not needed.fits(worker.capacity)]
     if small:
         constraint = _largest_excess(

@@ -194,17 +194,19 @@ class Reconciler:
         waiting = {
             shard.shard_id: shard
             for task in status.tasks.values()
-            if task.open_shards and not task.state.ended and task.stop is None and task.may_be_queued
+            if task.open_shards and status.may_be_queued(task)
             for shard in task.shards.values()
             if shard.waiting
         }
-        absent = [shard for shard_id, shard in waiting.items() if shard_id not in queued]
-        leftover = sorted(queued - waiting.keys())
+        # Of what waits for a worker where its services were once, nobody may have told the queue.
+        moved = {shard_id for shard_id in queued & waiting.keys() if _may_have_moved(status, waiting[shard_id])}
+        absent = [shard for shard_id, shard in waiting.items() if shard_id not in queued or shard_id in moved]
+        leftover = sorted((queued - waiting.keys()) | moved)
+        if leftover:
+            await self._queue.remove(status.run_id, leftover)
         if absent:
             await self._book.enqueue(status, absent)
             self._dispatcher.wake()
-        if leftover:
-            await self._queue.remove(status.run_id, leftover)
 
     async def _drop_secrets(self) -> None:
         """Those of runs that ended while Redis was away, or whose master died. A run's secrets come before the run."""
@@ -306,8 +308,13 @@ def _waiting(status: RunStatus) -> int:
     return sum(
         task.open_shards - task.live
         for task in status.tasks.values()
-        if task.open_shards and not task.state.ended and task.stop is None and task.may_be_queued
+        if task.open_shards and status.may_be_queued(task)
     )
+
+
+def _may_have_moved(status: RunStatus, shard: ShardStatus) -> bool:
+    """Whether a service that the shard's task needs was started more than once."""
+    return any(status.tasks[service].attempts > 1 for service in status.tasks[shard.task_id].served_by)
 
 
 def _live(status: RunStatus) -> list[ShardStatus]:

@@ -26,7 +26,9 @@ __all__ = ["Artifacts", "Ended", "HandedBack", "Inbox", "Output", "Planned", "Re
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True):
-    """The environment is ready."""
+    """The environment is ready; of a service: it serves, and `variables` say where."""
+
+    variables: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 class Planned(msgspec.Struct, frozen=True, kw_only=True):
@@ -199,8 +201,8 @@ def _piece(ref: AttemptRef, output: Output) -> LogPiece:
 def _take(decider: Decider, report: Report, plans: Mapping[AttemptRef, Plan]) -> None:
     ref, content = report.ref, report.content
     match content:
-        case Running():
-            decider.attempt_running(ref.shard_id, ref.token)
+        case Running(variables=variables):
+            decider.attempt_running(ref.shard_id, ref.token, variables)
         case Planned():
             if ref not in plans:
                 raise LeaseLost(f"{ref.shard_id} of run {ref.run_id} does not exist")

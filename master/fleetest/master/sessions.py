@@ -56,7 +56,13 @@ class Want:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assigned:
-    """An attempt, with all that a worker must know to make it. `reserve` is what it takes of the worker's free room."""
+    """
+    An attempt, with all that a worker must know to make it.
+
+    Args:
+        reserve: what it takes of the worker's free room.
+        requirements: capabilities that its worker must have.
+    """
 
     ref: AttemptRef
     request: RunSubmitted
@@ -69,6 +75,7 @@ class Assigned:
     environment_key: str
     secrets: Mapping[str, str] = field(repr=False)
     reserve: Resources
+    requirements: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

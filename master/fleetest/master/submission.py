@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
@@ -163,6 +163,7 @@ class Desk:
         ready = [_ready(task, submission.executor, self._default_image, inputs) for task in suite.tasks]
         tasks = with_cluster_pools(ready, self._pools)
         _check_images(tasks)
+        _check_services(tasks)
         _check_secrets(tasks, submission.secrets)
         event = RunSubmitted(
             at=self._clock.now(),
@@ -362,6 +363,17 @@ def _check_images(tasks: Sequence[Task]) -> None:
         )
 
 
+def _check_services(tasks: Sequence[Task]) -> None:
+    in_docker = [
+        task.name for task in tasks if (task.service or task.served_by) and (task.image or task.executor == "docker")
+    ]
+    if in_docker:
+        raise InvalidRequest(
+            f"services, and the tasks that they serve, cannot run in Docker yet: {', '.join(in_docker)}",
+            hint="give them `executor: process` and no image",
+        )
+
+
 def _check_secrets(tasks: Sequence[Task], secrets: Mapping[str, str]) -> None:
     missing = sorted({name for task in tasks for name in task.secret_variables.values() if name not in secrets})
     if missing:
@@ -377,6 +389,7 @@ def _tasks_to_repeat(status: RunStatus) -> tuple[Task, ...]:
     of that.
     """
     repeated = {task_id for task_id, task in status.tasks.items() if task.state is not TaskState.PASSED}
+    repeated |= {service for name in repeated for service in _services_under(status, name)}
     while skipped := {task_id for task_id in repeated if _stays_skipped(status.tasks[task_id], repeated)}:
         repeated -= skipped
     return tuple(
@@ -388,6 +401,12 @@ def _tasks_to_repeat(status: RunStatus) -> tuple[Task, ...]:
         for task_id, task in status.tasks.items()
         if task_id in repeated
     )
+
+
+def _services_under(status: RunStatus, task_id: str) -> Iterator[str]:
+    for service in status.tasks[task_id].served_by:
+        yield service
+        yield from _services_under(status, service)
 
 
 def _stays_skipped(task: TaskStatus, repeated: Collection[str]) -> bool:

@@ -24,8 +24,8 @@ from fleetest.common.errors import FleetestError, LeaseLost
 from fleetest.master.queue.ports import Bid
 from fleetest.master.runs.book import RunBook
 from fleetest.master.runs.decisions import Decider
-from fleetest.master.runs.environment import requirements_of
 from fleetest.master.runs.keeper import RunKeeper
+from fleetest.master.runs.services import required_by
 from fleetest.master.runs.state import RunStatus, TaskStatus
 from fleetest.master.runs.tail import COLD_WORTH_SECONDS, WORTH_SECONDS, Request, TailLook, look_at_tail
 from fleetest.master.sessions import Sessions
@@ -45,10 +45,10 @@ class _Idle:
     bid: Bid
     slots: int
 
-    def could_run(self, task: TaskStatus) -> int:
+    def could_run(self, status: RunStatus, task: TaskStatus) -> int:
         """How many of the task's shards."""
         capabilities = self.bid.capabilities
-        if any(capabilities.get(key) != value for key, value in requirements_of(task.task).items()):
+        if any(capabilities.get(key) != value for key, value in required_by(status, task).items()):
             return 0
         if not task.task.resources.fits(self.bid.capacity):
             return 0
@@ -109,7 +109,7 @@ class TailWork:
         return min(again, default=None)
 
     def _look_at(self, status: RunStatus, task: TaskStatus, idle: Sequence[_Idle]) -> TailLook:
-        able = {index: number for index, each in enumerate(idle) if (number := each.could_run(task))}
+        able = {index: number for index, each in enumerate(idle) if (number := each.could_run(status, task))}
         if not able:
             return TailLook()
         key = status.environment_key(task)

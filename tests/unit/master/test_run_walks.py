@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from fleetest.common.errors import LeaseLost, NotFound, WrongState
 from fleetest.common.states import Outcome, ShardKind, TaskState, Verdict
 from fleetest.common.tasks import Need, OnLost, RetryOn, Task, When
-from tests.tools.story import Story, cases, command_task, pytest_task, result
+from tests.tools.story import Story, cases, command_task, pytest_task, result, service_task
 
 CASES = ("a", "b", "c", "d", "e")
 
@@ -22,6 +22,10 @@ case_ids = st.sampled_from([*CASES, "t0", "t1", "stranger"])
 outcomes = st.sampled_from([outcome.value for outcome in Outcome])
 seldom = st.sampled_from([False] * 9 + [True])
 verdicts = st.sampled_from([verdict.value for verdict in Verdict])
+
+
+def _ways_to_need(task: Task) -> st.SearchStrategy[When]:
+    return st.just(When.READY) if task.service else st.sampled_from([when for when in When if when is not When.READY])
 
 
 @st.composite
@@ -34,10 +38,12 @@ def graphs(draw: st.DrawFn) -> list[Task]:
             "maxfail": draw(st.integers(0, 2)),
             "shards": draw(st.integers(1, 3)),
             "needs": tuple(
-                Need(task=task.name, when=draw(st.sampled_from(When))) for task in tasks if draw(st.booleans())
+                Need(task=task.name, when=draw(_ways_to_need(task))) for task in tasks if draw(st.booleans())
             ),
         }
-        if draw(st.booleans()):
+        if draw(st.integers(0, 3)) == 0:
+            tasks.append(service_task(f"t{index}", **{**common, "shards": 1}))
+        elif draw(st.booleans()):
             args = ("--continue-on-collection-errors",) if draw(st.booleans()) else ()
             tasks.append(pytest_task(f"t{index}", args=args, **common))
         else:
@@ -158,7 +164,7 @@ class RunWalk(RuleBasedStateMachine):
         assert self.story.run.ended or self.story.waiting() or self.story.live()
         for task in self.story.status.tasks.values():
             if task.state is TaskState.BLOCKED:
-                assert task.open_needs
+                assert task.open_needs or not self.story.status.is_served(task)
             elif not task.state.ended and task.stop is not None:
                 assert task.live
 

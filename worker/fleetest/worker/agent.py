@@ -151,7 +151,7 @@ class Agent:
         self._stopping.set()
 
     def _take_no_more(self, reason: str) -> None:
-        self._roster.draining = self._roster.draining or reason
+        self._roster.drain(reason)
         self._on_change()
         self._heartbeat_due.set()
 

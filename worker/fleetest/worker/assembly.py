@@ -30,6 +30,7 @@ from fleetest.worker.readiness import Readiness
 from fleetest.worker.roster import Roster
 from fleetest.worker.runners.command import CommandRunner
 from fleetest.worker.runners.pytest import PytestRunner
+from fleetest.worker.runners.service import ServiceRunner
 from fleetest.worker.session_stream import dial, open_channel
 from fleetest.worker.settings import WorkerSettings
 from fleetest.worker.slot import Slot, SlotObserver
@@ -41,7 +42,7 @@ __all__ = ["open_worker"]
 
 
 def _runners(blobs: Blobs) -> Sequence[Runner]:
-    return CommandRunner(blobs), PytestRunner(blobs)
+    return CommandRunner(blobs), PytestRunner(blobs), ServiceRunner(blobs)
 
 
 @asynccontextmanager
@@ -91,17 +92,16 @@ def _agent(
     outbox = Outbox(spool)
 
     def make_slots(observer: SlotObserver) -> Slots:
-        slots = [
-            Slot(
+        def make_slot(number: int) -> Slot:
+            return Slot(
                 number,
                 executors={executor.name: executor for executor in offered.executors},
                 runners={runner.type: runner for runner in runners},
                 observer=observer,
                 idle_timeout=settings.idle_timeout,
             )
-            for number in range(count)
-        ]
-        return Slots(slots, capacity)
+
+        return Slots([make_slot(number) for number in range(count)], capacity, make_slot)
 
     def release_idle() -> None:
         for executor in offered.executors:

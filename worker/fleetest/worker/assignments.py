@@ -12,7 +12,7 @@ import msgspec
 
 from fleetest.common.results import Artifact, CaseResult, PlannedCase, ResourceUsage, VersionControl
 from fleetest.common.states import ShardKind, Verdict
-from fleetest.common.tasks import KeepWhen, Network, Pull, ReportOptions, Resources
+from fleetest.common.tasks import KeepWhen, Network, Pull, ReportOptions, Resources, Service
 
 __all__ = ["Assignment", "AttemptRef", "Ended", "Reporter", "TaskSpec"]
 
@@ -61,6 +61,7 @@ class TaskSpec:
     fingerprints: bool = False
     cache_inputs: tuple[str, ...] = ()
     gang: bool = False
+    service: Service | None = None
 
     @property
     def executor_name(self) -> str:
@@ -118,8 +119,8 @@ class Reporter(Protocol):
     def failed(self) -> bool:
         """Whether a result was reported that is not good."""
 
-    def running(self, notes: Sequence[str] = ()) -> None:
-        """The environment is ready, tests start. Called once."""
+    def running(self, notes: Sequence[str] = (), variables: Mapping[str, str] = MappingProxyType({})) -> None:
+        """The environment is ready, tests start; or a service is ready, and `variables` say where. Called once."""
 
     async def common_start(self) -> None:
         """

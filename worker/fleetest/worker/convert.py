@@ -26,6 +26,8 @@ from fleetest.common.convert import (
     resource_usage_to_proto,
     resources_from_proto,
     resources_to_proto,
+    service_from_proto,
+    service_to_proto,
     shard_kind_from_proto,
     text_to_proto,
     time_from_proto,
@@ -202,9 +204,11 @@ def _fill_report(message: worker_pb2.Report, value: Report) -> None:
     attempt.run_id, attempt.shard_id, attempt.token = ref.run_id, ref.shard_id, ref.token
     fill_time(message.at, value.at)
     match value.body:
-        case Running(notes=notes):
+        case Running(notes=notes, variables=variables):
             message.running.SetInParent()
             message.running.notes.extend(map(text_to_proto, notes))
+            if variables:
+                message.running.variables.update(variables)
         case Planned() as planned:
             message.planned.deselected = planned.deselected
             message.planned.cases.extend(map(planned_case_to_proto, planned.cases))
@@ -235,7 +239,7 @@ def report_from_proto(message: worker_pb2.Report) -> Report:
     body: ReportBody
     match message.WhichOneof("report"):
         case "running":
-            body = Running(notes=tuple(message.running.notes))
+            body = Running(notes=tuple(message.running.notes), variables=dict(message.running.variables))
         case "planned":
             body = Planned(
                 cases=tuple(planned_case_from_proto(case) for case in message.planned.cases),
@@ -398,6 +402,7 @@ def task_spec_to_proto(value: TaskSpec) -> worker_pb2.TaskSpec:
         fingerprints=value.fingerprints,
         gang=value.gang,
         cache_inputs=value.cache_inputs,
+        service=service_to_proto(value.service) if value.service is not None else None,
     )
 
 
@@ -435,4 +440,5 @@ def task_spec_from_proto(message: worker_pb2.TaskSpec) -> TaskSpec:
         fingerprints=message.fingerprints,
         gang=message.gang,
         cache_inputs=tuple(message.cache_inputs),
+        service=service_from_proto(message.service) if message.HasField("service") else None,
     )

@@ -63,10 +63,10 @@ class AttemptReporter:
         self._ended = False
         self.failed = False
 
-    def running(self, notes: Sequence[str] = ()) -> None:
+    def running(self, notes: Sequence[str] = (), variables: Mapping[str, str] = MappingProxyType({})) -> None:
         if not self.started.is_set():
             self.started.set()
-            self._say(Running(notes=tuple(map(self._masker.text, notes))))
+            self._say(Running(notes=tuple(map(self._masker.text, notes)), variables=dict(variables)))
 
     async def common_start(self) -> None:
         if self._common_start is not None:

@@ -14,9 +14,10 @@ __all__ = ["ArtifactsLeft", "HandedBack", "Output", "Planned", "Report", "Report
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The environment is ready; tests start now."""
+    """The environment is ready; tests start now. Or a service is ready, and `variables` say where."""
 
     notes: tuple[str, ...] = ()
+    variables: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 class Planned(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -29,6 +29,11 @@ from fleetest.worker.slots import Credit, Slots
 __all__ = ["Roster"]
 
 _SHUT_DOWN: Final = StopOrder(reason="worker shut down", verdict=Verdict.ERRORED, grace=timedelta(seconds=2))
+_MOVES: Final = StopOrder(
+    reason="the worker takes no more work, and whoever needs it has to start elsewhere",
+    verdict=Verdict.ERRORED,
+    grace=timedelta(seconds=2),
+)
 _BRIEF_SECONDS: Final = 0.05
 _LINES_A_SECOND: Final = 20
 _NOTHING: Final = Credit(shards=0, free=Resources())
@@ -96,8 +101,14 @@ class Roster:
             return _NOTHING
         credit = self._slots.credit
         if self._readiness.suspect:
-            return replace(credit, shards=0 if self._entries else 1)
+            busy = any(entry.attempt.assignment.spec.service is None for entry in self._entries.values())
+            return replace(credit, shards=0 if busy else min(1, credit.shards))
         return credit
+
+    def drain(self, reason: str) -> None:
+        """Take no more work. Idempotent."""
+        self.draining = self.draining or reason
+        self._let_services_go()
 
     def take(self, assignments: Sequence[Assignment]) -> Sequence[Declined]:
         """Take what can be taken; answers the rest. An assignment that is here already stays as it is."""
@@ -182,7 +193,8 @@ class Roster:
     def attempt_ended(self, attempt: Attempt, ended: Ended) -> None:
         entry = self._entries.pop(attempt.ref)
         ended = attempt.reporter.ended(ended)
-        if attempt.stop_order is not _SHUT_DOWN:
+        self._let_services_go()
+        if attempt.stop_order not in {_SHUT_DOWN, _MOVES}:
             self._readiness.attempt_ended(ended.verdict, ended.reason)
         now = self._clock.monotonic()
         show = self._is_worth_a_line(ended, now - entry.since, now)
@@ -204,6 +216,12 @@ class Roster:
             self._line_second, self._lines = int(now), 0
         self._lines += 1
         return self._lines <= _LINES_A_SECOND
+
+    def _let_services_go(self) -> None:
+        """Of a worker that drains nobody will use its services who does not yet, and they would wait for ever."""
+        services = all(entry.attempt.assignment.spec.service is not None for entry in self._entries.values())
+        for entry in list(self._entries.values()) if self.draining and services else ():
+            entry.slot.stop(entry.attempt, _MOVES)
 
     def _take(self, assignment: Assignment) -> None:
         reporter = AttemptReporter(

@@ -86,6 +86,12 @@ class Slot:
         return self._ending
 
     @property
+    def starting(self) -> bool:
+        """Its newest attempt has not begun what it is for."""
+        newest = self._newest
+        return newest is not None and not newest.reporter.started.is_set()
+
+    @property
     def environment_key(self) -> str:
         """Of the environment that its newest attempt needs or, when idle, that is warm; empty when there is none."""
         newest = self._newest

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from fleetest.common.errors import CapacityExceeded
@@ -24,29 +24,42 @@ class Credit:
 
 
 class Slots:
-    """A worker's slots, and what they share: its capacity."""
+    """
+    A worker's slots, and what they share: its capacity.
 
-    def __init__(self, slots: Sequence[Slot], capacity: Resources) -> None:
+    Services have places of their own, as many as it takes: else those that they serve might find no slot. Only while a
+    service starts, one slot less is offered, so that no more of them start at once than the worker has slots.
+
+    Args:
+        make_slot: makes one more, by its number.
+    """
+
+    def __init__(
+        self, slots: Sequence[Slot], capacity: Resources, make_slot: Callable[[int], Slot] | None = None
+    ) -> None:
         self._slots = tuple(slots)
         self._capacity = capacity
+        self._make_slot = make_slot
+        self._serving: list[Slot] = []
 
     def __iter__(self) -> Iterator[Slot]:
-        return iter(self._slots)
+        return iter((*self._slots, *self._serving))
 
     @property
     def idle(self) -> bool:
-        return all(slot.idle for slot in self._slots)
+        return all(slot.idle for slot in self)
 
     @property
     def credit(self) -> Credit:
         """Idle slots and hungry ones count; a hungry one's own reservation counts as free."""
         open_slots = [slot for slot in self._slots if slot.idle or slot.hungry]
         free = self._capacity
-        for slot in self._slots:
+        for slot in self:
             if not slot.idle:
                 free -= slot.reserved
+        starting = sum(slot.starting for slot in self._serving)
         return Credit(
-            shards=len(open_slots),
+            shards=max(0, len(open_slots) - starting),
             free=Resources(
                 cpu_millis=max(0, free.cpu_millis),
                 memory_bytes=max(0, free.memory_bytes),
@@ -72,6 +85,8 @@ class Slots:
         Raises:
             CapacityExceeded: every slot is busy.
         """
+        if attempt.assignment.spec.service is not None:
+            return self._place_service(attempt)
         key = attempt.assignment.spec.environment_key
         for slot in self._slots:  # nothing is better, and with many slots there mostly is one
             if slot.idle and slot.environment_key == key:
@@ -82,6 +97,16 @@ class Slots:
         if not open_slots:
             raise CapacityExceeded("every slot is busy")
         slot = min(open_slots, key=lambda slot: _preference(slot, key))
+        slot.accept(attempt)
+        return slot
+
+    def _place_service(self, attempt: Attempt) -> Slot:
+        slot = next((slot for slot in self._serving if slot.idle), None)
+        if slot is None:
+            if self._make_slot is None:
+                raise CapacityExceeded("this worker has no room for services")
+            slot = self._make_slot(len(self._slots) + len(self._serving))
+            self._serving.append(slot)
         slot.accept(attempt)
         return slot
 

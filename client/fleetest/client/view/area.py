@@ -58,6 +58,7 @@ class _Activity:
     now: datetime
     slots: Counter[str]
     preparing_since: Mapping[str, datetime]
+    served: Mapping[str, int]
 
 
 def live_area(view: RunView, now: datetime, *, width: int, height: int, waiting: Sequence[str] = ()) -> RenderableType:
@@ -73,7 +74,12 @@ def live_area(view: RunView, now: datetime, *, width: int, height: int, waiting:
     tasks = list(view.tasks.values())
     urgent = sorted(tasks, key=lambda task: _EYES.index(task.state))
     shown = {task.task_id for task in urgent[:room]}
-    activity = _Activity(now=now, slots=view.attempts.slots_by_task(), preparing_since=view.attempts.preparing_since())
+    activity = _Activity(
+        now=now,
+        slots=view.attempts.slots_by_task(),
+        preparing_since=view.attempts.preparing_since(),
+        served={task.task_id: view.served_by(task.task_id) for task in tasks if task.serves},
+    )
     parts: list[RenderableType] = [Text(), _table([task for task in tasks if task.task_id in shown], activity, width)]
     if hidden := urgent[room:]:
         parts.append(_left_out(hidden))
@@ -148,6 +154,9 @@ def _doing(task: TaskView, activity: _Activity) -> str:
     if not slots:
         return "waits for a slot"
     since = activity.preparing_since.get(task.task_id)
+    if task.serves:
+        served = plural(activity.served[task.task_id], "task")
+        return f"ready, serving {served}" if since is None else f"starting {clock_text(activity.now - since)}"
     if since is not None:
         what = "preparing" if _has_count(task, activity) else "preparing its environment"
         return f"{what} {clock_text(activity.now - since)}"

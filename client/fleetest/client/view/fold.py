@@ -95,6 +95,7 @@ class TaskView:
         predicted: of all its cases together; `None` when nothing is known.
         failures: the last result of each case that is bad now.
         cached: how many of its cases did not run.
+        serves: whether it is a service, which others need while it runs.
     """
 
     task_id: str
@@ -112,6 +113,7 @@ class TaskView:
     tally: Counter[Outcome] = field(default_factory=Counter)
     flaky: int = 0
     cached: int = 0
+    serves: bool = False
     work_done: timedelta = timedelta()
 
     @property
@@ -254,6 +256,10 @@ class RunView:
             return None
         return Eta(left=sum(known, timedelta()) / slots, whole=len(known) == len(live))
 
+    def served_by(self, service: str) -> int:
+        """How many tasks that need the service have not ended."""
+        return sum(service in task.needs and not task.state.ended for task in self.tasks.values())
+
     def _task(self, task_id: str) -> TaskView:
         return self.tasks.setdefault(task_id, TaskView(task_id))
 
@@ -278,6 +284,8 @@ class RunView:
                 )
             case CasesAskedBack() | CasesHandedBack() | GangStarted() | GangBroken():
                 pass  # where cases run is no news, nor when exactly
+            case CancelRequested(by="served"):
+                pass  # a service has done what it was for
             case CancelRequested():
                 self.cancelling = self.cancelling or not event.task_id
                 yield CancelAsked(task_id=event.task_id, by=event.by, reason=event.reason)
@@ -351,6 +359,7 @@ def _task_view(task: TaskStatus) -> TaskView:
         task_id=task.task_id,
         imported=task.type == "import",
         collects=task.planned,
+        serves=task.type == "service",
         state=task.state,
         reason=task.reason,
         needs=task.needs,

@@ -141,9 +141,8 @@ def _task_lines(view: RunView, news: News, now: datetime) -> list[Text]:
     if not isinstance(news, TaskChanged) or news.state in _PASSING_STATES:
         return []
     task = view.tasks[news.task_id]
-    line = Text.assemble(
-        (f"{news.state.value.replace('_', ' ')} ", state_style(news.state)), (one_line(news.task_id), "bold")
-    )
+    word = "ready" if task.serves and news.state is TaskState.RUNNING else news.state.value.replace("_", " ")
+    line = Text.assemble((f"{word} ", state_style(news.state)), (one_line(news.task_id), "bold"))
     if counts := counts_text(task.counts):
         line.append(f"  {counts}")
     if news.reason and not task.failures:

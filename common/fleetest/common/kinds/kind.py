@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from fleetest.common.suite.section import Section
-from fleetest.common.tasks import CachePolicy, OnLost, ReportOptions, RunnerType, Split
+from fleetest.common.tasks import CachePolicy, OnLost, ReportOptions, RunnerType, Service, Split
 
 __all__ = ["Kind", "Work"]
 
@@ -44,6 +44,8 @@ class Work:
         env: variables, beside those of the task, which come first.
         requirements: capabilities that a worker must have, beside those that the task names.
         artifacts: globs of files to keep, beside those that the task names; relative to where its tests start.
+        service: of a service, how it serves.
+        cpu: cores that a shard reserves, for a task that does not say; `None`: as many as any other.
     """
 
     runner: RunnerType
@@ -62,6 +64,8 @@ class Work:
     env: Mapping[str, str] = field(default_factory=dict)
     requirements: Mapping[str, str] = field(default_factory=dict)
     artifacts: tuple[str, ...] = ()
+    service: Service | None = None
+    cpu: float | None = None
 
 
 class Kind(Hashable, Protocol):

@@ -14,9 +14,10 @@ from fleetest.common.suite.document import read_document
 from fleetest.common.suite.drafts import read_drafts
 from fleetest.common.suite.environments import choose_environment, in_environment
 from fleetest.common.suite.graph import resolve_needs
-from fleetest.common.suite.model import SuiteModel, TaskModel
+from fleetest.common.suite.model import RequiresModel, SuiteModel, TaskModel
 from fleetest.common.suite.placeholders import settled
 from fleetest.common.suite.problems import Findings
+from fleetest.common.suite.services import check_services
 from fleetest.common.suite.task_models import check_defaults, task_model
 from fleetest.common.suite.tree import Entry, Node, mapping, without
 from fleetest.common.suite.uses import check_gangs, resolve_uses
@@ -73,6 +74,7 @@ def load_suite(text: str, *, source: str, environment: str = "", settings: Mappi
     check_gangs(drafts, models, works, findings)
     uses = resolve_uses(drafts, models, works, head.pools, findings) if head else {}
     chosen = choose_environment(root, environment, settings, findings)
+    check_services(drafts, models, needs, findings)
     findings.raise_if_any()
     assert head
     tasks = tuple(
@@ -128,7 +130,7 @@ def _task(name: str, kind: Kind, model: TaskModel, work: Work, needs: Sequence[N
         executor=model.executor,
         requirements={**work.requirements, **requires.capabilities},
         resources=Resources(
-            cpu_millis=round(requires.cpu * 1000), memory_bytes=requires.memory, disk_bytes=requires.disk
+            cpu_millis=round(_cpu(requires, work) * 1000), memory_bytes=requires.memory, disk_bytes=requires.disk
         ),
         priority=model.priority,
         needs=tuple(needs),
@@ -147,4 +149,9 @@ def _task(name: str, kind: Kind, model: TaskModel, work: Work, needs: Sequence[N
         cache=work.cache,
         uses=uses,
         gang=work.gang,
+        service=work.service,
     )
+
+
+def _cpu(requires: RequiresModel, work: Work) -> float:
+    return requires.cpu if work.cpu is None or "cpu" in requires.model_fields_set else work.cpu

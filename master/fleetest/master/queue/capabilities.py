@@ -59,6 +59,7 @@ class KnownQueues:
         self.version = version
         self.uses = uses or {}
         self._queues = queues or {}
+        self._told_apart = frozenset(key for wanted in self._queues.values() for key in wanted)
         self._satisfied: dict[frozenset[tuple[str, str]], tuple[str, ...]] = {}
 
     @property
@@ -66,8 +67,11 @@ class KnownQueues:
         return tuple(self._queues)
 
     def satisfied_by(self, capabilities: Mapping[str, str]) -> tuple[str, ...]:
-        """The sorted names of the queues whose every requirement the worker has; remembered for its like."""
-        key = frozenset(capabilities.items())
+        """
+        The sorted names of the queues whose every requirement the worker has; remembered for its like: workers that no
+        queue tells apart.
+        """
+        key = frozenset(item for item in capabilities.items() if item[0] in self._told_apart)
         if (known := self._satisfied.get(key)) is None:
             known = tuple(sorted(name for name, wanted in self._queues.items() if wanted.items() <= key))
             self._satisfied[key] = known

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -26,12 +26,20 @@ from fleetest.master.queue.ports import (
     ShardQueue,
 )
 from fleetest.master.runs.announcer import Announcer
-from fleetest.master.runs.environment import requirements_of
-from fleetest.master.runs.events import AttemptEnded, CancelRequested, Event, RunEnded, TaskEnded, TaskPlanned
+from fleetest.master.runs.events import (
+    AttemptEnded,
+    AttemptRunning,
+    CancelRequested,
+    Event,
+    RunEnded,
+    TaskEnded,
+    TaskPlanned,
+)
 from fleetest.master.runs.gangs import stop_of
 from fleetest.master.runs.hub import Hub
 from fleetest.master.runs.keeper import Committed, FirstCommit, RunKeeper, Turns
 from fleetest.master.runs.projector import Projector
+from fleetest.master.runs.services import asked_by, packed_by, required_by
 from fleetest.master.runs.state import RunStatus, ShardStatus, TaskStatus
 from fleetest.master.sessions import AttemptRef, Begin, HandBack, Sessions, Stop
 from fleetest.master.store.ports import Commit, Store
@@ -46,21 +54,28 @@ _KEPT = 200
 
 def queue_entry(status: RunStatus, shard: ShardStatus) -> QueueEntry:
     """What the queue must know of a waiting shard."""
-    task = status.tasks[shard.task_id].task
+    task_status = status.tasks[shard.task_id]
+    task = task_status.task
     return QueueEntry(
         run_id=status.run_id,
         shard_id=shard.shard_id,
         project=status.request.project,
         priority=task.priority,
-        enqueued_at=shard.queued_at or status.request.at,
-        requirements=requirements_of(task),
-        resources=task.resources,
-        packed=status.tasks[shard.task_id].packed,
-        environment_key=status.environment_key(status.tasks[shard.task_id]),
+        enqueued_at=_waits_since(status, task_status, shard),
+        requirements=required_by(status, task_status),
+        resources=asked_by(status, task_status),
+        packed=packed_by(status, task_status),
+        environment_key=status.environment_key(task_status),
         not_before=shard.retry_at,
         uses=task.uses if shard.kind is ShardKind.EXECUTE else (),
         gang=status.tasks[shard.task_id].open_shards if task.gang is not None else 0,
     )
+
+
+def _waits_since(status: RunStatus, task: TaskStatus, shard: ShardStatus) -> datetime:
+    """Whom a running service serves comes before services that were queued after it: those would wait beside it."""
+    since = [status.tasks[service].queued_at for service in task.served_by]
+    return min((moment for moment in (shard.queued_at, *since) if moment is not None), default=status.request.at)
 
 
 def hold_of(status: RunStatus, shard: ShardStatus) -> ResourceHold | None:
@@ -183,10 +198,7 @@ class RunBook:
         entries = [
             queue_entry(status, shard)
             for shard in _with_their_gangs(status, shards)
-            if shard.waiting
-            and not status.tasks[shard.task_id].state.ended
-            and status.tasks[shard.task_id].stop is None
-            and status.tasks[shard.task_id].may_be_queued
+            if shard.waiting and status.may_be_queued(status.tasks[shard.task_id])
         ]
         if not entries:
             return
@@ -289,11 +301,15 @@ class RunBook:
             await self._resources.give_back(over)
 
     async def _unqueue(self, status: RunStatus, committed: Committed) -> None:
-        """Take shards out of the queue whose tasks end before anybody took them."""
+        """Take shards out of the queue whose tasks end before anybody took them, or whose services moved on."""
         concerned: dict[str, None] = {}
         for event in committed.events:
             if isinstance(event, (CancelRequested, TaskEnded)):
                 concerned |= dict.fromkeys([event.task_id] if event.task_id else status.tasks)
+            elif isinstance(event, (AttemptEnded, AttemptRunning)):
+                service = status.tasks[event.shard_id.rpartition("#")[0]]
+                if service.task.service is not None and (service.attempts > 1 or isinstance(event, AttemptEnded)):
+                    concerned |= dict.fromkeys(name for name, _ in service.dependents)
         stopped = [
             shard.shard_id for task_id in concerned for shard in status.tasks[task_id].shards.values() if shard.waiting
         ]

@@ -9,9 +9,10 @@ The state diagram is in `docs/lifecycle.md`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from types import MappingProxyType
 
 import msgspec
 
@@ -20,6 +21,9 @@ from fleetest.common.errors import LeaseLost, NotFound, WrongState
 from fleetest.common.results import Artifact, ResourceUsage
 from fleetest.common.states import Outcome, ShardKind, TaskState, Verdict
 from fleetest.master.runs.endings import (
+    DESERTED,
+    NOBODY_NEEDS_IT,
+    SERVED,
     cases_to_retry,
     count,
     end_of_run,
@@ -103,8 +107,11 @@ class Decider:
         shard = self.status.shard(shard_id)
         if shard is None or not shard.waiting or self.status.tasks[shard.task_id].state.ended:
             raise WrongState(f"{shard_id} of run {self.status.run_id} waits for no worker")
-        if self.status.tasks[shard.task_id].stop is not None:
+        status = self.status.tasks[shard.task_id]
+        if status.stop is not None:
             raise WrongState(f"{shard.task_id} of run {self.status.run_id} is being stopped")
+        if status.served_by and not (self.status.is_served(status) and self.status.worker_of(status) == worker_id):
+            raise WrongState(f"the services of {shard.task_id} of run {self.status.run_id} are not on {worker_id}")
         self._emit(
             AttemptStarted(
                 at=self.now,
@@ -118,16 +125,25 @@ class Decider:
         )
         return self.position
 
-    def attempt_running(self, shard_id: str, token: int) -> None:
-        """The worker has the environment ready. Idempotent. When the last one of a gang has, all of it begins."""
+    def attempt_running(self, shard_id: str, token: int, variables: Mapping[str, str] = MappingProxyType({})) -> None:
+        """
+        The worker has the environment ready. Idempotent. When the last one of a gang has, all of it begins.
+
+        Args:
+            variables: of a service, which is ready itself: what those that it serves are to be told.
+        """
         shard, attempt = self._attempt(shard_id, token)
         if attempt.running:
             return
-        self._emit(AttemptRunning(at=self.now, shard_id=shard_id, token=token))
+        self._emit(AttemptRunning(at=self.now, shard_id=shard_id, token=token, variables=dict(variables)))
         status = self.status.tasks[shard.task_id]
         if status.task.gang is not None and gang_is_ready(status):
             self._emit(GangStarted(at=self.now, task_id=status.task.name, start_at=self.now + GANG_NOTICE))
             self.start.append(status)
+        if status.task.service is not None:
+            for name, _ in status.dependents:  # those that followed it to this worker
+                self.enqueue += [each for each in self.status.tasks[name].shards.values() if each.waiting]
+            self._advance()
 
     def planned(
         self,
@@ -273,6 +289,12 @@ class Decider:
             return
         verdict, reason = settle(verdict, reason, shard, attempt, status)
         again = cases_to_retry(shard, attempt, status, verdict)
+        if (
+            again is not None
+            and status.task.service is not None
+            and not self._may_serve_again(status, attempt, verdict)
+        ):
+            again = None
         self._emit(
             AttemptEnded(
                 at=self.now,
@@ -295,6 +317,12 @@ class Decider:
         elif status.task.gang is not None and (verdict in _LOST or status.gang_start is None):
             self._end_gang(shard, reason)
         self._advance()
+
+    def _may_serve_again(self, service: TaskStatus, attempt: Attempt, verdict: Verdict) -> bool:
+        """One that died by itself while it served has failed whom it served."""
+        if self.status.stop is not None or not self.status.is_needed(service):
+            return False
+        return not attempt.running or verdict in {Verdict.ERRORED, Verdict.LOST}
 
     def attempt_declined(self, shard_id: str, token: int, reason: str) -> None:
         """The worker never began; the shard waits again, at no cost to its retries."""
@@ -482,6 +510,7 @@ class Decider:
                 if status.state is TaskState.BLOCKED:
                     self._unblock(status)
                 elif not status.state.ended:
+                    self._follow_services(status)
                     self._close(status)
         if self.status.submitted is not None and not self.status.live_tasks and not self.status.state.ended:
             self._emit(end_of_run(self.status, self.now))
@@ -492,9 +521,25 @@ class Decider:
         elif status.unmet is not None:
             need, end = status.unmet, self.status.tasks[status.unmet.task].state
             self._end_task(status, TaskState.SKIPPED, f"needs {need.task} {need.when.value}, which {past(end)}")
-        elif not status.open_needs:
+        elif status.task.service is not None and not self.status.is_needed(status):
+            self._end_task(status, TaskState.SKIPPED, NOBODY_NEEDS_IT)
+        elif not status.open_needs and self.status.is_served(status):
             self._emit(TaskQueued(at=self.now, task_id=status.task.name))
             self.enqueue += status.shards.values()
+
+    def _follow_services(self, status: TaskStatus) -> None:
+        """A service ends when nobody needs it any more; who needs one that has ended, cannot go on."""
+        if status.stop is not None:
+            return
+        name, service = status.task.name, status.task.service
+        if status.unmet is not None:
+            end = past(self.status.tasks[status.unmet.task].state)
+            reason = f"needs {status.unmet.task} ready, which {end}"
+            self._request_stop(CancelRequested(at=self.now, task_id=name, by=DESERTED, reason=reason))
+        elif service is not None and not self.status.is_needed(status):
+            self._request_stop(
+                CancelRequested(at=self.now, task_id=name, by=SERVED, reason=NOBODY_NEEDS_IT, grace=service.grace)
+            )
 
     def _close(self, status: TaskStatus) -> None:
         """End the task when nothing of it is left to do."""

@@ -14,7 +14,10 @@ from fleetest.master.runs.results import KeptResult
 from fleetest.master.runs.state import Attempt, RunStatus, ShardStatus, TaskStatus
 
 __all__ = [
+    "DESERTED",
     "MAX_MISHAPS",
+    "NOBODY_NEEDS_IT",
+    "SERVED",
     "STOPPED_BY_FAILURE",
     "cases_to_retry",
     "count",
@@ -29,8 +32,17 @@ __all__ = [
 MAX_MISHAPS: Final = 3
 """How often a shard is repeated that the infrastructure failed; once more, and its task is *errored*."""
 
-STOPPED_BY_FAILURE: Final = frozenset({"fail_fast", "maxfail", "failed", BROKEN_GANG})
+SERVED: Final = "served"
+"""Value of `CancelRequested.by`: all that needed the service have ended."""
+
+DESERTED: Final = "deserted"
+"""Value of `CancelRequested.by`: a service that the task needs has ended."""
+
+STOPPED_BY_FAILURE: Final = frozenset({"fail_fast", "maxfail", "failed", BROKEN_GANG, SERVED, DESERTED})
 """Values of `CancelRequested.by` after which a task that failed itself is not *cancelled*."""
+
+
+NOBODY_NEEDS_IT: Final = "no task needs it any more"
 
 
 def past(state: TaskState) -> str:
@@ -101,11 +113,9 @@ def cases_to_retry(
 
 def end_of_task(status: TaskStatus) -> tuple[TaskState, str]:  # noqa: PLR0911 - the rules, in order of precedence
     """How a task ends of which nothing is left to do, and why."""
-    stop, shards, counts = status.stop, list(status.shards.values()), status.counts
-    if stop is not None and (counts.bad or any(shard.verdict is not Verdict.COMPLETED for shard in shards)):
-        failed = status.final_failures or any(shard.verdict is Verdict.FAILED for shard in shards)
-        if (state := _end_of_stopped(stop.by, failed=bool(failed))) is not None:
-            return state, stop.reason
+    shards, counts = list(status.shards.values()), status.counts
+    if (cut_short := _end_when_stopped(status)) is not None:
+        return cut_short
     if status.collection_errors:
         return TaskState.FAILED, f"{count(status.collection_errors, 'error')} during collection"
     if counts.failed or counts.error:
@@ -123,14 +133,32 @@ def end_of_task(status: TaskStatus) -> tuple[TaskState, str]:  # noqa: PLR0911 -
     return TaskState.PASSED, f"without {count(len(lost), 'shard')}: {lost[0].reason}" if lost else ""
 
 
+def _end_when_stopped(status: TaskStatus) -> tuple[TaskState, str] | None:
+    """`None` when nobody stopped it, or that made no difference."""
+    stop, counts = status.stop, status.counts
+    whole = not counts.bad and all(shard.verdict is Verdict.COMPLETED for shard in status.shards.values())
+    if stop is None or whole:
+        return None
+    failed = status.final_failures or any(shard.verdict is Verdict.FAILED for shard in status.shards.values())
+    if stop.by == SERVED and not failed:
+        return (TaskState.PASSED, "") if status.state is TaskState.RUNNING else (TaskState.CANCELLED, stop.reason)
+    if stop.by == DESERTED and not failed and not status.attempts:
+        return TaskState.SKIPPED, stop.reason
+    state = _end_of_stopped(stop.by, failed=bool(failed))
+    return None if state is None else (state, stop.reason)
+
+
 def _end_of_stopped(by: str, *, failed: bool) -> TaskState | None:
     """`None` when the stop says nothing of the task's own failures."""
     if not failed:
-        return TaskState.ERRORED if by == BROKEN_GANG else TaskState.CANCELLED
+        return TaskState.ERRORED if by in {BROKEN_GANG, DESERTED} else TaskState.CANCELLED
     if by not in STOPPED_BY_FAILURE:
         return TaskState.CANCELLED
-    return None if by == "fail_fast" else TaskState.FAILED
+    return None if by in _NO_WORD_OF_ITSELF else TaskState.FAILED
 
+
+_NO_WORD_OF_ITSELF: Final = frozenset({"fail_fast", SERVED, DESERTED})
+"""Values of `CancelRequested.by` that say nothing of the task's own failures."""
 
 _SHARD_ENDS: Final = (
     (Verdict.FAILED, TaskState.FAILED),

@@ -123,10 +123,16 @@ class AttemptStarted(_Event, frozen=True, kw_only=True):
 
 
 class AttemptRunning(_Event, frozen=True, kw_only=True):
-    """The attempt's environment is ready."""
+    """
+    The attempt's environment is ready; of a service: it serves.
+
+    Args:
+        variables: of a service, what those that it serves are told of it.
+    """
 
     shard_id: str
     token: int
+    variables: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 class CasesFinished(_Event, frozen=True, kw_only=True):

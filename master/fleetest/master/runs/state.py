@@ -9,7 +9,7 @@ commit is counted here as it changes, since a run may have half a million cases 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from fleetest.common.results import Artifact, CacheOrigin, Counts, PlannedCase, ResourceUsage
@@ -112,6 +112,7 @@ class Attempt:
         since: when its present case began, as far as results tell.
         asked_back: cases that its worker was asked to hand back and has not answered for, and when that was.
         gave_nothing_at: when its worker last answered so with nothing.
+        variables: of a service that is ready, what those that it serves are told of it.
     """
 
     token: int
@@ -125,6 +126,7 @@ class Attempt:
     since: datetime = field(init=False)
     asked_back: CasesAskedBack | None = None
     gave_nothing_at: datetime | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.since = self.started_at
@@ -166,7 +168,8 @@ class TaskStatus:
         attempts: that have begun, of all shards.
         live: shards with an attempt.
         open_shards: those without a verdict: waiting, or with an attempt.
-        open_needs: needed tasks that have not ended.
+        open_needs: needed tasks that have not ended, services left out.
+        served_by: the services that must be ready while it runs.
         unmet: the first need whose task did not end as it asks.
         ran_seconds: how long the results so far took, all together.
         speeds: how fast workers are that were there when it was planned; 1 where nothing is known.
@@ -192,6 +195,7 @@ class TaskStatus:
     live: int = 0
     open_shards: int = 0
     open_needs: int = 0
+    served_by: tuple[str, ...] = ()
     unmet: Need | None = None
     predicted: timedelta | None = None
     speeds: Mapping[str, float] = field(default_factory=dict)
@@ -270,10 +274,43 @@ class RunStatus:
 
     def environment_key(self, task: TaskStatus) -> str:
         """See `environment_key`; its shards, of which there may be thousands, share it."""
+        if task.served_by:
+            return environment_key(self.run_id, self.request, self.as_served(task))
         name = task.task.name
         if name not in self._environment_keys:
             self._environment_keys[name] = environment_key(self.run_id, self.request, task.task)
         return self._environment_keys[name]
+
+    def serving(self, service: str) -> Attempt | None:
+        """The attempt of a service that is ready."""
+        attempts = (shard.attempt for shard in self.tasks[service].live_attempts)
+        return next((attempt for attempt in attempts if attempt is not None and attempt.running), None)
+
+    def is_served(self, task: TaskStatus) -> bool:
+        """Whether all services that it needs are ready; true without any."""
+        return all(self.serving(service) is not None for service in task.served_by)
+
+    def is_needed(self, service: TaskStatus) -> bool:
+        """Whether a task that needs the service has not ended."""
+        return any(not self.tasks[name].state.ended for name, need in service.dependents if need.when is When.READY)
+
+    def may_be_queued(self, task: TaskStatus) -> bool:
+        """Whether what waits of it may be handed to a worker."""
+        free = not task.state.ended and task.stop is None and task.unmet is None
+        return free and task.may_be_queued and self.is_served(task)
+
+    def worker_of(self, task: TaskStatus) -> str:
+        """The only worker that may run it, the one of its services; empty: any may."""
+        attempts = map(self.serving, task.served_by)
+        return next((attempt.worker_id for attempt in attempts if attempt is not None), "")
+
+    def as_served(self, task: TaskStatus) -> Task:
+        """The task, with what its services say of themselves among its variables; its own come first."""
+        told: dict[str, str] = {}
+        for service in task.served_by:
+            attempt = self.serving(service)
+            told.update(attempt.variables if attempt is not None else {})
+        return replace(task.task, env={**told, **task.task.env}) if told else task.task
 
     def shard(self, wanted: str) -> ShardStatus | None:
         task = self.tasks.get(wanted.rpartition("#")[0])
@@ -329,7 +366,8 @@ class RunStatus:
         self.dealt = [status for status in self.tasks.values() if status.task.planned]
         for task in event.tasks:
             self._touch(task.name)
-            self.tasks[task.name].open_needs = len(task.needs)
+            self.tasks[task.name].served_by = task.served_by
+            self.tasks[task.name].open_needs = len(task.needs) - len(task.served_by)
             for need in task.needs:
                 self.tasks[need.task].dependents.append((task.name, need))
 
@@ -378,8 +416,12 @@ class RunStatus:
     def _run(self, event: AttemptRunning) -> None:
         attempt = self._attempt(event.shard_id, event.token)
         if attempt is not None:
-            attempt.running, attempt.since = True, event.at
-            self.tasks[event.shard_id.rpartition("#")[0]].state = TaskState.RUNNING
+            attempt.running, attempt.since, attempt.variables = True, event.at, event.variables
+            status = self.tasks[event.shard_id.rpartition("#")[0]]
+            status.state = TaskState.RUNNING
+            if status.task.service is not None:
+                for name, _ in status.dependents:
+                    self._touch(name)
 
     def _attempt(self, shard_id: str, token: int) -> Attempt | None:
         shard = self.shard(shard_id)
@@ -473,6 +515,8 @@ class RunStatus:
             self.stop = event
         for task_id in [event.task_id] if event.task_id else self.tasks:
             status = self.tasks[task_id]
+            if not event.task_id and status.task.service is not None and status.live and self.is_needed(status):
+                continue  # whom it serves may need it to come to an end
             stop = event.for_task(task_id)
             if not status.state.ended and _supersedes(stop, status.stop):
                 status.stop = stop
@@ -481,10 +525,12 @@ class RunStatus:
     def _end_task(self, status: TaskStatus, event: TaskEnded) -> None:
         status.state, status.reason, status.ended_at = event.state, event.reason, event.at
         self.live_tasks -= 1
+        for name in status.served_by:
+            self._touch(name)
         for name, need in status.dependents:
             dependent = self.tasks[name]
-            dependent.open_needs -= 1
-            if dependent.unmet is None and not _meets(event.state, need.when):
+            dependent.open_needs -= need.when is not When.READY
+            if dependent.unmet is None and not dependent.state.ended and not _meets(event.state, need.when):
                 dependent.unmet = need
             self._touch(name)
 
@@ -507,6 +553,8 @@ def _supersedes(event: CancelRequested, standing: CancelRequested | None) -> boo
 def _meets(state: TaskState, when: When) -> bool:
     if when is When.ALWAYS:
         return True
+    if when is When.READY:
+        return False  # whoever still needs it has lost it
     if when is When.PASSED:
         return state is TaskState.PASSED
     return state in {TaskState.FAILED, TaskState.ERRORED, TaskState.TIMED_OUT}

@@ -16,6 +16,7 @@ from fleetest.common.convert import (
     resources_from_proto,
     resources_to_proto,
     run_state_to_proto,
+    service_to_proto,
     shard_kind_to_proto,
     task_state_to_proto,
     time_to_proto,
@@ -186,9 +187,9 @@ def want_from_proto(message: worker_pb2.Want) -> Want:
     )
 
 
-def spec_id(run_id: str, task_id: str) -> str:
-    """Names a task's spec on a stream."""
-    return f"{run_id}/{task_id}"
+def spec_id(run_id: str, task: Task, environment_key: str) -> str:
+    """Names a task's spec on a stream; it is another one when the task's services are elsewhere."""
+    return f"{run_id}/{task.name}/{environment_key}" if task.served_by else f"{run_id}/{task.name}"
 
 
 def instruction_to_proto(instruction: Instruction, known_specs: set[str]) -> worker_pb2.MasterMessage:
@@ -233,7 +234,7 @@ def _assign_to_proto(assign: Assign, known_specs: set[str]) -> worker_pb2.Assign
     message = worker_pb2.Assign(want_number=assign.want_number)
     add = message.assignments.add
     for assigned in assign.assigned:
-        name = spec_id(assigned.ref.run_id, assigned.task.name)
+        name = spec_id(assigned.ref.run_id, assigned.task, assigned.environment_key)
         if name not in known_specs:
             known_specs.add(name)
             message.specs.append(
@@ -255,7 +256,7 @@ def _assign_to_proto(assign: Assign, known_specs: set[str]) -> worker_pb2.Assign
 
 def task_spec_to_proto(run_id: str, request: RunSubmitted, task: Task, *, environment_key: str) -> worker_pb2.TaskSpec:
     return worker_pb2.TaskSpec(
-        spec_id=spec_id(run_id, task.name),
+        spec_id=spec_id(run_id, task, environment_key),
         environment_key=environment_key,
         task_id=task.name,
         type=task.runner.value,
@@ -264,6 +265,7 @@ def task_spec_to_proto(run_id: str, request: RunSubmitted, task: Task, *, enviro
         command=task.args if task.runner is RunnerType.PYTEST else task.command,
         shell=task.shell,
         cases=task.cases,
+        service=service_to_proto(task.service) if task.service is not None else None,
         setup=task.setup,
         setup_digest=task.setup_digest,
         env=task.env,

@@ -40,6 +40,7 @@ from fleetest.master.reports import (
     Results,
     Running,
 )
+from fleetest.master.runs.services import WORKER
 from fleetest.master.servicers.convert import (
     attempt_ref_from_proto,
     attempt_ref_to_proto,
@@ -149,7 +150,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
             instance=request.instance,
             version=request.version,
             hostname=request.hostname,
-            capabilities=dict(request.capabilities),
+            capabilities={**request.capabilities, WORKER: request.worker_id},
             capacity=capacity,
             free=capacity,
             slots=request.slots,
@@ -327,7 +328,7 @@ def _report_from_proto(message: worker_pb2.Report, clock_ahead: timedelta) -> Re
 def _content(message: worker_pb2.Report, clock_ahead: timedelta) -> Content:
     match message.WhichOneof("report"):
         case "running":
-            return _RUNNING
+            return Running(variables=dict(message.running.variables)) if message.running.variables else _RUNNING
         case "planned":
             return Planned(
                 cases=tuple(planned_case_from_proto(case) for case in message.planned.cases),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
@@ -40,22 +40,50 @@ class CommandRunner:
         """Nothing is kept in it."""
 
 
-class CommandSession:
-    """Fulfils `Session`: one command after the other. Nothing is ever held back."""
+class _Attempt(Protocol):
+    """One try at a command, or a service."""
 
-    def __init__(self, spec: TaskSpec, environment: Environment, blobs: Blobs) -> None:
+    assignment: Assignment
+    future: asyncio.Future[Ended]
+
+    @property
+    def waits_for_others(self) -> bool: ...
+
+    async def run(self) -> Ended: ...
+
+    async def cancel(self, reason: str, grace: timedelta) -> None: ...
+
+    def sample(self) -> ResourceSample | None: ...
+
+
+class CommandSession:
+    """
+    Fulfils `Session`: one command after the other. Nothing is ever held back.
+
+    Args:
+        make_attempt: what is done with each.
+    """
+
+    def __init__(
+        self,
+        spec: TaskSpec,
+        environment: Environment,
+        blobs: Blobs,
+        make_attempt: Callable[[Assignment, Reporter, Environment, Blobs], _Attempt] = CommandAttempt,
+    ) -> None:
         self.environment_key = spec.environment_key
         self._environment = environment
         self._blobs = blobs
-        self._waiting: asyncio.Queue[CommandAttempt] = asyncio.Queue()
-        self._live: list[CommandAttempt] = []
-        self._current: CommandAttempt | None = None
+        self._make_attempt = make_attempt
+        self._waiting: asyncio.Queue[_Attempt] = asyncio.Queue()
+        self._live: list[_Attempt] = []
+        self._current: _Attempt | None = None
         self._hungry: list[Callable[[], None]] = []
         self._closed = False
         self._server = asyncio.create_task(self._serve())
 
     def submit(self, assignment: Assignment, reporter: Reporter) -> asyncio.Future[Ended]:
-        attempt = CommandAttempt(assignment, reporter, self._environment, self._blobs)
+        attempt = self._make_attempt(assignment, reporter, self._environment, self._blobs)
         if self._closed:
             attempt.future.set_result(Ended(verdict=Verdict.CANCELLED, reason=_CLOSED))
         else:
@@ -122,7 +150,7 @@ class CommandSession:
             self._current = None
             self._end(attempt, ended)
 
-    def _end(self, attempt: CommandAttempt, ended: Ended) -> None:
+    def _end(self, attempt: _Attempt, ended: Ended) -> None:
         self._live.remove(attempt)
         if not attempt.future.done():
             attempt.future.set_result(ended)
