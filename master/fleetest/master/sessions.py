@@ -166,6 +166,7 @@ class Session:
 
     def __init__(self, presence: Presence, held: Iterable[AttemptRef] = ()) -> None:
         self._attempts = set(held)
+        self._services: set[AttemptRef] = set()
         self._early_stops: dict[AttemptRef, Stop] = {}
         self._over = False
         self.on_count: Callable[[Session], None] = _unheard
@@ -286,6 +287,7 @@ class Session:
         self.want = replace(want, shards=want.shards - len(assigned), free=want.free - used)
         self.answered = True
         self._attempts |= {each.ref for each in assigned}
+        self._services |= {each.ref for each in assigned if each.task.service is not None}
         self._count()
         self.instructions.put_nowait(Assign(want_number=want.number, assigned=tuple(assigned)))
         for each in assigned:
@@ -294,13 +296,16 @@ class Session:
 
     def release(self, refs: Iterable[AttemptRef]) -> None:
         """The worker has these attempts no more. Idempotent."""
-        self._attempts.difference_update(refs)
+        over = set(refs)
+        self._attempts -= over
+        self._services -= over
         self._count()
 
     def _count(self) -> None:
         free = self.want.free if self.want is not None else self.presence.free
         before = self.presence
-        self.presence = replace(before, slots_used=len(self._attempts), free=free)
+        used = len(self._attempts) - len(self._services)  # a service takes no slot
+        self.presence = replace(before, slots_used=used, free=free)
         if self.presence != before:
             self.on_count(self)
 
