@@ -246,7 +246,10 @@ ADMINISTRATION = {
     for name in ("DrainWorker", "CreateJoinToken", "CreateClientToken", "ListTokens", "RevokeToken")
 }
 JOINING = {f"/fleetest.v1.WorkerService/{name}" for name in ("Register", "Session")}
-WRITING = {f"/fleetest.v1.RunService/{name}" for name in ("SubmitRun", "RetryRun", "CancelRun", "InvalidateCache")}
+WRITING = {
+    f"/fleetest.v1.RunService/{name}"
+    for name in ("SubmitRun", "ImportRun", "RetryRun", "CancelRun", "InvalidateCache", "DeleteArtifacts")
+}
 FILES = {method for method in METHODS if method.startswith("/fleetest.v1.BlobService/")}
 
 
