@@ -31,12 +31,7 @@ demo: $(VENV)/.installed  ## Run the example suite on a cluster of its own
 	@PATH="$(CURDIR)/$(BIN):$$PATH" examples/demo.sh
 
 test: $(VENV)/.installed  ## Install what the tests need, and pass them
-	@tests/tools/install_debian.sh
-	@tests/tools/make_root.sh
-	@tests/tools/make_mongodb.sh
-	@tests/tools/make_emulators.sh
-	@tests/tools/make_venvs.sh
-	@tests/tools/make_suites.sh
+	@tests/tools/prepare.sh
 	@$(BIN)/coverage erase
 	@PATH="$(CURDIR)/$(BIN):$$PATH" FLEETEST_TEST_ALL=1 $(BIN)/coverage run -m $(PYTEST) tests/integration tests/unit tests/contract
 	@$(BIN)/coverage combine --quiet

@@ -23,8 +23,10 @@ from tests.support.mongodb_engine import MongodbEngine, engine_or_skip
 
 ROOT_TAR = Path(__file__).parents[1] / ".cache" / "roots" / "trixie.tar"
 
-# A machine that is busy is no reason to fail.
-hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+# A machine that is busy is no reason to fail. All of the tests together try enough examples each time.
+hypothesis.settings.register_profile(
+    "busy", deadline=None, max_examples=50, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("busy")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ __all__ = ["build_image", "make_context"]
 _ROOT = Path(__file__).parents[2]
 _UV = str(Path(sys.executable).with_name("uv"))
 _TESTING = ("pytest", "pytest-timeout")
+_CACHE = _ROOT / ".cache" / "wheels"
 
 
 def make_context(directory: Path, *, python: str) -> Path:
@@ -35,13 +37,26 @@ def make_context(directory: Path, *, python: str) -> Path:
         [_UV, "build", "--quiet", "--wheel", "--python", sys.executable, "--out-dir", wheels], cwd=directory, check=True
     )
     (own,) = wheels.glob("*.whl")
+    for wheel in _wheels_of_others(own, python).iterdir():
+        shutil.copy(wheel, wheels)
+    return directory
+
+
+def _wheels_of_others(own: Path, python: str) -> Path:
+    """All that our wheel needs, and what tests need; asked for once, as long as what decides it stays the same."""
+    decides = (_ROOT / "pyproject.toml").read_bytes() + " ".join([python, *_TESTING]).encode()
+    kept = _CACHE / hashlib.sha256(decides).hexdigest()[:16]
+    if kept.exists():
+        return kept
+    shutil.rmtree(_CACHE, ignore_errors=True)
+    coming = _CACHE / "coming"
     machine = subprocess.run(["uname", "-m"], capture_output=True, text=True, check=True).stdout.strip()
-    where = [f"--dest={wheels}", f"--find-links={wheels}"]
     kind = [f"--platform={each}_{machine}" for each in ("manylinux2014", "manylinux_2_28")]
     kind += ["--only-binary=:all:", f"--python-version={python}"]
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*command, *where, *kind, f"{own}[master,worker]", *_TESTING], check=True)
-    return directory
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", f"--dest={coming}"]
+    subprocess.run([*command, *kind, f"{own}[master,worker]", *_TESTING], check=True)
+    (coming / own.name).unlink()
+    return coming.rename(kept)
 
 
 def build_image(engine: DockerEngine, context: Path, name: str, *, base: str) -> str:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fleetest.common.errors import InvalidRequest
 from fleetest.common.kinds.registry import kind_names
-from fleetest.common.suite import Problem, SuiteInvalid, load_suite
+from fleetest.common.suite import Problem, SuiteInvalid, drafts, load_suite
 
 NOT_A_KIND = f"type: text 'pytst' is not one of {', '.join(kind_names())}"
 HEAD = "version: 1\nname: demo\n"
@@ -163,17 +163,19 @@ def test_of_very_many_problems_the_first_are_shown_and_the_rest_is_counted():
     assert str(problems[-1]) == "fleetest.yaml: and 150 more problems"
 
 
-def test_more_tasks_than_allowed_are_refused_once():
-    tasks = "".join(f"  t{number}: {{run: x}}\n" for number in range(10_002))
+def test_more_tasks_than_allowed_are_refused_once(monkeypatch):
+    monkeypatch.setattr(drafts, "MAX_TASKS", 100)
+    tasks = "".join(f"  t{number}: {{run: x}}\n" for number in range(102))
 
     (problem,) = problems_of(HEAD + "tasks:\n" + tasks)
 
-    assert (problem.line, problem.message) == (10_004, "with this task, there are more than 10000 tasks")
+    assert (problem.line, problem.message) == (104, "with this task, there are more than 100 tasks")
 
 
-def test_large_defaults_times_many_tasks_are_refused_before_they_are_multiplied():
-    env = "".join(f"    A{number}: x\n" for number in range(10_000))
-    tasks = "".join(f"  t{number}: {{run: x}}\n" for number in range(9_000))
+def test_large_defaults_times_many_tasks_are_refused_before_they_are_multiplied(monkeypatch):
+    monkeypatch.setattr(drafts, "MAX_WEIGHT", 1_000_000)
+    env = "".join(f"    A{number}: x\n" for number in range(1000))
+    tasks = "".join(f"  t{number}: {{run: x}}\n" for number in range(900))
 
     (problem,) = problems_of(f"{HEAD}defaults:\n  env:\n{env}tasks:\n{tasks}")
 

@@ -77,7 +77,7 @@ async def test_migration_that_was_interrupted_is_finished_by_the_next_master(
     assert await database["meta"].find_one({"_id": "schema"}) == {
         "_id": "schema",
         "application": "fleetest",
-        "version": 1,
+        "version": 2,
     }
 
 
