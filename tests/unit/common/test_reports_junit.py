@@ -112,7 +112,7 @@ def test_attachments_suites_that_failed_and_tests_not_run_are_found(read: Read) 
 
 
 def test_files_below_the_workspace_are_named_relative_to_it(read: Read) -> None:
-    (case,) = read('<testcase name="a" file="/work/tests/a.py"/>', root="/work")
+    (case,) = read('<testcase name="a" file="/src/tests/a.py"/>', root="/src")
 
     assert case.file == "tests/a.py"
 

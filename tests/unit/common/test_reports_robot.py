@@ -100,7 +100,7 @@ def test_what_the_real_robot_writes_is_understood(real: tuple[Path, dict[str, Ca
 
 
 def test_what_older_robots_wrote_is_understood() -> None:
-    (adds_up,) = read_report_file(BY_HAND / "robot-3.xml", name="output.xml", options=ReadOptions(root="/work"))
+    (adds_up,) = read_report_file(BY_HAND / "robot-3.xml", name="output.xml", options=ReadOptions(root="/src"))
     six = list(read_report_file(BY_HAND / "robot-6.xml", name="output.xml"))
 
     assert (adds_up.case_id, adds_up.outcome, adds_up.file) == (
