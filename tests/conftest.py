@@ -30,11 +30,8 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("busy")
 
 
-_IN_CONTAINERS = "in containers"
-
-
 class FilesTogether(LoadScopeScheduling):
-    """For several processes: each file is run by one of them, and all that share the Docker Engine by the same one."""
+    """For several processes: each file is run by one of them, and all that need a Docker Engine by the same one."""
 
     def _split_scope(self, nodeid: str) -> str:
         return _group_of(self.config.rootpath / nodeid.partition("::")[0])
@@ -42,13 +39,7 @@ class FilesTogether(LoadScopeScheduling):
 
 @cache
 def _group_of(file: Path) -> str:
-    shares = "docker_engine" in file.read_text() and file.parent.name != "chaos"  # which has an Engine of its own
-    return _IN_CONTAINERS if shares else str(file)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest comes first."""
-    items.sort(key=lambda item: _group_of(item.path) != _IN_CONTAINERS)
+    return "in containers" if "docker_engine" in file.read_text() else str(file)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FilesTogether:
