@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
+import shutil
 import subprocess
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +22,7 @@ from fleetest.client import AsyncClient
 from fleetest.client.events import AttemptEnded, RunEnded
 from fleetest.client.scan import scan_workspace
 from fleetest.common.states import RunState
+from tests.support.docker_engine import docker_engine_absent, open_docker_engine
 
 __all__ = ["measure"]
 
@@ -56,9 +60,14 @@ tasks:
 async def measure(bench: Bench) -> Sequence[Figure]:
     """Everything in one slot of one worker, in turns."""
     try:
-        _require_image()
+        with _engine():
+            return await _measured(bench)
     except NotHere as reason:
         return _figures({}, str(reason))
+
+
+async def _measured(bench: Bench) -> Sequence[Figure]:
+    _require_image()
     commands, cases = bench.size(10, 4), bench.size(100, 10)
     with bench.directory() as directory:
         tree = await asyncio.to_thread(_made, bench, directory / "tree", cases)
@@ -103,19 +112,40 @@ def _figures(measured: Mapping[str, Sequence[Mapping[str, float]]], missing: str
     ]
 
 
-def _require_image() -> None:
+@contextmanager
+def _engine() -> Iterator[None]:
     """
-    The tests' Debian as an image of the Engine of this machine.
+    The Engine of this machine; where none answers, one that ends with the row. Whatever starts meanwhile is led to it.
 
     Raises:
-        NotHere: there is no Engine, or no Debian to import.
+        NotHere: none answers, and none can be started.
     """
-    try:
-        engine = subprocess.run(["docker", "version"], capture_output=True, check=False)
-    except OSError:
-        raise NotHere("there is no docker command") from None
-    if engine.returncode != 0:
-        raise NotHere("no Docker Engine answers")
+    docker = shutil.which("docker")
+    if docker and subprocess.run([docker, "version"], capture_output=True, check=False).returncode == 0:
+        yield
+        return
+    if absent := docker_engine_absent():
+        raise NotHere(absent)
+    with open_docker_engine() as engine:
+        before = {name: os.environ.get(name) for name in engine.environment}
+        os.environ.update(engine.environment)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
+
+
+def _require_image() -> None:
+    """
+    The tests' Debian as an image of that Engine.
+
+    Raises:
+        NotHere: there is no Debian to import.
+    """
     if subprocess.run(["docker", "image", "inspect", _IMAGE], capture_output=True, check=False).returncode == 0:
         return
     if not _ROOT_ARCHIVE.exists():

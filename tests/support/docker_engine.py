@@ -151,8 +151,8 @@ class DockerEngine:
 
     def inspect(self, thing: str) -> dict[str, Any]:
         """What the Engine knows of a container, an image, a volume."""
-        (found,) = json.loads(self.docker("inspect", thing))
-        return found
+        found: list[dict[str, Any]] = json.loads(self.docker("inspect", thing))
+        return found[0]
 
     def containers(self, *filters: str) -> list[str]:
         """Ids of all containers, also of stopped ones, that pass filters such as `label=fleetest.worker=a`."""

@@ -104,7 +104,8 @@ def _mtu() -> int:
 
 def _ip(what: str) -> list[dict[str, Any]]:
     listed = subprocess.run(["ip", "-4", "-json", what, "show"], capture_output=True, text=True, check=True)
-    return json.loads(listed.stdout or "[]")
+    routes: list[dict[str, Any]] = json.loads(listed.stdout or "[]")
+    return routes
 
 
 def _run(*command: str) -> None:
