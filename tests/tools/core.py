@@ -30,6 +30,7 @@ from fleetest.master.cache.result_cache import ResultCache
 from fleetest.master.dispatcher import Dispatcher
 from fleetest.master.imports import Imports
 from fleetest.master.leases import Leases
+from fleetest.master.load_records import LoadRecords
 from fleetest.master.peers import Peers
 from fleetest.master.planning import Planning
 from fleetest.master.queue.connection import connect
@@ -233,7 +234,12 @@ async def open_core(path: Path, redis_url: str, *, busy_timeout: timedelta = BUS
             ),
             imports=Imports(store=store, book=book, projector=projector, clock=clock),
             inbox=Inbox(
-                store, book, CachedPlanning(Planning(store, registry, workspaces), cache), custody, peers.output_grew
+                store,
+                book,
+                CachedPlanning(Planning(store, registry, workspaces), cache),
+                custody,
+                LoadRecords(blobs, custody),
+                peers.output_grew,
             ),
             custody=custody,
             peers=peers,

@@ -17,6 +17,7 @@ from textwrap import dedent
 from types import MappingProxyType
 from typing import Any
 
+from fleetest.common.load import LoadSample
 from fleetest.common.results import Artifact, CaseResult, PlannedCase
 from fleetest.common.states import ShardKind
 from fleetest.worker.assignments import Assignment, AttemptRef, Ended, TaskSpec
@@ -95,6 +96,7 @@ class RecordingReporter:
     problems: list[str] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     start: CommonStart | None = None
+    samples: list[LoadSample] = field(default_factory=list)
 
     @property
     def failed(self) -> bool:
@@ -134,6 +136,10 @@ class RecordingReporter:
     def output(self, content: bytes) -> None:
         self.written += content
         del self.written[: -(4 << 20)]
+        self.changed.set()
+
+    def loaded(self, sample: LoadSample) -> None:
+        self.samples.append(sample)
         self.changed.set()
 
     def artifacts(self, artifacts: Sequence[Artifact], problems: Sequence[str]) -> None:
@@ -181,7 +187,7 @@ def make_spec(workspace: Path, **changes: Any) -> TaskSpec:
 def assignment(
     spec: TaskSpec, case_ids: Sequence[str] = (), *, token: int = 1, run_id: str = "run", **changes: Any
 ) -> Assignment:
-    kind = ShardKind.EXECUTE if case_ids or spec.type in {"command", "service"} else ShardKind.PLAN
+    kind = ShardKind.EXECUTE if case_ids or spec.type in {"command", "load", "service"} else ShardKind.PLAN
     ref = AttemptRef(run_id=run_id, shard_id=f"{spec.task_id}#{token}", token=token)
     return Assignment(**{"ref": ref, "spec": spec, "kind": kind, "case_ids": tuple(case_ids), **changes})
 

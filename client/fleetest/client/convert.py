@@ -16,6 +16,7 @@ from fleetest.common.convert import (
     cache_origin_from_proto,
     case_result_from_proto,
     duration_from_proto,
+    load_row_from_proto,
     outcome_from_proto,
     planned_case_from_proto,
     resource_sample_from_proto,
@@ -97,6 +98,7 @@ def _task(message: run_pb2.Task) -> values.TaskStatus:
         packed=resources_from_proto(message.packed),
         wrong_hits=message.wrong_hits,
         planned=message.planned,
+        load=tuple(load_row_from_proto(each) for each in message.load),
     )
 
 
@@ -367,6 +369,23 @@ def _cancel_requested(at: datetime, message: run_pb2.RunEvent) -> events.RunEven
     return events.CancelRequested(at=at, task_id=asked.task_id, by=asked.by, reason=asked.reason)
 
 
+def _performance_measured(at: datetime, message: run_pb2.RunEvent) -> events.RunEvent:
+    measured = message.performance_measured
+    return events.PerformanceMeasured(
+        at=at,
+        task_id=measured.task_id,
+        second=measured.second,
+        window=duration_from_proto(measured.window),
+        users=measured.users,
+        offered=measured.offered,
+        throughput=measured.throughput,
+        error_rate=measured.error_rate,
+        p50=duration_from_proto(measured.p50),
+        p95=duration_from_proto(measured.p95),
+        p99=duration_from_proto(measured.p99),
+    )
+
+
 def _gang_started(at: datetime, message: run_pb2.RunEvent) -> events.RunEvent:
     started = message.gang_started
     return events.GangStarted(at=at, task_id=started.task_id, start_at=time_from_proto(started.start_at))
@@ -392,6 +411,7 @@ _EVENTS: Final[Mapping[str, Callable[[datetime, run_pb2.RunEvent], events.RunEve
     "cases_asked_back": _cases_asked_back,
     "cases_handed_back": _cases_handed_back,
     "gang_started": _gang_started,
+    "performance_measured": _performance_measured,
     "gang_broken": _gang_broken,
     "artifacts_saved": _artifacts_saved,
     "attempt_ended": _attempt_ended,

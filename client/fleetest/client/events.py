@@ -25,6 +25,7 @@ __all__ = [
     "Commit",
     "GangBroken",
     "GangStarted",
+    "PerformanceMeasured",
     "RunEnded",
     "RunEvent",
     "RunSubmitted",
@@ -150,6 +151,32 @@ class GangBroken:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PerformanceMeasured:
+    """
+    What all generators of a load test measured together over the last seconds.
+
+    Args:
+        second: how many seconds have been measured.
+        window: over how long the figures go.
+        offered: arrivals in a second, in the open model.
+        throughput: requests that ended in a second.
+        error_rate: the share of them that failed, from 0 to 1.
+    """
+
+    at: datetime
+    task_id: str
+    second: int
+    window: timedelta
+    users: int = 0
+    offered: float = 0.0
+    throughput: float = 0.0
+    error_rate: float = 0.0
+    p50: timedelta = timedelta()
+    p95: timedelta = timedelta()
+    p99: timedelta = timedelta()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactsSaved:
     """Files that can be downloaded now."""
 
@@ -214,6 +241,7 @@ RunEvent = (
     | CasesHandedBack
     | GangStarted
     | GangBroken
+    | PerformanceMeasured
     | ArtifactsSaved
     | AttemptEnded
     | TaskEnded

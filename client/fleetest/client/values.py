@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from fleetest.common.load import LoadRow
 from fleetest.common.results import Artifact, CaseResult, Counts, ResourceSample, ResourceUsage, VersionControl
 from fleetest.common.states import RunState, TaskState, WorkerState
 from fleetest.common.tasks import Resources
@@ -58,6 +59,7 @@ class TaskStatus:
         packed: what one shard takes of a worker's free room: as requested, or by what earlier runs used.
         wrong_hits: cases that ended otherwise than the cache had said of them.
         planned: whether its cases are collected before they run.
+        load: of a load test, what was measured so far, by the names of requests; that of all together comes last.
     """
 
     task_id: str
@@ -80,6 +82,7 @@ class TaskStatus:
     packed: Resources = Resources()
     wrong_hits: int = 0
     planned: bool = True
+    load: tuple[LoadRow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from fleetest.common.errors import InvalidRequest
+from fleetest.common.load import LoadRow, LoadSample, RequestSample
 from fleetest.common.results import (
     Artifact,
     Assertion,
@@ -29,7 +30,7 @@ from fleetest.common.results import (
 )
 from fleetest.common.states import Outcome, RunState, ShardKind, TaskState, Verdict, WorkerState
 from fleetest.common.tasks import Probe, ReportOptions, Resources, Service
-from fleetest.v1 import fleet_pb2, types_pb2, worker_pb2
+from fleetest.v1 import fleet_pb2, run_pb2, types_pb2, worker_pb2
 
 __all__ = [
     "artifact_from_proto",
@@ -43,6 +44,10 @@ __all__ = [
     "fill_case_result",
     "fill_duration",
     "fill_time",
+    "load_row_from_proto",
+    "load_row_to_proto",
+    "load_sample_from_proto",
+    "load_sample_to_proto",
     "outcome_from_proto",
     "outcome_to_proto",
     "planned_case_from_proto",
@@ -308,6 +313,63 @@ def service_from_proto(message: worker_pb2.Service) -> Service:
             interval=duration_from_proto(ready.interval),
             timeout=duration_from_proto(ready.timeout),
         ),
+    )
+
+
+def load_sample_to_proto(value: LoadSample) -> worker_pb2.LoadSample:
+    return worker_pb2.LoadSample(
+        second=value.second,
+        length=duration_to_proto(value.length),
+        users=value.users,
+        arrivals=value.arrivals,
+        lag=duration_to_proto(value.lag),
+        last=value.last,
+        requests=[
+            worker_pb2.RequestSample(name=text_to_proto(each.name), errors=each.errors, histogram=each.histogram)
+            for each in value.requests
+        ],
+    )
+
+
+def load_sample_from_proto(message: worker_pb2.LoadSample) -> LoadSample:
+    return LoadSample(
+        second=message.second,
+        length=duration_from_proto(message.length),
+        users=message.users,
+        arrivals=message.arrivals,
+        lag=duration_from_proto(message.lag),
+        last=message.last,
+        requests=tuple(
+            RequestSample(name=each.name, errors=each.errors, histogram=each.histogram) for each in message.requests
+        ),
+    )
+
+
+def load_row_to_proto(value: LoadRow) -> run_pb2.LoadRow:
+    return run_pb2.LoadRow(
+        request=text_to_proto(value.request),
+        requests=value.requests,
+        errors=value.errors,
+        throughput=value.throughput,
+        mean=duration_to_proto(value.mean),
+        p50=duration_to_proto(value.p50),
+        p95=duration_to_proto(value.p95),
+        p99=duration_to_proto(value.p99),
+        max=duration_to_proto(value.max),
+    )
+
+
+def load_row_from_proto(message: run_pb2.LoadRow) -> LoadRow:
+    return LoadRow(
+        request=message.request,
+        requests=message.requests,
+        errors=message.errors,
+        throughput=message.throughput,
+        mean=duration_from_proto(message.mean),
+        p50=duration_from_proto(message.p50),
+        p95=duration_from_proto(message.p95),
+        p99=duration_from_proto(message.p99),
+        max=duration_from_proto(message.max),
     )
 
 

@@ -12,6 +12,8 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Final
 
+from fleetest.common.load import LoadPlan
+
 __all__ = [
     "CLUSTER_WIDE",
     "Access",
@@ -46,6 +48,7 @@ class RunnerType(StrEnum):
     PYTEST = "pytest"
     COMMAND = "command"
     SERVICE = "service"
+    LOAD = "load"
 
 
 class When(StrEnum):
@@ -96,10 +99,13 @@ class Pull(StrEnum):
 
 
 class OnLost(StrEnum):
-    """What becomes of a gang, one of whose members was lost: it begins again as a whole, or goes on without."""
+    """
+    What becomes of a gang, one of whose members was lost: it begins again as a whole, goes on without, or ends.
+    """
 
     ABORT = "abort"
     CONTINUE = "continue"
+    END = "end"
 
 
 class Access(StrEnum):
@@ -307,6 +313,7 @@ class Task:
         artifacts_keep: for how long; zero: as long as is usual where it runs.
         artifacts_when: of which attempts.
         service: of a service, how it serves.
+        load: of a load test, what is asked of it; its command is one text, which tells generators what to do.
     """
 
     name: str
@@ -349,6 +356,7 @@ class Task:
     uses: tuple[Use, ...] = ()
     gang: OnLost | None = None
     service: Service | None = None
+    load: LoadPlan | None = None
 
     @property
     def served_by(self) -> tuple[str, ...]:

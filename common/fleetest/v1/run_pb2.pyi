@@ -374,6 +374,7 @@ class Task(_message.Message):
     PACKED_FIELD_NUMBER: _builtins.int
     WRONG_HITS_FIELD_NUMBER: _builtins.int
     PLANNED_FIELD_NUMBER: _builtins.int
+    LOAD_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """its name in the suite, matrix values included"""
     type: _builtins.str
@@ -417,6 +418,10 @@ class Task(_message.Message):
     def packed(self) -> _types_pb2.Resources:
         """what one shard takes of a worker's free room; from earlier runs' usage, where known"""
 
+    @_builtins.property
+    def load(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoadRow]:
+        """of a load test: what was measured so far, by name of requests; all together comes last"""
+
     def __init__(
         self,
         *,
@@ -440,10 +445,11 @@ class Task(_message.Message):
         packed: _types_pb2.Resources | None = ...,
         wrong_hits: _builtins.int = ...,
         planned: _builtins.bool = ...,
+        load: _abc.Iterable[Global___LoadRow] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "ended_at", b"ended_at", "packed", b"packed", "predicted", b"predicted", "queued_at", b"queued_at", "requested", b"requested", "started_at", b"started_at", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "attempts", b"attempts", "counts", b"counts", "ended_at", b"ended_at", "needs", b"needs", "packed", b"packed", "planned", b"planned", "predicted", b"predicted", "priority", b"priority", "queued_at", b"queued_at", "reason", b"reason", "requested", b"requested", "shards", b"shards", "shards_done", b"shards_done", "started_at", b"started_at", "state", b"state", "task_id", b"task_id", "type", b"type", "usage", b"usage", "wrong_hits", b"wrong_hits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "attempts", b"attempts", "counts", b"counts", "ended_at", b"ended_at", "load", b"load", "needs", b"needs", "packed", b"packed", "planned", b"planned", "predicted", b"predicted", "priority", b"priority", "queued_at", b"queued_at", "reason", b"reason", "requested", b"requested", "shards", b"shards", "shards_done", b"shards_done", "started_at", b"started_at", "state", b"state", "task_id", b"task_id", "type", b"type", "usage", b"usage", "wrong_hits", b"wrong_hits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -800,6 +806,7 @@ class RunEvent(_message.Message):
     WRONG_HIT_FIELD_NUMBER: _builtins.int
     GANG_STARTED_FIELD_NUMBER: _builtins.int
     GANG_BROKEN_FIELD_NUMBER: _builtins.int
+    PERFORMANCE_MEASURED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -834,6 +841,8 @@ class RunEvent(_message.Message):
     def gang_started(self) -> Global___GangStarted: ...
     @_builtins.property
     def gang_broken(self) -> Global___GangBroken: ...
+    @_builtins.property
+    def performance_measured(self) -> Global___PerformanceMeasured: ...
     def __init__(
         self,
         *,
@@ -854,12 +863,13 @@ class RunEvent(_message.Message):
         wrong_hit: Global___WrongHit | None = ...,
         gang_started: Global___GangStarted | None = ...,
         gang_broken: Global___GangBroken | None = ...,
+        performance_measured: Global___PerformanceMeasured | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["artifacts_saved", b"artifacts_saved", "at", b"at", "attempt_ended", b"attempt_ended", "attempt_running", b"attempt_running", "attempt_started", b"attempt_started", "cancel_requested", b"cancel_requested", "cases_asked_back", b"cases_asked_back", "cases_finished", b"cases_finished", "cases_handed_back", b"cases_handed_back", "event", b"event", "gang_broken", b"gang_broken", "gang_started", b"gang_started", "run_ended", b"run_ended", "run_submitted", b"run_submitted", "task_ended", b"task_ended", "task_planned", b"task_planned", "task_queued", b"task_queued", "wrong_hit", b"wrong_hit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["artifacts_saved", b"artifacts_saved", "at", b"at", "attempt_ended", b"attempt_ended", "attempt_running", b"attempt_running", "attempt_started", b"attempt_started", "cancel_requested", b"cancel_requested", "cases_asked_back", b"cases_asked_back", "cases_finished", b"cases_finished", "cases_handed_back", b"cases_handed_back", "event", b"event", "gang_broken", b"gang_broken", "gang_started", b"gang_started", "performance_measured", b"performance_measured", "run_ended", b"run_ended", "run_submitted", b"run_submitted", "task_ended", b"task_ended", "task_planned", b"task_planned", "task_queued", b"task_queued", "wrong_hit", b"wrong_hit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts_saved", b"artifacts_saved", "at", b"at", "attempt_ended", b"attempt_ended", "attempt_running", b"attempt_running", "attempt_started", b"attempt_started", "cancel_requested", b"cancel_requested", "cases_asked_back", b"cases_asked_back", "cases_finished", b"cases_finished", "cases_handed_back", b"cases_handed_back", "event", b"event", "gang_broken", b"gang_broken", "gang_started", b"gang_started", "run_ended", b"run_ended", "run_submitted", b"run_submitted", "task_ended", b"task_ended", "task_planned", b"task_planned", "task_queued", b"task_queued", "wrong_hit", b"wrong_hit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts_saved", b"artifacts_saved", "at", b"at", "attempt_ended", b"attempt_ended", "attempt_running", b"attempt_running", "attempt_started", b"attempt_started", "cancel_requested", b"cancel_requested", "cases_asked_back", b"cases_asked_back", "cases_finished", b"cases_finished", "cases_handed_back", b"cases_handed_back", "event", b"event", "gang_broken", b"gang_broken", "gang_started", b"gang_started", "performance_measured", b"performance_measured", "run_ended", b"run_ended", "run_submitted", b"run_submitted", "task_ended", b"task_ended", "task_planned", b"task_planned", "task_queued", b"task_queued", "wrong_hit", b"wrong_hit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["run_submitted", "task_queued", "task_planned", "attempt_started", "attempt_running", "cases_finished", "artifacts_saved", "attempt_ended", "task_ended", "cancel_requested", "run_ended", "cases_asked_back", "cases_handed_back", "wrong_hit", "gang_started", "gang_broken"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["run_submitted", "task_queued", "task_planned", "attempt_started", "attempt_running", "cases_finished", "artifacts_saved", "attempt_ended", "task_ended", "cancel_requested", "run_ended", "cases_asked_back", "cases_handed_back", "wrong_hit", "gang_started", "gang_broken", "performance_measured"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -1174,6 +1184,115 @@ class GangBroken(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GangBroken: _TypeAlias = GangBroken  # noqa: Y015
+
+@_typing.final
+class PerformanceMeasured(_message.Message):
+    """What all generators of a load test measured together over the last seconds: each second, once all have told of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    SECOND_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
+    USERS_FIELD_NUMBER: _builtins.int
+    OFFERED_FIELD_NUMBER: _builtins.int
+    THROUGHPUT_FIELD_NUMBER: _builtins.int
+    ERROR_RATE_FIELD_NUMBER: _builtins.int
+    P50_FIELD_NUMBER: _builtins.int
+    P95_FIELD_NUMBER: _builtins.int
+    P99_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    second: _builtins.int
+    """how many seconds have been measured"""
+    users: _builtins.int
+    offered: _builtins.float
+    """arrivals in a second, in the open model"""
+    throughput: _builtins.float
+    """requests that ended in a second"""
+    error_rate: _builtins.float
+    """the share of them that failed, from 0 to 1"""
+    @_builtins.property
+    def window(self) -> _duration_pb2.Duration:
+        """over how long the figures go"""
+
+    @_builtins.property
+    def p50(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def p95(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def p99(self) -> _duration_pb2.Duration: ...
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        second: _builtins.int = ...,
+        window: _duration_pb2.Duration | None = ...,
+        users: _builtins.int = ...,
+        offered: _builtins.float = ...,
+        throughput: _builtins.float = ...,
+        error_rate: _builtins.float = ...,
+        p50: _duration_pb2.Duration | None = ...,
+        p95: _duration_pb2.Duration | None = ...,
+        p99: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["p50", b"p50", "p95", b"p95", "p99", b"p99", "window", b"window"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error_rate", b"error_rate", "offered", b"offered", "p50", b"p50", "p95", b"p95", "p99", b"p99", "second", b"second", "task_id", b"task_id", "throughput", b"throughput", "users", b"users", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PerformanceMeasured: _TypeAlias = PerformanceMeasured  # noqa: Y015
+
+@_typing.final
+class LoadRow(_message.Message):
+    """What was measured of the requests of one name."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    ERRORS_FIELD_NUMBER: _builtins.int
+    THROUGHPUT_FIELD_NUMBER: _builtins.int
+    MEAN_FIELD_NUMBER: _builtins.int
+    P50_FIELD_NUMBER: _builtins.int
+    P95_FIELD_NUMBER: _builtins.int
+    P99_FIELD_NUMBER: _builtins.int
+    MAX_FIELD_NUMBER: _builtins.int
+    request: _builtins.str
+    """empty: all of them"""
+    requests: _builtins.int
+    errors: _builtins.int
+    throughput: _builtins.float
+    @_builtins.property
+    def mean(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def p50(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def p95(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def p99(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def max(self) -> _duration_pb2.Duration: ...
+    def __init__(
+        self,
+        *,
+        request: _builtins.str = ...,
+        requests: _builtins.int = ...,
+        errors: _builtins.int = ...,
+        throughput: _builtins.float = ...,
+        mean: _duration_pb2.Duration | None = ...,
+        p50: _duration_pb2.Duration | None = ...,
+        p95: _duration_pb2.Duration | None = ...,
+        p99: _duration_pb2.Duration | None = ...,
+        max: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max", b"max", "mean", b"mean", "p50", b"p50", "p95", b"p95", "p99", b"p99"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["errors", b"errors", "max", b"max", "mean", b"mean", "p50", b"p50", "p95", b"p95", "p99", b"p99", "request", b"request", "requests", b"requests", "throughput", b"throughput"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoadRow: _TypeAlias = LoadRow  # noqa: Y015
 
 @_typing.final
 class ArtifactsSaved(_message.Message):

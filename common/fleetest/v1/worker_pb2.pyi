@@ -372,6 +372,7 @@ class Report(_message.Message):
     ARTIFACTS_FIELD_NUMBER: _builtins.int
     ENDED_FIELD_NUMBER: _builtins.int
     HANDED_BACK_FIELD_NUMBER: _builtins.int
+    LOAD_SAMPLE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def attempt(self) -> _types_pb2.AttemptRef: ...
     @_builtins.property
@@ -390,6 +391,8 @@ class Report(_message.Message):
     def ended(self) -> Global___Ended: ...
     @_builtins.property
     def handed_back(self) -> Global___HandedBack: ...
+    @_builtins.property
+    def load_sample(self) -> Global___LoadSample: ...
     def __init__(
         self,
         *,
@@ -402,12 +405,13 @@ class Report(_message.Message):
         artifacts: Global___ArtifactsLeft | None = ...,
         ended: Global___Ended | None = ...,
         handed_back: Global___HandedBack | None = ...,
+        load_sample: Global___LoadSample | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "at", b"at", "attempt", b"attempt", "ended", b"ended", "handed_back", b"handed_back", "output", b"output", "planned", b"planned", "report", b"report", "results", b"results", "running", b"running"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "at", b"at", "attempt", b"attempt", "ended", b"ended", "handed_back", b"handed_back", "load_sample", b"load_sample", "output", b"output", "planned", b"planned", "report", b"report", "results", b"results", "running", b"running"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "at", b"at", "attempt", b"attempt", "ended", b"ended", "handed_back", b"handed_back", "output", b"output", "planned", b"planned", "report", b"report", "results", b"results", "running", b"running"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "at", b"at", "attempt", b"attempt", "ended", b"ended", "handed_back", b"handed_back", "load_sample", b"load_sample", "output", b"output", "planned", b"planned", "report", b"report", "results", b"results", "running", b"running"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_report: _TypeAlias = _typing.Literal["running", "planned", "results", "output", "artifacts", "ended", "handed_back"]  # noqa: Y015
+    _WhichOneofReturnType_report: _TypeAlias = _typing.Literal["running", "planned", "results", "output", "artifacts", "ended", "handed_back", "load_sample"]  # noqa: Y015
     _WhichOneofArgType_report: _TypeAlias = _typing.Literal["report", b"report"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_report) -> _WhichOneofReturnType_report | None: ...
 
@@ -614,6 +618,84 @@ class HandedBack(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___HandedBack: _TypeAlias = HandedBack  # noqa: Y015
+
+@_typing.final
+class LoadSample(_message.Message):
+    """What a generator of a load test did in one second."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SECOND_FIELD_NUMBER: _builtins.int
+    LENGTH_FIELD_NUMBER: _builtins.int
+    USERS_FIELD_NUMBER: _builtins.int
+    ARRIVALS_FIELD_NUMBER: _builtins.int
+    LAG_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    second: _builtins.int
+    """from the gang's common start on, counted from 0"""
+    users: _builtins.int
+    """at its end"""
+    arrivals: _builtins.int
+    """in the open model: how many were begun"""
+    last: _builtins.bool
+    """nothing comes after it"""
+    @_builtins.property
+    def length(self) -> _duration_pb2.Duration:
+        """how much of it the schedule goes on for; zero: it is over, requests still end"""
+
+    @_builtins.property
+    def lag(self) -> _duration_pb2.Duration:
+        """the longest that one of them was begun after it was due"""
+
+    @_builtins.property
+    def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___RequestSample]: ...
+    def __init__(
+        self,
+        *,
+        second: _builtins.int = ...,
+        length: _duration_pb2.Duration | None = ...,
+        users: _builtins.int = ...,
+        arrivals: _builtins.int = ...,
+        lag: _duration_pb2.Duration | None = ...,
+        last: _builtins.bool = ...,
+        requests: _abc.Iterable[Global___RequestSample] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lag", b"lag", "length", b"length"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrivals", b"arrivals", "lag", b"lag", "last", b"last", "length", b"length", "requests", b"requests", "second", b"second", "users", b"users"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoadSample: _TypeAlias = LoadSample  # noqa: Y015
+
+@_typing.final
+class RequestSample(_message.Message):
+    """Requests of one name that ended within that second."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ERRORS_FIELD_NUMBER: _builtins.int
+    HISTOGRAM_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    errors: _builtins.int
+    histogram: _builtins.str
+    """of all their latencies in microseconds: HdrHistogram V2, compressed, base64"""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        errors: _builtins.int = ...,
+        histogram: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["errors", b"errors", "histogram", b"histogram", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RequestSample: _TypeAlias = RequestSample  # noqa: Y015
 
 @_typing.final
 class Ended(_message.Message):
@@ -926,7 +1008,7 @@ class TaskSpec(_message.Message):
     """equal keys may share a warm environment and a resident session"""
     task_id: _builtins.str
     type: _builtins.str
-    """how it is run: "pytest", "command" or "service" """
+    """how it is run: "pytest", "command", "service" or "load" """
     project: _builtins.str
     workspace_digest: _builtins.str
     """empty: an empty directory"""
@@ -957,7 +1039,7 @@ class TaskSpec(_message.Message):
     """after its Running, an attempt waits for a Begin before its tests start"""
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """argv of a command task; of pytest its arguments"""
+        """argv of a command task; of pytest its arguments; of load its scenario"""
 
     @_builtins.property
     def setup(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

@@ -11,10 +11,12 @@ import msgspec
 
 from fleetest.common.errors import LeaseLost, NotFound, WrongState
 from fleetest.common.limits import MAX_CASES_PER_TASK
+from fleetest.common.load import LoadSample
 from fleetest.common.results import Artifact, PlannedCase, ResourceUsage
 from fleetest.common.states import Outcome, Verdict
 from fleetest.master.blobs.custody import Custody
 from fleetest.master.cache.planning import CachedPlanning
+from fleetest.master.load_records import LoadRecords
 from fleetest.master.runs.book import RunBook
 from fleetest.master.runs.decisions import Decider
 from fleetest.master.runs.planner import Plan
@@ -22,7 +24,7 @@ from fleetest.master.runs.results import KeptResult
 from fleetest.master.sessions import AttemptRef
 from fleetest.master.store.ports import LogPiece, Store
 
-__all__ = ["Artifacts", "Ended", "HandedBack", "Inbox", "Output", "Planned", "Report", "Results", "Running"]
+__all__ = ["Artifacts", "Ended", "HandedBack", "Inbox", "Loaded", "Output", "Planned", "Report", "Results", "Running"]
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +69,12 @@ class Artifacts(msgspec.Struct, frozen=True, kw_only=True):
     problems: tuple[str, ...] = ()
 
 
+class Loaded(msgspec.Struct, frozen=True, kw_only=True):
+    """What a generator of a load test did in one second."""
+
+    sample: LoadSample
+
+
 class Ended(msgspec.Struct, frozen=True, kw_only=True):
     """The attempt's end."""
 
@@ -77,7 +85,7 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     extra: tuple[str, ...] = ()
 
 
-Content = Running | Planned | Results | HandedBack | Output | Artifacts | Ended
+Content = Running | Planned | Results | HandedBack | Output | Artifacts | Loaded | Ended
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,12 +109,14 @@ class Inbox:
         book: RunBook,
         planning: CachedPlanning,
         custody: Custody,
+        load_records: LoadRecords,
         on_output: Callable[[Collection[str]], None],
     ) -> None:
         self._store = store
         self._book = book
         self._planning = planning
         self._custody = custody
+        self._load_records = load_records
         self._on_output = on_output
 
     async def take(self, reports: Sequence[Report]) -> frozenset[AttemptRef]:
@@ -138,6 +148,26 @@ class Inbox:
             )
 
     async def _take_for(self, run_id: str, reports: Sequence[Report]) -> set[AttemptRef]:
+        refused = set()
+        begin = 0
+        for end, report in enumerate(reports, start=1):
+            if isinstance(report.content, Loaded) and report.content.sample.last:
+                # What a generator measured is recorded before its attempt ends, and with all that it told.
+                refused |= await self._take_some(run_id, reports[begin:end])
+                begin = end
+                await self._record_load(run_id, report.ref)
+        return refused | await self._take_some(run_id, reports[begin:]) if begin < len(reports) else refused
+
+    async def _record_load(self, run_id: str, ref: AttemptRef) -> None:
+        keeper = self._book.keeper(run_id)
+        with contextlib.suppress(NotFound):
+            status = await keeper.newest_status()
+            task_id = ref.shard_id.rpartition("#")[0]
+            record = await self._load_records.keep(status, task_id)
+            if record is not None:
+                await keeper.ask(lambda decider: decider.load_recorded(task_id, record))
+
+    async def _take_some(self, run_id: str, reports: Sequence[Report]) -> set[AttemptRef]:
         try:
             plans = await self._plans(run_id, reports)
             await self._keep_artifacts(run_id, reports)
@@ -219,6 +249,8 @@ def _take(decider: Decider, report: Report, plans: Mapping[AttemptRef, Plan]) ->
             decider.cases_handed_back(ref.shard_id, ref.token, content.case_ids)
         case Artifacts():
             decider.artifacts_saved(ref.shard_id, ref.token, content.artifacts, content.problems)
+        case Loaded(sample=sample):
+            decider.load_sampled(ref.shard_id, ref.token, sample)
         case Ended():
             decider.attempt_ended(
                 ref.shard_id,

@@ -33,6 +33,7 @@ from fleetest.master.dispatcher import Dispatcher
 from fleetest.master.imports import Imports
 from fleetest.master.leases import Leases
 from fleetest.master.listening import Servicers, listen
+from fleetest.master.load_records import LoadRecords
 from fleetest.master.peers import Peers
 from fleetest.master.planning import Planning
 from fleetest.master.queue.connection import connect
@@ -223,6 +224,7 @@ class Master:
                     book,
                     CachedPlanning(Planning(store, registry, workspaces), cache),
                     custody,
+                    LoadRecords(blobs, custody),
                     peers.output_grew,
                 ),
                 leases=Leases(store, book),

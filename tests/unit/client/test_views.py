@@ -363,6 +363,28 @@ def test_live_area_shows_each_state_of_a_task():
     assert lines[8] == "  3/5 cases · 1 failed · 1 flaky · 2 slots · 0:09 · at least 0:08 left"
 
 
+def a_measurement(task_id="load", second=12):
+    measured = run_pb2.PerformanceMeasured(
+        task_id=task_id, second=second, users=7, offered=40, throughput=39.94, error_rate=0.0125
+    )
+    measured.window.FromSeconds(10)
+    measured.p95.FromTimedelta(timedelta(milliseconds=148.2))
+    return run_pb2.RunEvent(performance_measured=measured)
+
+
+def test_a_load_test_shows_its_last_seconds_while_it_runs():
+    view = a_view([submitted(task("load"))], [leased("load"), running("load")], [a_measurement()])
+    view.tasks["load"].collects = False
+    stream = io.StringIO()
+    renderer = PlainRenderer(console_to(stream))
+
+    for seconds in (3, 14):
+        renderer.tick(view, at(seconds))
+
+    assert area_text(view).splitlines()[1].rstrip().endswith("39.9/s, p95 148 ms, 1.2% errors, 7 users  0:08")
+    assert stream.getvalue() == "... load: 39.9/s, p95 148 ms, 1.2% errors, 7 users, 1 slot, 0:13\n"
+
+
 def test_live_area_says_what_is_prepared_and_what_waits_its_turn():
     view = a_view(
         [submitted(*(task(name) for name in ("venv", "again", "next", "shell")))],

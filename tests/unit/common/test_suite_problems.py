@@ -254,7 +254,11 @@ def test_wrong_pools_are_refused_with_their_place(pools, message, hint):
         ("{run: x, «gang: true}", "a gang needs a number of shards", "`shards: 4`"),
         ("{run: x, shards: 501, «gang: true}", "a gang of 501 shards is too large", "500"),
         ("{run: x, shards: 2, gang: «maybe}", "gang: must be a mapping, not text 'maybe'", None),
-        ("{run: x, shards: 2, gang: {on_lost: «stop}}", "on_lost: text 'stop' is not one of abort, continue", None),
+        (
+            "{run: x, shards: 2, gang: {on_lost: «stop}}",
+            "on_lost: text 'stop' is not one of abort, continue, end",
+            None,
+        ),
         ("{args: tests, shards: 2, «gang: true}", "'gang' is not for a pytest task", None),
         (
             "{run: x, shards: 3, gang: true, uses: {seats: «2}}",

@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from fleetest.common.convert import case_result_from_proto, case_result_to_proto
 from fleetest.common.errors import InvalidRequest
+from fleetest.common.load import LoadSample, RequestSample
 from fleetest.common.results import Artifact, CacheOrigin, CaseResult, PlannedCase, ResourceUsage, VersionControl
 from fleetest.common.states import Outcome, RunState, ShardKind, TaskState, Verdict
 from fleetest.common.tasks import CachePolicy, Need, Resources, RetryOn, RunnerType, Split, Task, Timeouts, When
@@ -26,6 +27,8 @@ from fleetest.master.runs.events import (
     Event,
     GangBroken,
     GangStarted,
+    LoadSampled,
+    PerformanceMeasured,
     RunEnded,
     RunSubmitted,
     ShardPlan,
@@ -40,6 +43,7 @@ from fleetest.master.runs.results import KeptResult, decode_result, encode_resul
 from fleetest.master.servicers.convert_results import kept_result, put_result
 from fleetest.v1 import types_pb2
 
+SECOND = timedelta(seconds=1)
 AT = datetime(2026, 11, 3, 12, 30, 15, 123456, tzinfo=UTC)
 
 TASK = Task(
@@ -108,6 +112,16 @@ EVENTS: tuple[Event, ...] = (
     ),
     GangStarted(at=AT, task_id="unit", start_at=AT + timedelta(seconds=1)),
     GangBroken(at=AT, task_id="unit", reason="lost"),
+    LoadSampled(
+        at=AT,
+        shard_id="load#0",
+        task_id="load",
+        token=3,
+        sample=LoadSample(
+            second=4, length=SECOND, requests=(RequestSample(name="GET /", errors=1, histogram="HISTFAAA"),)
+        ),
+    ),
+    PerformanceMeasured(at=AT, task_id="load", second=5, window=SECOND, throughput=39.5, p95=SECOND),
     ArtifactsSaved(
         at=AT, shard_id="unit#0", task_id="unit", artifacts=(Artifact(path="x", digest="d", size_bytes=1 << 33),)
     ),

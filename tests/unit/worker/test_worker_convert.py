@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetest.common.errors import InvalidRequest
+from fleetest.common.load import LoadSample, RequestSample
 from fleetest.common.results import Artifact, CaseResult, PlannedCase, ResourceSample, ResourceUsage, VersionControl
 from fleetest.common.states import Outcome, ShardKind, Verdict
 from fleetest.common.tasks import Network, Pull, ReportOptions, Resources
@@ -23,7 +24,7 @@ from fleetest.worker.messages import (
     Want,
     Welcome,
 )
-from fleetest.worker.reports import ArtifactsLeft, HandedBack, Output, Planned, Report, Results, Running
+from fleetest.worker.reports import ArtifactsLeft, HandedBack, Loaded, Output, Planned, Report, Results, Running
 
 texts = st.text(st.characters(codec="utf-8"), max_size=10)
 tuples = st.lists(texts, max_size=3).map(tuple)
@@ -49,6 +50,21 @@ bodies = st.one_of(
         ArtifactsLeft,
         artifacts=st.lists(st.builds(Artifact, path=texts, digest=texts, size_bytes=sizes), max_size=2).map(tuple),
         problems=tuples,
+    ),
+    st.builds(
+        Loaded,
+        sample=st.builds(
+            LoadSample,
+            second=lines,
+            length=durations,
+            users=lines,
+            arrivals=sizes,
+            lag=durations,
+            last=st.booleans(),
+            requests=st.lists(st.builds(RequestSample, name=texts, errors=sizes, histogram=texts), max_size=2).map(
+                tuple
+            ),
+        ),
     ),
     st.builds(Ended, verdict=st.sampled_from(Verdict), reason=texts, usage=usages, missing=tuples, extra=tuples),
 )

@@ -29,6 +29,7 @@ from fleetest.worker.ports import Blobs, Runner
 from fleetest.worker.readiness import Readiness
 from fleetest.worker.roster import Roster
 from fleetest.worker.runners.command import CommandRunner
+from fleetest.worker.runners.load import LoadRunner
 from fleetest.worker.runners.pytest import PytestRunner
 from fleetest.worker.runners.service import ServiceRunner
 from fleetest.worker.session_stream import dial, open_channel
@@ -42,7 +43,7 @@ __all__ = ["open_worker"]
 
 
 def _runners(blobs: Blobs) -> Sequence[Runner]:
-    return CommandRunner(blobs), PytestRunner(blobs), ServiceRunner(blobs)
+    return CommandRunner(blobs), LoadRunner(blobs), PytestRunner(blobs), ServiceRunner(blobs)
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import msgspec
 
+from fleetest.common.load import LoadSample
 from fleetest.common.results import Artifact, CaseResult, PlannedCase, ResourceUsage, VersionControl
 from fleetest.common.states import ShardKind, Verdict
 from fleetest.common.tasks import KeepWhen, Network, Pull, ReportOptions, Resources, Service
@@ -148,6 +149,9 @@ class Reporter(Protocol):
 
     def output(self, content: bytes) -> None:
         """What the attempt's processes wrote, as it came; the reporter bounds and masks it."""
+
+    def loaded(self, sample: LoadSample) -> None:
+        """What a generator of a load test did in one second."""
 
     def artifacts(self, artifacts: Sequence[Artifact], problems: Sequence[str]) -> None:
         """The content has been stored already."""

@@ -17,6 +17,8 @@ from fleetest.common.convert import (
     duration_to_proto,
     fill_case_result,
     fill_time,
+    load_sample_from_proto,
+    load_sample_to_proto,
     planned_case_from_proto,
     planned_case_to_proto,
     report_options_from_proto,
@@ -62,7 +64,17 @@ from fleetest.worker.messages import (
     Want,
     Welcome,
 )
-from fleetest.worker.reports import ArtifactsLeft, HandedBack, Output, Planned, Report, ReportBody, Results, Running
+from fleetest.worker.reports import (
+    ArtifactsLeft,
+    HandedBack,
+    Loaded,
+    Output,
+    Planned,
+    Report,
+    ReportBody,
+    Results,
+    Running,
+)
 
 __all__ = [
     "attempt_ref_from_proto",
@@ -198,7 +210,7 @@ def report_to_proto(value: Report) -> worker_pb2.Report:
     return message
 
 
-def _fill_report(message: worker_pb2.Report, value: Report) -> None:
+def _fill_report(message: worker_pb2.Report, value: Report) -> None:  # noqa: C901 - a flat table
     """In place: there are several for each attempt, and copying one into another takes several times as long."""
     ref, attempt = value.ref, message.attempt
     attempt.run_id, attempt.shard_id, attempt.token = ref.run_id, ref.shard_id, ref.token
@@ -231,6 +243,8 @@ def _fill_report(message: worker_pb2.Report, value: Report) -> None:
             message.artifacts.SetInParent()
             message.artifacts.artifacts.extend(map(artifact_to_proto, left.artifacts))
             message.artifacts.problems.extend(map(text_to_proto, left.problems))
+        case Loaded(sample=sample):
+            message.load_sample.CopyFrom(load_sample_to_proto(sample))
         case Ended() as ended:
             _fill_ended(message.ended, ended)
 
@@ -259,6 +273,8 @@ def report_from_proto(message: worker_pb2.Report) -> Report:
                 artifacts=tuple(artifact_from_proto(artifact) for artifact in message.artifacts.artifacts),
                 problems=tuple(message.artifacts.problems),
             )
+        case "load_sample":
+            body = Loaded(sample=load_sample_from_proto(message.load_sample))
         case "ended":
             body = ended_from_proto(message.ended)
         case _:

@@ -19,7 +19,7 @@ from fleetest.common.states import Verdict
 from fleetest.worker.assignments import AttemptRef, Ended
 from fleetest.worker.convert import reports_from_bytes, reports_to_bytes
 from fleetest.worker.messages import StoredBatch
-from fleetest.worker.reports import HandedBack, Output, Planned, Report, Results
+from fleetest.worker.reports import HandedBack, Loaded, Output, Planned, Report, Results
 from fleetest.worker.spool import Spool
 
 __all__ = ["Outbox"]
@@ -220,6 +220,8 @@ def _weight(report: Report) -> int:
             return sum([100 + len(r.details) + len(r.stdout) + len(r.stderr) + len(r.log) for r in results])
         case Planned(cases=cases):
             return 100 * len(cases)
+        case Loaded(sample=sample):
+            return 100 + sum(len(each.name) + len(each.histogram) for each in sample.requests)
         case _:
             return 100
 

@@ -13,12 +13,23 @@ import msgspec
 
 from fleetest.common.clock import Clock
 from fleetest.common.limits import MAX_OUTPUT_BYTES, MAX_RESULT_TEXT_BYTES
+from fleetest.common.load import LoadSample
 from fleetest.common.masking import Masker
 from fleetest.common.results import Artifact, CaseResult, PlannedCase
 from fleetest.worker.assignments import AttemptRef, Ended
 from fleetest.worker.common_start import CommonStart
 from fleetest.worker.outbox import Outbox
-from fleetest.worker.reports import ArtifactsLeft, HandedBack, Output, Planned, Report, ReportBody, Results, Running
+from fleetest.worker.reports import (
+    ArtifactsLeft,
+    HandedBack,
+    Loaded,
+    Output,
+    Planned,
+    Report,
+    ReportBody,
+    Results,
+    Running,
+)
 
 __all__ = ["AttemptReporter"]
 
@@ -109,6 +120,12 @@ class AttemptReporter:
 
     def output(self, content: bytes) -> None:
         self._show(self._masked_output.feed(content))
+
+    def loaded(self, sample: LoadSample) -> None:
+        if self._masker.masks:
+            named = tuple(replace(each, name=self._masker.text(each.name)) for each in sample.requests)
+            sample = replace(sample, requests=named)
+        self._say(Loaded(sample=sample))
 
     def artifacts(self, artifacts: Sequence[Artifact], problems: Sequence[str]) -> None:
         text = self._masker.text

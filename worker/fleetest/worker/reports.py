@@ -7,10 +7,11 @@ from datetime import datetime
 
 import msgspec
 
+from fleetest.common.load import LoadSample
 from fleetest.common.results import Artifact, CaseResult, PlannedCase
 from fleetest.worker.assignments import AttemptRef, Ended
 
-__all__ = ["ArtifactsLeft", "HandedBack", "Output", "Planned", "Report", "ReportBody", "Results", "Running"]
+__all__ = ["ArtifactsLeft", "HandedBack", "Loaded", "Output", "Planned", "Report", "ReportBody", "Results", "Running"]
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -61,7 +62,13 @@ class ArtifactsLeft(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     problems: tuple[str, ...] = ()
 
 
-ReportBody = Running | Planned | Results | HandedBack | Output | ArtifactsLeft | Ended
+class Loaded(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What a generator of a load test did in one second."""
+
+    sample: LoadSample
+
+
+ReportBody = Running | Planned | Results | HandedBack | Output | ArtifactsLeft | Loaded | Ended
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -13,7 +13,18 @@ from fleetest.client.cli.output import json_form, output_option, print_json, pri
 from fleetest.client.cli.run_ids import optional_run_argument
 from fleetest.client.values import CaseRecord, Run, TaskStatus
 from fleetest.client.view.harmless import harmless, one_line
-from fleetest.client.view.words import ago, counts_text, duration_text, plural, short_id, size_text, state_style
+from fleetest.client.view.words import (
+    ago,
+    counts_text,
+    duration_text,
+    latency_text,
+    plural,
+    rate_text,
+    short_id,
+    size_text,
+    state_style,
+)
+from fleetest.common.load import LoadRow
 from fleetest.common.results import Assertion
 from fleetest.common.states import Outcome
 
@@ -52,6 +63,7 @@ def show(*, run_id: str, task_id: str, every_case: bool, verbose: bool, project:
         prose=("cases", "why"),
         empty="no tasks",
     )
+    _print_load(run)
     if cases:
         click.echo()
     print_lines(line for record in cases for line in _case_lines(record, now, verbose=verbose))
@@ -104,6 +116,25 @@ def _task_row(task: TaskStatus, now: datetime) -> tuple[str | Text, ...]:
         _cores(task),
         one_line(task.reason),
     )
+
+
+def _print_load(run: Run) -> None:
+    """What load tests measured, by the names of their requests."""
+    loaded = [task for task in run.tasks if task.load]
+    if loaded:
+        click.echo()
+        print_table(
+            ("load", "requests", "errors", "rate", "mean", "p50", "p95", "p99", "max"),
+            (_load_row(task, row) for task in loaded for row in task.load),
+            prose=("load",),
+            empty="",
+        )
+
+
+def _load_row(task: TaskStatus, row: LoadRow) -> tuple[str, ...]:
+    latencies = (row.mean, row.p50, row.p95, row.p99, row.max)
+    name = f"  {one_line(row.request)}" if row.request else one_line(task.task_id)
+    return (name, f"{row.requests:,}", f"{row.errors:,}", rate_text(row.throughput), *map(latency_text, latencies))
 
 
 def _memory(task: TaskStatus) -> str:

@@ -15,7 +15,15 @@ from rich.text import Text
 
 from fleetest.client.view.fold import RunView, TaskView
 from fleetest.client.view.harmless import first_line, one_line
-from fleetest.client.view.words import clock_text, counts_text, duration_text, eta_text, plural, state_style
+from fleetest.client.view.words import (
+    clock_text,
+    counts_text,
+    duration_text,
+    eta_text,
+    load_text,
+    plural,
+    state_style,
+)
 from fleetest.common.states import TaskState
 
 __all__ = ["live_area"]
@@ -160,6 +168,8 @@ def _doing(task: TaskView, activity: _Activity) -> str:
     if since is not None:
         what = "preparing" if _has_count(task, activity) else "preparing its environment"
         return f"{what} {clock_text(activity.now - since)}"
+    if task.load is not None:
+        return f"{load_text(task.load)}  {clock_text(task.duration(activity.now) or timedelta())}"
     if _has_count(task, activity):
         return plural(slots, "slot")
     word = "collecting" if task.collects else "running"

@@ -25,6 +25,7 @@ from fleetest.client.events import (
     Commit,
     GangBroken,
     GangStarted,
+    PerformanceMeasured,
     RunEnded,
     RunEvent,
     RunSubmitted,
@@ -96,6 +97,7 @@ class TaskView:
         failures: the last result of each case that is bad now.
         cached: how many of its cases did not run.
         serves: whether it is a service, which others need while it runs.
+        load: what a load test measured in its last seconds.
     """
 
     task_id: str
@@ -114,6 +116,7 @@ class TaskView:
     flaky: int = 0
     cached: int = 0
     serves: bool = False
+    load: PerformanceMeasured | None = None
     work_done: timedelta = timedelta()
 
     @property
@@ -263,7 +266,7 @@ class RunView:
     def _task(self, task_id: str) -> TaskView:
         return self.tasks.setdefault(task_id, TaskView(task_id))
 
-    def _apply(self, event: RunEvent) -> Iterator[News]:
+    def _apply(self, event: RunEvent) -> Iterator[News]:  # noqa: C901 - a flat table, one line for each event
         match event:
             case RunSubmitted():
                 yield from self._submitted(event)
@@ -284,6 +287,8 @@ class RunView:
                 )
             case CasesAskedBack() | CasesHandedBack() | GangStarted() | GangBroken():
                 pass  # where cases run is no news, nor when exactly
+            case PerformanceMeasured():
+                self._task(event.task_id).load = event
             case CancelRequested(by="served"):
                 pass  # a service has done what it was for
             case CancelRequested():

@@ -16,7 +16,15 @@ from fleetest.client.view.lines import failure_details, failure_lines, news_line
 from fleetest.client.view.news import CaseFailed, News, TaskChanged
 from fleetest.client.view.sections import NoSections, Sections
 from fleetest.client.view.summary import summary_lines
-from fleetest.client.view.words import clock_text, counts_text, duration_text, eta_text, plural, state_style
+from fleetest.client.view.words import (
+    clock_text,
+    counts_text,
+    duration_text,
+    eta_text,
+    load_text,
+    plural,
+    state_style,
+)
 from fleetest.common.states import TaskState
 
 __all__ = ["PlainRenderer"]
@@ -132,9 +140,10 @@ def _section_title(task_id: str, case_id: str) -> str:
 
 def _progress(view: RunView) -> str:
     counts = view.counts
-    if not counts.planned:
-        return ""
-    return f"{counts.done:,} of {plural(counts.planned, 'case')}, {counts.bad:,} failed"
+    parts = [f"{counts.done:,} of {plural(counts.planned, 'case')}, {counts.bad:,} failed"] if counts.planned else []
+    loads = [(task.task_id, task.load) for task in view.tasks.values() if task.load and not task.state.ended]
+    parts += [f"{one_line(task_id)}: {load_text(load)}" for task_id, load in loads]
+    return ", ".join(parts)
 
 
 def _task_lines(view: RunView, news: News, now: datetime) -> list[Text]:

@@ -10,6 +10,7 @@ from fleetest.common.results import Counts
 from fleetest.common.states import RunState, TaskState, WorkerState
 
 if TYPE_CHECKING:
+    from fleetest.client.events import PerformanceMeasured
     from fleetest.client.view.fold import Eta
 
 __all__ = [
@@ -19,7 +20,11 @@ __all__ = [
     "counts_text",
     "duration_text",
     "eta_text",
+    "latency_text",
+    "load_text",
     "plural",
+    "rate_text",
+    "share_text",
     "short_id",
     "size_text",
     "state_style",
@@ -84,6 +89,32 @@ def eta_text(eta: Eta | None) -> str:
     if eta is None or eta.left < _WORTH_WAITING:
         return ""
     return f"{'about' if eta.whole else 'at least'} {clock_text(eta.left)} left"
+
+
+def latency_text(duration: timedelta) -> str:
+    """`0.42 ms`, `12.3 ms`, `148 ms`, `1.27 s`."""
+    milliseconds = duration / timedelta(milliseconds=1)
+    if milliseconds >= 1000:  # noqa: PLR2004 - from there on seconds
+        return f"{milliseconds / 1000:.2f} s"
+    return f"{milliseconds:.3g} ms" if milliseconds < 100 else f"{milliseconds:.0f} ms"  # noqa: PLR2004 - three digits
+
+
+def rate_text(rate: float) -> str:
+    """`39.9/s`, `1,240/s`."""
+    return f"{rate:.1f}/s" if rate < 100 else f"{rate:,.0f}/s"  # noqa: PLR2004 - three digits
+
+
+def share_text(share: float) -> str:
+    """`0%`, `0.25%`, `12%`."""
+    return f"{share * 100:.2g}%" if share < 1 else "100%"
+
+
+def load_text(load: PerformanceMeasured) -> str:
+    """`39.9/s, p95 148 ms, 0% errors, 12 users`: over the last seconds."""
+    return (
+        f"{rate_text(load.throughput)}, p95 {latency_text(load.p95)}, {share_text(load.error_rate)} errors, "
+        f"{plural(load.users, 'user')}"
+    )
 
 
 def ago(moment: datetime | None, now: datetime) -> str:

@@ -18,7 +18,8 @@ class GangModel(Section):
 
     on_lost: Annotated[OnLost, BY_VALUE] = Field(
         OnLost.ABORT,
-        description="`abort`: when one is lost, all begin again; `continue`: once they have begun, the others go on.",
+        description="When one is lost, all begin again (`abort`); once they have begun, the others go on (`continue`), "
+        "or the task ends (`end`).",
     )
 
 

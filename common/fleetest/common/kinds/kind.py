@@ -15,6 +15,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from fleetest.common.load import LoadPlan
 from fleetest.common.suite.section import Section
 from fleetest.common.tasks import CachePolicy, OnLost, ReportOptions, RunnerType, Service, Split
 
@@ -39,12 +40,15 @@ class Work:
         maxfail: stop the task after so many failures; 0 means never.
         last_failed: run only the cases that failed the last time.
         cache: how results of earlier runs are used; `None`: not at all.
-        gang: of a command without `cases`: its shards start together, and this becomes of them when one is lost.
+        gang: of a command without `cases`, or of a load test: its shards start together, and this becomes of them when
+            one is lost.
         image: for a task that names none, where it is to run in a container.
         env: variables, beside those of the task, which come first.
         requirements: capabilities that a worker must have, beside those that the task names.
         artifacts: globs of files to keep, beside those that the task names; relative to where its tests start.
         service: of a service, how it serves.
+        load: of a load test, what is asked of it.
+        shards: how many parts there are, whatever the task says; `None`: as it says.
         cpu: cores that a shard reserves, for a task that does not say; `None`: as many as any other.
     """
 
@@ -65,6 +69,8 @@ class Work:
     requirements: Mapping[str, str] = field(default_factory=dict)
     artifacts: tuple[str, ...] = ()
     service: Service | None = None
+    load: LoadPlan | None = None
+    shards: int | None = None
     cpu: float | None = None
 
 

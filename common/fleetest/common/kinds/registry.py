@@ -23,6 +23,7 @@ _OURS: Final = {
     "k6": "fleetest.common.kinds.k6:K6",
     "zap": "fleetest.common.kinds.zap:Zap",
     "playwright": "fleetest.common.kinds.playwright:Playwright",
+    "performance": "fleetest.common.kinds.performance:Performance",
     "service": "fleetest.common.kinds.service:ServiceKind",
 }
 IMPLIED: Final = ("command", "pytest")

@@ -137,7 +137,7 @@ def _task(name: str, kind: Kind, model: TaskModel, work: Work, needs: Sequence[N
         timeouts=Timeouts(queue=timeouts.queue, start=timeouts.start, silence=timeouts.silence, total=timeouts.total),
         retries=model.retries,
         retry_on=frozenset(model.retry_on),
-        shards=model.shards,
+        shards=work.shards or model.shards,
         split=work.split,
         maxfail=work.maxfail,
         last_failed=work.last_failed,
@@ -150,6 +150,7 @@ def _task(name: str, kind: Kind, model: TaskModel, work: Work, needs: Sequence[N
         uses=uses,
         gang=work.gang,
         service=work.service,
+        load=work.load,
     )
 
 

@@ -27,12 +27,13 @@ def check_gangs(
         if draft.node is None or model is None or work is None or work.gang is None:
             continue
         place = draft.node.entries["gang"].key if "gang" in draft.node.entries else draft.node.place
+        shards = work.shards or model.shards
         if work.cases:
             findings.add(place, "a gang has no `cases`", "They are dealt to shards that start when they can.")
-        elif model.shards is None:
+        elif shards is None:
             findings.add(place, "a gang needs a number of shards", "As in `shards: 4`: they start together.")
-        elif model.shards > _MAX_GANG:
-            findings.add(place, f"a gang of {model.shards} shards is too large", f"It has at most {_MAX_GANG}.")
+        elif shards > _MAX_GANG:
+            findings.add(place, f"a gang of {shards} shards is too large", f"It has at most {_MAX_GANG}.")
 
 
 def resolve_uses(
@@ -52,7 +53,7 @@ def resolve_uses(
         written = draft.node.get("uses") if draft.node and model else None
         if model is None or written is None:
             continue
-        together = model.shards or 1 if work is not None and work.gang is not None else 1
+        together = work.shards or model.shards or 1 if work is not None and work.gang is not None else 1
         for name, how in model.uses.items():
             fault = _fault(name, how, pools, together)
             if fault is not None:

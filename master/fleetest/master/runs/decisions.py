@@ -17,7 +17,9 @@ from types import MappingProxyType
 import msgspec
 
 from fleetest.common.backoff import Backoff
-from fleetest.common.errors import LeaseLost, NotFound, WrongState
+from fleetest.common.errors import InvalidRequest, LeaseLost, NotFound, WrongState
+from fleetest.common.latencies import decode_counts
+from fleetest.common.load import LoadSample
 from fleetest.common.results import Artifact, ResourceUsage
 from fleetest.common.states import Outcome, ShardKind, TaskState, Verdict
 from fleetest.master.runs.endings import (
@@ -45,6 +47,7 @@ from fleetest.master.runs.events import (
     Event,
     GangBroken,
     GangStarted,
+    LoadSampled,
     RunSubmitted,
     TaskEnded,
     TaskPlanned,
@@ -53,9 +56,11 @@ from fleetest.master.runs.events import (
 )
 from fleetest.master.runs.gangs import BROKEN_GANG, GANG_NOTICE, gang_is_ready, goes_on_without, stop_of
 from fleetest.master.runs.handing_back import shards_of_given
+from fleetest.master.runs.load_verdicts import ABORTED, broken_abort, judged, live_figures
 from fleetest.master.runs.planner import Plan
 from fleetest.master.runs.results import KeptResult
 from fleetest.master.runs.state import Attempt, RunStatus, ShardStatus, TaskStatus
+from fleetest.master.runs.state import shard_id as shard_id_of
 
 __all__ = ["Decider"]
 
@@ -249,6 +254,40 @@ class Decider:
                 self.enqueue += [status.shards[each.shard_id] for each in shards]
         self._advance()
 
+    def load_sampled(self, shard_id: str, token: int, sample: LoadSample) -> None:
+        """
+        What a generator did in one second. When an abort threshold does not hold any more, all generators are stopped.
+        """
+        shard, _ = self._attempt(shard_id, token)
+        status = self.status.tasks[shard.task_id]
+        plan, measured = status.task.load, status.measured
+        if plan is None or measured is None:
+            return
+        try:
+            for request in sample.requests:
+                decode_counts(request.histogram)
+        except InvalidRequest as error:
+            reason = f"{shard_id} sent a sample that cannot be read: {error.message}"
+            self._stop_load(status, by=BROKEN_GANG, reason=reason)
+            return
+        known = measured.whole.seconds
+        self._emit(LoadSampled(at=self.now, shard_id=shard_id, task_id=shard.task_id, token=token, sample=sample))
+        if measured.whole.seconds > known:
+            self._emit(live_figures(self.now, shard.task_id, measured))
+            if reason := broken_abort(plan, measured):
+                self._stop_load(status, by=ABORTED, reason=reason)
+
+    def _stop_load(self, status: TaskStatus, *, by: str, reason: str) -> None:
+        if status.stop is None:
+            self._request_stop(CancelRequested(at=self.now, task_id=status.task.name, by=by, reason=reason))
+            self._advance()
+
+    def load_recorded(self, task_id: str, record: Artifact) -> None:
+        """What a load test measured so far is a file; it takes the place of the one before."""
+        first = shard_id_of(task_id, 0)
+        artifact = replace(record, created_at=self.now)
+        self._emit(ArtifactsSaved(at=self.now, shard_id=first, task_id=task_id, artifacts=(artifact,)))
+
     def artifacts_saved(
         self, shard_id: str, token: int, artifacts: Sequence[Artifact], problems: Sequence[str]
     ) -> None:
@@ -295,6 +334,8 @@ class Decider:
             and not self._may_serve_again(status, attempt, verdict)
         ):
             again = None
+        if again is None and status.open_shards == 1:
+            self._judge_load(shard)
         self._emit(
             AttemptEnded(
                 at=self.now,
@@ -317,6 +358,15 @@ class Decider:
         elif status.task.gang is not None and (verdict in _LOST or status.gang_start is None):
             self._end_gang(shard, reason)
         self._advance()
+
+    def _judge_load(self, last: ShardStatus) -> None:
+        """The last generator of a load test ends: what all of them measured is judged, unless somebody cut it short."""
+        status = self.status.tasks[last.task_id]
+        if status.task.load is None or status.measured is None or status.gang_start is None:
+            return
+        if status.stop is None or status.stop.by == ABORTED:
+            aborted = status.stop.reason if status.stop is not None else ""
+            self._finish_cases(last, list(judged(status.task.load, status.measured, aborted)))
 
     def _may_serve_again(self, service: TaskStatus, attempt: Attempt, verdict: Verdict) -> bool:
         """One that died by itself while it served has failed whom it served."""

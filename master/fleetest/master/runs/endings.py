@@ -9,7 +9,8 @@ from typing import Final
 from fleetest.common.states import Outcome, RunState, ShardKind, TaskState, Verdict
 from fleetest.common.tasks import RetryOn
 from fleetest.master.runs.events import RunEnded
-from fleetest.master.runs.gangs import BROKEN_GANG, goes_on_without, missing
+from fleetest.master.runs.gangs import BROKEN_GANG, begins_again, missing
+from fleetest.master.runs.load_verdicts import ABORTED
 from fleetest.master.runs.results import KeptResult
 from fleetest.master.runs.state import Attempt, RunStatus, ShardStatus, TaskStatus
 
@@ -38,7 +39,7 @@ SERVED: Final = "served"
 DESERTED: Final = "deserted"
 """Value of `CancelRequested.by`: a service that the task needs has ended."""
 
-STOPPED_BY_FAILURE: Final = frozenset({"fail_fast", "maxfail", "failed", BROKEN_GANG, SERVED, DESERTED})
+STOPPED_BY_FAILURE: Final = frozenset({"fail_fast", "maxfail", "failed", ABORTED, BROKEN_GANG, SERVED, DESERTED})
 """Values of `CancelRequested.by` after which a task that failed itself is not *cancelled*."""
 
 
@@ -102,7 +103,7 @@ def cases_to_retry(
     if verdict is Verdict.TIMED_OUT:
         granted = RetryOn.TIMED_OUT in task.retry_on and shard.timeouts < task.retries
     if task.gang is not None:  # its cases are not repeated one by one
-        return () if granted and not goes_on_without(status) else None
+        return () if granted and begins_again(status) else None
     if not granted and (attempt.awaited or verdict is not Verdict.COMPLETED):
         return None
     if not shard.case_ids:

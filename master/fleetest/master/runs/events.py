@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from fleetest.common.load import LoadSample
 from fleetest.common.results import Artifact, CacheOrigin, PlannedCase, ResourceUsage, VersionControl
 from fleetest.common.states import Outcome, RunState, ShardKind, TaskState, Verdict
 from fleetest.common.tasks import Resources, Task
@@ -30,6 +31,8 @@ __all__ = [
     "Event",
     "GangBroken",
     "GangStarted",
+    "LoadSampled",
+    "PerformanceMeasured",
     "RunEnded",
     "RunSubmitted",
     "ShardPlan",
@@ -200,6 +203,39 @@ class GangBroken(_Event, frozen=True, kw_only=True):
     grace: timedelta = timedelta(seconds=10)
 
 
+class LoadSampled(_Event, frozen=True, kw_only=True):
+    """What one generator of a load test did in one second."""
+
+    shard_id: str
+    task_id: str
+    token: int
+    sample: LoadSample
+
+
+class PerformanceMeasured(_Event, frozen=True, kw_only=True):
+    """
+    What all generators of a load test measured over the last seconds: for those who watch.
+
+    Args:
+        second: how many seconds have been measured.
+        window: over how long the figures go.
+        offered: arrivals in a second, in the open model.
+        throughput: requests that ended in a second.
+        error_rate: the share of them that failed.
+    """
+
+    task_id: str
+    second: int
+    window: timedelta
+    users: int = 0
+    offered: float = 0.0
+    throughput: float = 0.0
+    error_rate: float = 0.0
+    p50: timedelta = timedelta()
+    p95: timedelta = timedelta()
+    p99: timedelta = timedelta()
+
+
 class ArtifactsSaved(_Event, frozen=True, kw_only=True):
     """Files that an attempt left behind."""
 
@@ -278,6 +314,8 @@ Event = (
     | CasesHandedBack
     | GangStarted
     | GangBroken
+    | LoadSampled
+    | PerformanceMeasured
     | ArtifactsSaved
     | AttemptEnded
     | TaskEnded

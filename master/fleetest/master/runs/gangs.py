@@ -2,7 +2,8 @@
 The rules of gangs: tasks whose shards begin together.
 
 Before the common start, whatever is lost makes all of them begin again. After it, the task says what a lost shard
-means: `abort` lets all begin again, `continue` lets the others go on, and the task says at its end that one is missing.
+means: `abort` lets all begin again, `end` ends all, and `continue` lets the others go on: then the task says at its end
+that one is missing.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from fleetest.common.tasks import OnLost
 from fleetest.master.runs.events import CancelRequested, GangBroken
 from fleetest.master.runs.state import ShardStatus, TaskStatus
 
-__all__ = ["BROKEN_GANG", "GANG_NOTICE", "gang_is_ready", "goes_on_without", "missing", "stop_of"]
+__all__ = ["BROKEN_GANG", "GANG_NOTICE", "begins_again", "gang_is_ready", "goes_on_without", "missing", "stop_of"]
 
 BROKEN_GANG: Final = "gang"
 """The value of `CancelRequested.by` when a shard was lost that nobody can make again."""
@@ -37,6 +38,11 @@ def gang_is_ready(status: TaskStatus) -> bool:
 def goes_on_without(status: TaskStatus) -> bool:
     """Whether the other shards of the gang go on when one is lost."""
     return status.task.gang is OnLost.CONTINUE and status.gang_start is not None
+
+
+def begins_again(status: TaskStatus) -> bool:
+    """Whether all shards of the gang begin again when one is lost."""
+    return status.task.gang is OnLost.ABORT or status.gang_start is None
 
 
 def missing(status: TaskStatus) -> list[ShardStatus]:

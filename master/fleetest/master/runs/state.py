@@ -28,6 +28,7 @@ from fleetest.master.runs.events import (
     Event,
     GangBroken,
     GangStarted,
+    LoadSampled,
     RunEnded,
     RunSubmitted,
     TaskEnded,
@@ -35,6 +36,7 @@ from fleetest.master.runs.events import (
     TaskQueued,
     WrongHit,
 )
+from fleetest.master.runs.measuring import Measurement, measurement_of
 from fleetest.master.runs.results import KeptResult
 
 __all__ = ["Attempt", "CaseStatus", "RunStatus", "ShardStatus", "TaskStatus", "plan_shard_id", "shard_id"]
@@ -177,6 +179,7 @@ class TaskStatus:
         sampled: cases that are run although the cache has a result, until they are seen to end otherwise.
         gang_start: of its shards, once all were ready.
         gang_break: while shards of a gang are being stopped so that all can begin again.
+        measured: of a load test, since its generators began together.
     """
 
     task: Task
@@ -211,6 +214,7 @@ class TaskStatus:
     wrong_hits: int = 0
     gang_start: datetime | None = None
     gang_break: GangBroken | None = None
+    measured: Measurement | None = None
 
     @property
     def counts(self) -> Counts:
@@ -344,6 +348,9 @@ class RunStatus:
                 self._hand_back(self.tasks[task_id], event)
             case GangStarted(task_id=task_id):
                 self.tasks[task_id].gang_start = event.start_at
+                self.tasks[task_id].measured = measurement_of(self.tasks[task_id].task)
+            case LoadSampled(task_id=task_id):
+                self._sample(self.tasks[task_id], event)
             case GangBroken(task_id=task_id):
                 self.tasks[task_id].gang_break = event
             case ArtifactsSaved(task_id=task_id):
@@ -355,6 +362,11 @@ class RunStatus:
                 self._end_task(self.tasks[task_id], event)
             case RunEnded():
                 self.state, self.reason, self.ended_at = event.state, event.reason, event.at
+
+    def _sample(self, status: TaskStatus, event: LoadSampled) -> None:
+        shard = status.shards[event.shard_id]
+        if status.measured is not None and self._attempt(event.shard_id, event.token) is not None:
+            status.measured.take(shard.index, event.sample)
 
     def _touch(self, task_id: str) -> None:
         self.touched[task_id] = None
@@ -525,6 +537,8 @@ class RunStatus:
     def _end_task(self, status: TaskStatus, event: TaskEnded) -> None:
         status.state, status.reason, status.ended_at = event.state, event.reason, event.at
         self.live_tasks -= 1
+        if status.measured is not None:
+            status.measured.forget_seconds()
         for name in status.served_by:
             self._touch(name)
         for name, need in status.dependents:

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
+from fleetest.common.load import LoadRow
 from fleetest.common.results import Artifact, Counts, ResourceUsage, VersionControl
 from fleetest.common.states import RunState, TaskState
 from fleetest.common.tasks import Resources
@@ -48,6 +49,7 @@ class TaskSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     packed: Resources = Resources()
     wrong_hits: int = 0
     planned: bool = False
+    load: tuple[LoadRow, ...] = ()
 
 
 class RunSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -144,4 +146,5 @@ def _task_summary(status: TaskStatus) -> TaskSummary:
         requested=status.task.resources,
         packed=status.packed,
         wrong_hits=status.wrong_hits,
+        load=status.measured.whole.rows() if status.measured is not None else (),
     )

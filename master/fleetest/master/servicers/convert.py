@@ -10,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from fleetest.common.convert import (
     artifact_to_proto,
     duration_to_proto,
+    load_row_to_proto,
     report_options_to_proto,
     resource_sample_to_proto,
     resource_usage_to_proto,
@@ -120,6 +121,7 @@ def _task_to_proto(task: TaskSummary) -> run_pb2.Task:
         packed=resources_to_proto(task.packed),
         wrong_hits=task.wrong_hits,
         planned=task.planned,
+        load=[load_row_to_proto(row) for row in task.load],
     )
 
 

@@ -14,6 +14,7 @@ from fleetest.common.convert import (
     artifact_to_proto,
     cache_origin_to_proto,
     duration_to_proto,
+    fill_duration,
     outcome_to_proto,
     planned_case_to_proto,
     resource_usage_to_proto,
@@ -36,6 +37,8 @@ from fleetest.master.runs.events import (
     Event,
     GangBroken,
     GangStarted,
+    LoadSampled,
+    PerformanceMeasured,
     RunEnded,
     RunSubmitted,
     ShardPlan,
@@ -68,6 +71,8 @@ def commit_to_proto(commit: Commit, events: Sequence[Event] | None = None) -> ru
     response = run_pb2.WatchRunResponse(position=commit.position, committed_at=time_to_proto(commit.at))
     add = response.events.add
     for event in decode(commit.events) if events is None else events:
+        if isinstance(event, LoadSampled):
+            continue  # what all generators measured together follows
         message = add()
         if event.at != commit.at:
             message.at.CopyFrom(time_to_proto(event.at))
@@ -143,6 +148,14 @@ def _gang_broken(event: GangBroken, message: run_pb2.RunEvent, _: Commit) -> Non
     message.gang_broken.task_id, message.gang_broken.reason = event.task_id, event.reason
 
 
+def _performance_measured(event: PerformanceMeasured, message: run_pb2.RunEvent, _: Commit) -> None:
+    measured = message.performance_measured
+    measured.task_id, measured.second, measured.users = event.task_id, event.second, event.users
+    measured.offered, measured.throughput, measured.error_rate = event.offered, event.throughput, event.error_rate
+    for name in ("window", "p50", "p95", "p99"):
+        fill_duration(getattr(measured, name), getattr(event, name))
+
+
 def _shard_plan(shard: ShardPlan) -> run_pb2.ShardPlan:
     plan = run_pb2.ShardPlan(shard_id=shard.shard_id, cases=shard.cases)
     if shard.predicted is not None:
@@ -192,6 +205,7 @@ _FILL: Final[dict[type[Event], Callable[[Any, run_pb2.RunEvent, Commit], None]]]
     CasesHandedBack: _cases_handed_back,
     GangStarted: _gang_started,
     GangBroken: _gang_broken,
+    PerformanceMeasured: _performance_measured,
     ArtifactsSaved: _artifacts_saved,
     AttemptEnded: _attempt_ended,
     TaskEnded: _task_ended,

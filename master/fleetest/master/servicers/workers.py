@@ -16,6 +16,7 @@ from fleetest.common.clock import Clock
 from fleetest.common.convert import (
     artifact_from_proto,
     duration_to_proto,
+    load_sample_from_proto,
     planned_case_from_proto,
     resource_sample_from_proto,
     resource_usage_from_proto,
@@ -34,6 +35,7 @@ from fleetest.master.reports import (
     Ended,
     HandedBack,
     Inbox,
+    Loaded,
     Output,
     Planned,
     Report,
@@ -351,6 +353,8 @@ def _content(message: worker_pb2.Report, clock_ahead: timedelta) -> Content:
                 artifacts=tuple(artifact_from_proto(each) for each in message.artifacts.artifacts),
                 problems=tuple(message.artifacts.problems),
             )
+        case "load_sample":
+            return Loaded(sample=load_sample_from_proto(message.load_sample))
         case "ended":
             ended = message.ended
             return Ended(
