@@ -2,7 +2,7 @@
 A small shop: the system under test of this suite.
 
 It answers REST below /api, GraphQL at /graphql, and pages for people. What it sells and what was ordered is kept in
-memory. `python shop.py` listens on the port that PORT names.
+memory. `python shop.py` listens at the address that HOST names, on the port that PORT names.
 """
 
 from __future__ import annotations
@@ -116,9 +116,10 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def main() -> None:
-    server = ThreadingHTTPServer(("127.0.0.1", int(os.environ.get("PORT", "8000"))), Handler)
+    host, port = os.environ.get("HOST", "127.0.0.1"), int(os.environ.get("PORT", "8000"))
+    server = ThreadingHTTPServer((host, port), Handler)
     server.daemon_threads = True
-    print(f"the shop is open at http://127.0.0.1:{server.server_port}", file=sys.stderr)
+    print(f"the shop is open at http://{host}:{server.server_port}", file=sys.stderr)
     server.serve_forever()
 
 

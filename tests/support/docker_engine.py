@@ -162,6 +162,10 @@ class DockerEngine:
     def volumes(self) -> list[str]:
         return self.docker("volume", "ls", "--quiet").split()
 
+    def networks(self) -> list[str]:
+        """All that are not the Engine's own."""
+        return self.docker("network", "ls", "--filter=type=custom", "--format={{.Name}}").split()
+
     def remove(self) -> None:
         """Take away all that it made."""
         try:

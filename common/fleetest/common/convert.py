@@ -288,6 +288,8 @@ def service_to_proto(value: Service) -> worker_pb2.Service:
     ready = value.ready
     return worker_pb2.Service(
         port=value.port,
+        ports=dict(value.ports),
+        publish=dict(value.publish),
         grace=duration_to_proto(value.grace),
         ready=worker_pb2.Probe(
             http=ready.http,
@@ -304,6 +306,8 @@ def service_from_proto(message: worker_pb2.Service) -> Service:
     ready = message.ready
     return Service(
         port=message.port,
+        ports=dict(message.ports),
+        publish=dict(message.publish),
         grace=duration_from_proto(message.grace),
         ready=Probe(
             http=ready.http,

@@ -218,12 +218,27 @@ class Service:
 
     Args:
         port: on which it listens; 0: one that is free, which it learns from `PORT`.
+        ports: on which it listens, too, by their names; likewise.
+        publish: which of its ports others than its neighbours reach, by name, and under which number of its worker's
+            machine; 0: one that is free. The name of `port` is empty.
         grace: between asking it to end and ending it.
     """
 
     ready: Probe
     port: int = 0
+    ports: Mapping[str, int] = field(default_factory=dict)
+    publish: Mapping[str, int] = field(default_factory=dict)
     grace: timedelta = timedelta(seconds=5)
+
+    @property
+    def all_ports(self) -> Mapping[str, int]:
+        """By name; the first one has an empty name."""
+        return {"": self.port, **self.ports}
+
+    @property
+    def published(self) -> bool:
+        """Whether all of it can be reached from elsewhere."""
+        return all(name in self.publish for name in self.all_ports)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

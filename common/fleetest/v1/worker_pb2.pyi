@@ -1002,6 +1002,7 @@ class TaskSpec(_message.Message):
     REPORT_OPTIONS_FIELD_NUMBER: _builtins.int
     GANG_FIELD_NUMBER: _builtins.int
     SERVICE_FIELD_NUMBER: _builtins.int
+    RUN_NETWORK_FIELD_NUMBER: _builtins.int
     spec_id: _builtins.str
     """run and task"""
     environment_key: _builtins.str
@@ -1037,6 +1038,10 @@ class TaskSpec(_message.Message):
     """of a command: a line for /bin/sh that prints its cases; empty: it is one whole"""
     gang: _builtins.bool
     """after its Running, an attempt waits for a Begin before its tests start"""
+    run_network: _builtins.str
+    """Of a container that is a service, or needs one beside it: whose network it is in. It is then reached by, and reaches,
+    what else of that run has it on the same worker. Empty: none.
+    """
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """argv of a command task; of pytest its arguments; of load its scenario"""
@@ -1117,10 +1122,11 @@ class TaskSpec(_message.Message):
         report_options: _abc.Mapping[_builtins.str, Global___ReportOptions] | None = ...,
         gang: _builtins.bool = ...,
         service: Global___Service | None = ...,
+        run_network: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "service", b"service", "silence_timeout", b"silence_timeout", "start_timeout", b"start_timeout", "total_timeout", b"total_timeout", "version_control", b"version_control"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "artifacts_when", b"artifacts_when", "cache_inputs", b"cache_inputs", "cases", b"cases", "command", b"command", "env", b"env", "environment_key", b"environment_key", "executor", b"executor", "fingerprints", b"fingerprints", "gang", b"gang", "image", b"image", "limits", b"limits", "network", b"network", "project", b"project", "pull", b"pull", "python", b"python", "random_seed", b"random_seed", "report_options", b"report_options", "reports", b"reports", "secret_names", b"secret_names", "service", b"service", "setup", b"setup", "setup_digest", b"setup_digest", "shell", b"shell", "silence_timeout", b"silence_timeout", "spec_id", b"spec_id", "start_timeout", b"start_timeout", "task_id", b"task_id", "total_timeout", b"total_timeout", "type", b"type", "version_control", b"version_control", "working_directory", b"working_directory", "workspace_digest", b"workspace_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "artifacts_when", b"artifacts_when", "cache_inputs", b"cache_inputs", "cases", b"cases", "command", b"command", "env", b"env", "environment_key", b"environment_key", "executor", b"executor", "fingerprints", b"fingerprints", "gang", b"gang", "image", b"image", "limits", b"limits", "network", b"network", "project", b"project", "pull", b"pull", "python", b"python", "random_seed", b"random_seed", "report_options", b"report_options", "reports", b"reports", "run_network", b"run_network", "secret_names", b"secret_names", "service", b"service", "setup", b"setup", "setup_digest", b"setup_digest", "shell", b"shell", "silence_timeout", b"silence_timeout", "spec_id", b"spec_id", "start_timeout", b"start_timeout", "task_id", b"task_id", "total_timeout", b"total_timeout", "type", b"type", "version_control", b"version_control", "working_directory", b"working_directory", "workspace_digest", b"workspace_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1156,25 +1162,79 @@ Global___ReportOptions: _TypeAlias = ReportOptions  # noqa: Y015
 class Service(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class PortsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class PublishEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     PORT_FIELD_NUMBER: _builtins.int
     READY_FIELD_NUMBER: _builtins.int
     GRACE_FIELD_NUMBER: _builtins.int
+    PORTS_FIELD_NUMBER: _builtins.int
+    PUBLISH_FIELD_NUMBER: _builtins.int
     port: _builtins.int
     """0: any that is free"""
     @_builtins.property
     def ready(self) -> Global___Probe: ...
     @_builtins.property
     def grace(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def ports(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """more of them, by name; likewise"""
+
+    @_builtins.property
+    def publish(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Which of them are to be reached from elsewhere, by name (that of `port` is empty), and under which number; 0: any that
+        is free.
+        """
+
     def __init__(
         self,
         *,
         port: _builtins.int = ...,
         ready: Global___Probe | None = ...,
         grace: _duration_pb2.Duration | None = ...,
+        ports: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        publish: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["grace", b"grace", "ready", b"ready"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["grace", b"grace", "port", b"port", "ready", b"ready"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grace", b"grace", "port", b"port", "ports", b"ports", "publish", b"publish", "ready", b"ready"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -316,6 +316,7 @@ def _start(decider: Decider, claim: Claim, worker: Presence, secrets: Mapping[st
         shard_index=shard.index,
         shard_count=1 if planning else task.next_index,
         environment_key=status.environment_key(task),
+        run_network=status.network_of(task),
         secrets={variable: secrets[name] for variable, name in variables.items()},
         reserve=reserve,
         requirements=entry.requirements,

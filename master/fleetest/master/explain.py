@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from fleetest.common.serving import published_prefix
 from fleetest.common.states import ShardKind, TaskState
 from fleetest.common.suite.sizes import format_size
 from fleetest.common.tasks import Resources, When
@@ -110,9 +111,12 @@ def _where_it_runs(status: RunStatus, task: TaskStatus) -> Iterator[Reason]:
         shards = sum(1 for _ in task.live_attempts)
         named = ", ".join(f"{worker_id}{_speed(task, worker_id)}" for worker_id in workers)
         message = f"{shards} of its shards {'runs' if shards == 1 else 'run'} on {named}"
-        if task.task.service is not None and status.serving(task.task.name):
+        serving = status.serving(task.task.name) if task.task.service is not None else None
+        if serving is not None:
             serves = [name for name, _ in task.dependents if not status.tasks[name].state.ended]
             message += f"; it is ready, and serves {', '.join(serves)}"
+            if url := serving.variables.get(f"{published_prefix(task.task.name)}_URL"):
+                message += f"; it is published at {url}"
         yield Reason(kind=ReasonKind.RUNS, message=message, workers=len(workers))
 
 

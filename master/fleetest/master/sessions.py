@@ -62,6 +62,7 @@ class Assigned:
     Args:
         reserve: what it takes of the worker's free room.
         requirements: capabilities that its worker must have.
+        run_network: which run's network its container is in; empty: none.
     """
 
     ref: AttemptRef
@@ -76,6 +77,7 @@ class Assigned:
     secrets: Mapping[str, str] = field(repr=False)
     reserve: Resources
     requirements: Mapping[str, str] = field(default_factory=dict)
+    run_network: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +123,7 @@ class Expect:
     task: Task
     environment_key: str
     slots: int
+    run_network: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,6 +226,7 @@ class Session:
                     request=planned.request,
                     task=planned.task,
                     environment_key=planned.environment_key,
+                    run_network=planned.run_network,
                     slots=self.want.shards,
                 )
             )

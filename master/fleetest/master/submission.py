@@ -17,8 +17,9 @@ from fleetest.common.errors import AlreadyExists, Forbidden, InvalidRequest, Not
 from fleetest.common.ids import new_run_id
 from fleetest.common.limits import MAX_SUITE_BYTES
 from fleetest.common.results import VersionControl
+from fleetest.common.serving import follows
 from fleetest.common.states import RunState, TaskState
-from fleetest.common.tasks import Task
+from fleetest.common.tasks import Network, Task
 from fleetest.common.workspace import Workspace
 from fleetest.master.blobs.custody import Custody
 from fleetest.master.pools import with_cluster_pools
@@ -364,14 +365,26 @@ def _check_images(tasks: Sequence[Task]) -> None:
 
 
 def _check_services(tasks: Sequence[Task]) -> None:
-    in_docker = [
-        task.name for task in tasks if (task.service or task.served_by) and (task.image or task.executor == "docker")
-    ]
-    if in_docker:
-        raise InvalidRequest(
-            f"services, and the tasks that they serve, cannot run in Docker yet: {', '.join(in_docker)}",
-            hint="give them `executor: process` and no image",
-        )
+    """That everybody reaches what he needs: what is beside a container reaches only what that publishes."""
+    named = {task.name: task for task in tasks}
+    for task in tasks:
+        if task.service is not None and task.service.publish and task.image and task.network is Network.NONE:
+            raise InvalidRequest(
+                f"the service {task.name} publishes a port, and its container has `network: none`",
+                hint="give it `network: bridge`, or take `publish` out",
+            )
+        for service in (named[name] for name in task.served_by):
+            if bool(service.image) != bool(task.image) and follows(task, service):
+                there, here = _place_of(service), _place_of(task)
+                raise InvalidRequest(
+                    f"{task.name} would run {here}, and would not reach the service {service.name}, which runs {there}",
+                    hint=f"let both run in containers or as processes; or let {service.name} `publish: auto`, and "
+                    f"{task.name} have a network",
+                )
+
+
+def _place_of(task: Task) -> str:
+    return "in a container" if task.image else "as a process"
 
 
 def _check_secrets(tasks: Sequence[Task], secrets: Mapping[str, str]) -> None:

@@ -34,6 +34,28 @@ def test_service_without_a_probe_is_ready_when_its_port_takes_a_connection():
     assert shop.service == Service(ready=Probe(tcp=True))
 
 
+def test_service_has_more_ports_by_name_and_publishes_those_that_it_names():
+    one, several, _ = load("""
+  one: {type: service, run: x, publish: 8080}
+  several: {type: service, run: x, port: 80, ports: {metrics: auto}, publish: {port: auto, metrics: 9100}}
+  test: {run: x, needs: {one: ready, several: ready}}
+""")
+
+    assert one.service == Service(ready=Probe(tcp=True), publish={"": 8080})
+    ports = Service(ready=Probe(tcp=True), port=80, ports={"metrics": 0}, publish={"": 0, "metrics": 9100})
+    assert several.service == ports
+    assert ports.published
+
+
+def test_services_that_are_published_may_start_on_two_workers_unless_a_task_is_shut_in():
+    published = "{type: service, run: x, publish: auto}"
+    suite = f"  a: {published}\n  b: {published}\n  t: {{run: x, needs: {{a: ready, b: ready}}"
+
+    assert len(load(suite + "}\n")) == 3
+    with pytest.raises(SuiteInvalid, match="could start on two workers"):
+        load(suite + ", network: none}\n")
+
+
 @pytest.mark.parametrize(
     ("tasks", "problem"),
     [
@@ -53,6 +75,14 @@ def test_service_without_a_probe_is_ready_when_its_port_takes_a_connection():
         ),
         ("  s: {type: service, run: x, ready: {http: /, tcp: true}}", "needs exactly one of http, tcp and command"),
         ("  s: {type: service, run: x, port: 99999}", "must be 'auto' or a number from 1 to 65535"),
+        ("  s: {type: service, run: x, ports: {port: auto}}", "'port' is no name for one more port"),
+        ("  s: {type: service, run: x, publish: {metrics: auto}}", "publish: it has no port 'metrics'"),
+        ("  s: {type: service, run: x, port: 80, ports: {b: 80}}", "two of its ports have the same number"),
+        (
+            f"  a: {{type: service, run: x, ports: {{b: auto}}}}\n  a-b: {SHOP}\n  t: {{run: x, needs: {{a: ready, a-b: ready}}}}",
+            "would tell their addresses by the same variables",
+        ),
+        (f"  LocalHost: {SHOP}\n  t: {{run: x, needs: {{LocalHost: ready}}}}", "cannot be called 'LocalHost'"),
     ],
 )
 def test_what_is_wrong_is_named(tasks, problem):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from fleetest.common.errors import WrongState
 from fleetest.common.states import RunState, TaskState
-from fleetest.common.tasks import Resources, When
+from fleetest.common.tasks import Network, Probe, Resources, Service, When
 from fleetest.master.runs.book import queue_entry
-from tests.tools.story import Story, command_task, need, pytest_task, result, service_task
+from fleetest.master.runs.environment import environment_key
+from tests.tools.story import Story, command_task, need, pytest_task, result, service_task, submitted
 
 READY = When.READY
 ADDRESS = {"SHOP_URL": "http://127.0.0.1:8080"}
@@ -180,3 +183,49 @@ def test_the_first_service_asks_for_a_worker_that_can_run_all_of_its_group():
 
     assert entry.packed == entry.resources == Resources(cpu_millis=1300)
     assert entry.requirements == {"browser": "chromium"}
+
+
+def published(name: str = "shop", **settings):
+    service = Service(ready=Probe(tcp=True), publish={"": 0})
+    return replace(service_task(name, **settings), service=service)
+
+
+PUBLISHED = {**ADDRESS, "SHOP_PUBLISHED_URL": "http://192.0.2.7:8080"}
+
+
+def test_who_needs_a_published_service_runs_anywhere_and_is_told_where_it_is_published():
+    story = Story(published(), command_task("smoke", needs=(need("shop", READY),)))
+    story.start("shop#0", "w7")
+    token = story.token("shop#0")
+    story.ask(lambda decider: decider.attempt_running("shop#0", token, PUBLISHED))
+
+    smoke = story.task("smoke")
+    entry = queue_entry(story.status, smoke.shards["smoke#0"])
+    story.start("smoke#0", "w1")
+
+    assert entry.requirements == {}
+    assert story.status.as_served(smoke).env["SHOP_URL"] == "http://192.0.2.7:8080"
+    assert story.status.network_of(smoke) == ""
+
+
+def test_who_is_shut_in_follows_even_a_published_service_and_both_are_in_their_runs_network():
+    story = Story(
+        published(image="shop"),
+        command_task("smoke", needs=(need("shop", READY),), image="tests", network=Network.NONE),
+    )
+    story.start("shop#0", "w7")
+    token = story.token("shop#0")
+    story.ask(lambda decider: decider.attempt_running("shop#0", token, PUBLISHED))
+
+    shop, smoke = story.task("shop"), story.task("smoke")
+
+    assert queue_entry(story.status, smoke.shards["smoke#0"]).requirements["fleetest.worker"] == "w7"
+    assert story.status.as_served(smoke).env == PUBLISHED
+    assert story.status.network_of(shop) == story.status.network_of(smoke) == story.status.run_id
+
+
+def test_containers_of_two_runs_that_find_a_service_by_the_same_name_share_no_environment():
+    suite = (service_task(image="shop"), command_task("smoke", needs=(need("shop", READY),), image="tests"))
+    keys = {environment_key(run_id, submitted(*suite), task) for run_id in ("r1", "r2") for task in suite}
+
+    assert len(keys) == 4

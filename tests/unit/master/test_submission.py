@@ -32,6 +32,11 @@ name: shop
 tasks:
   unit: {args: [tests]}
 """
+SERVED = """
+version: 1
+name: s
+tasks: {shop: {type: service, run: x, %s}, smoke: {run: x, %s needs: {shop: ready}}}
+"""
 COMMANDS = """\
 version: 1
 name: shop
@@ -140,8 +145,14 @@ async def test_a_suite_is_read_beside_the_loop_that_serves_everybody_else(core: 
         ({"executor": "docker"}, "no image for what is to run in Docker: unit"),
         ({"suite_text": SUITE.replace("[tests]", "[tests], secrets: [B, A]")}, "secrets that were not given: A, B"),
         ({"workspace_digest": "nonsense"}, "nonsense"),
+        (
+            {"suite_text": SERVED % ("image: o", "")},
+            "smoke would run as a process, and would not reach the service shop",
+        ),
+        ({"suite_text": SERVED % ("publish: auto", "image: o, network: none,")}, "smoke would run in a container"),
+        ({"suite_text": SERVED % ("publish: auto, image: o, network: none", "")}, "shop publishes a port, and"),
     ],
-    ids=["size", "executor", "image", "secrets", "digest"],
+    ids=["size", "executor", "image", "secrets", "digest", "apart", "shut in", "shut in and published"],
 )
 async def test_what_else_is_wrong_with_a_submission_is_said(core: Core, wrong: dict[str, str], message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):

@@ -63,6 +63,7 @@ class TaskSpec:
     cache_inputs: tuple[str, ...] = ()
     gang: bool = False
     service: Service | None = None
+    run_network: str = ""
 
     @property
     def executor_name(self) -> str:

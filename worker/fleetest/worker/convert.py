@@ -419,6 +419,7 @@ def task_spec_to_proto(value: TaskSpec) -> worker_pb2.TaskSpec:
         gang=value.gang,
         cache_inputs=value.cache_inputs,
         service=service_to_proto(value.service) if value.service is not None else None,
+        run_network=value.run_network,
     )
 
 
@@ -457,4 +458,5 @@ def task_spec_from_proto(message: worker_pb2.TaskSpec) -> TaskSpec:
         gang=message.gang,
         cache_inputs=tuple(message.cache_inputs),
         service=service_from_proto(message.service) if message.HasField("service") else None,
+        run_network=message.run_network,
     )

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fleetest.common.results import Artifact, ResourceSample, ResourceUsage
+    from fleetest.common.tasks import Service
     from fleetest.worker.assignments import Assignment, AttemptRef, Ended, Reporter, TaskSpec
     from fleetest.worker.ownership import Owner
+    from fleetest.worker.service_address import ServiceAddress
 
 __all__ = [
     "KILLED_THROUGH_PARENT",
@@ -153,6 +155,31 @@ class Environment(Protocol):
         Raises:
             InvalidRequest: the command does not exist there; the message names it.
             CapacityExceeded, DependencyUnavailable
+        """
+
+    async def run_beside(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: Path,
+        output: Callable[[bytes], None],
+    ) -> int:
+        """
+        Run a short command to its end, beside the process that was started last, which goes on; answers the exit code.
+        Cancelled, it ends the command.
+
+        Raises:
+            InvalidRequest, CapacityExceeded, DependencyUnavailable: as for `start`.
+        """
+
+    async def service_address(self, service: Service) -> ServiceAddress:
+        """
+        Where a service that is started here is to listen, and where it is found then.
+
+        Raises:
+            InvalidRequest: a port that it asks for cannot be had; the message names it.
+            DependencyUnavailable
         """
 
     async def attach(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> int:

@@ -194,6 +194,8 @@ class Roster:
         entry = self._entries.pop(attempt.ref)
         ended = attempt.reporter.ended(ended)
         self._let_services_go()
+        if attempt.assignment.spec.service is not None:
+            self._slots.service_ended(attempt.ref.run_id)
         if attempt.stop_order not in {_SHUT_DOWN, _MOVES}:
             self._readiness.attempt_ended(ended.verdict, ended.reason)
         now = self._clock.monotonic()

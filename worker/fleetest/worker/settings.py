@@ -65,6 +65,7 @@ class WorkerSettings(TlsSettings):
         engine_url: of the Docker Engine.
         engine_verified: whether the Engine must show a certificate that is signed by the ca.pem of the next.
         engine_certificates: a directory with ca.pem, cert.pem and key.pem; absent means no TLS.
+        published_host: under which others reach the ports that services publish here; empty lets the worker find out.
         container_user: uid and gid of tests in containers, when the worker is root; else they are the worker's own.
         container_pids: processes and threads of a container, at most.
         container_tmp_bytes: size of a container's /tmp, which counts as memory.
@@ -89,6 +90,7 @@ class WorkerSettings(TlsSettings):
     engine_url: str = setting("DOCKER_HOST", text, default="unix:///var/run/docker.sock")
     engine_verified: bool = setting("DOCKER_TLS_VERIFY", bool, default=False)
     engine_certificates: Path | None = setting("DOCKER_CERT_PATH", path, default=None)
+    published_host: str = setting("FLEETEST_PUBLISHED_HOST", text, default="")
     container_user: tuple[int, int] = setting("FLEETEST_CONTAINER_USER", _user, default=(1000, 1000))
     container_pids: int = setting("FLEETEST_CONTAINER_PIDS", whole_number(at_least=16), default=1024)
     container_tmp_bytes: int = setting("FLEETEST_CONTAINER_TMP_BYTES", whole_number(at_least=1 << 20), default=1 << 30)

@@ -98,6 +98,11 @@ class Slot:
         return self._station.environment_key if newest is None else newest.assignment.spec.environment_key
 
     @property
+    def run_network(self) -> str:
+        """Which run's network its environment is in; empty: none."""
+        return self._station.run_network
+
+    @property
     def reserved(self) -> Resources:
         """What it keeps from others; nothing while it could take another attempt."""
         newest = self._newest

@@ -76,6 +76,15 @@ class Slots:
         for slot in idle[:slots]:
             slot.expect(run_id, spec)
 
+    def service_ended(self, run_id: str) -> None:
+        """Give back what the service had, and those that found it in its run's network: nobody will use that again."""
+        for slot in self._serving:
+            if slot.idle:
+                slot.release()
+        for slot in self._slots:
+            if slot.idle and slot.run_network == run_id:
+                slot.release()
+
     def place(self, attempt: Attempt) -> Slot:
         """
         Give an attempt to the slot where it starts soonest: an idle one that has its environment, an idle one that has

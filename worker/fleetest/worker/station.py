@@ -46,6 +46,11 @@ class Station:
         self._run_id = ""
         self._closing: set[asyncio.Task[None]] = set()
 
+    @property
+    def run_network(self) -> str:
+        """Which run's network the open environment is in; empty: none."""
+        return self._spec.run_network if self._environment is not None and self._spec is not None else ""
+
     def serves(self, attempt: Attempt) -> bool:
         """
         Whether the open session may take the attempt. Runs do not share one: what a run's tests did to the workspace is

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Final
 
@@ -16,6 +17,12 @@ from fleetest.common.tasks import Probe, RunnerType, Service
 __all__ = ["ReadyModel", "ServiceKeys", "ServiceKind"]
 
 _MAX_PORT: Final = 65535
+_AUTO: Final = "auto"
+_FIRST: Final = "port"
+"""What the first port is called among others."""
+_TAKEN: Final = frozenset({_FIRST, "published"})
+_PORT_NAME: Final = r"^[a-z][a-z0-9_]{0,29}$"
+_PORT_SCHEMA: Final = {"anyOf": [{"const": _AUTO}, {"type": "integer", "minimum": 1, "maximum": _MAX_PORT}]}
 _PROBE: Final = Probe()
 _SERVICE: Final = Service(ready=_PROBE)
 
@@ -41,11 +48,20 @@ class ReadyModel(Section):
 
 
 def _port(value: object) -> object:
-    if value == "auto":
+    if value == _AUTO:
         return 0
     if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _MAX_PORT:
         return value
     raise refused(Fault(message=f"must be 'auto' or a number from 1 to {_MAX_PORT}"))
+
+
+def _published(value: object) -> object:
+    """`auto`, or a number, is of the first port."""
+    return value if isinstance(value, dict) else {_FIRST: value}
+
+
+_Port = Annotated[int, BeforeValidator(_port), WithJsonSchema(_PORT_SCHEMA)]
+_PortName = Annotated[str, Field(pattern=_PORT_NAME)]
 
 
 class ServiceKeys(Section):
@@ -53,15 +69,36 @@ class ServiceKeys(Section):
 
     command: Annotated[list[Text], Field(min_length=1)] = Field([], description="A program and its arguments.")
     run: Text = Field("", description="Instead of `command`: text for `/bin/sh`.")
-    port: Annotated[
-        int,
-        BeforeValidator(_port),
-        WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": _MAX_PORT}]}),
-    ] = Field(0, description="On which it listens; `auto`: one that is free. The service finds it in `PORT`.")
+    port: _Port = Field(0, description="On which it listens; `auto`: one that is free. The service finds it in `PORT`.")
+    ports: dict[_PortName, _Port] = Field(
+        {}, description="More ports by name. The service finds that of `metrics` in `METRICS_PORT`."
+    )
+    publish: Annotated[
+        dict[_PortName, _Port],
+        BeforeValidator(_published),
+        WithJsonSchema({"anyOf": [*_PORT_SCHEMA["anyOf"], {"type": "object", "additionalProperties": _PORT_SCHEMA}]}),
+    ] = Field(
+        {},
+        description="Its port's number on the worker's machine, where others reach it; `auto`: one that is free. "
+        "Of several, a mapping of names; that of `port` is `port`.",
+    )
     ready: ReadyModel = Field(
         default_factory=lambda: ReadyModel(tcp=True), description="How it is seen to be ready; else its port tells."
     )
     grace: Duration = Field(_SERVICE.grace, description="Between asking it to end and ending it.")
+
+    @model_validator(mode="after")
+    def _ports_are_told_apart(self) -> ServiceKeys:
+        numbers = [number for number in (self.port, *self.ports.values()) if number]
+        published = [number for number in self.publish.values() if number]
+        for name in sorted(_TAKEN & self.ports.keys()):
+            raise refused(Fault(message=f"'{name}' is no name for one more port", hint="Call it by what it serves."))
+        for name in sorted(self.publish.keys() - self.ports.keys() - {_FIRST}):
+            hint = f"It has {', '.join([_FIRST, *self.ports])}."
+            raise refused(Fault(message=f"publish: it has no port '{name}'", hint=hint))
+        if len(set(numbers)) < len(numbers) or len(set(published)) < len(published):
+            raise refused(Fault(message="two of its ports have the same number"))
+        return self
 
 
 class ServiceKind:
@@ -87,6 +124,16 @@ class ServiceKind:
             runner=RunnerType.SERVICE,
             command=tuple(keys.command),
             shell=keys.run,
-            service=Service(ready=probe, port=keys.port, grace=keys.grace or timedelta()),
+            service=Service(
+                ready=probe,
+                port=keys.port,
+                ports=keys.ports,
+                publish=_by_own_names(keys.publish),
+                grace=keys.grace or timedelta(),
+            ),
             cpu=0,
         )
+
+
+def _by_own_names(publish: Mapping[str, int]) -> dict[str, int]:
+    return {"" if name == _FIRST else name: number for name, number in publish.items()}

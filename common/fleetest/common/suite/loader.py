@@ -74,7 +74,7 @@ def load_suite(text: str, *, source: str, environment: str = "", settings: Mappi
     check_gangs(drafts, models, works, findings)
     uses = resolve_uses(drafts, models, works, head.pools, findings) if head else {}
     chosen = choose_environment(root, environment, settings, findings)
-    check_services(drafts, models, needs, findings)
+    check_services(drafts, models, works, needs, findings)
     findings.raise_if_any()
     assert head
     tasks = tuple(

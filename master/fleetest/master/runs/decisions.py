@@ -115,7 +115,8 @@ class Decider:
         status = self.status.tasks[shard.task_id]
         if status.stop is not None:
             raise WrongState(f"{shard.task_id} of run {self.status.run_id} is being stopped")
-        if status.served_by and not (self.status.is_served(status) and self.status.worker_of(status) == worker_id):
+        elsewhere = self.status.followed(status) and self.status.worker_of(status) != worker_id
+        if elsewhere or not self.status.is_served(status):
             raise WrongState(f"the services of {shard.task_id} of run {self.status.run_id} are not on {worker_id}")
         self._emit(
             AttemptStarted(

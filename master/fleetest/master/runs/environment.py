@@ -49,8 +49,9 @@ def environment_key(run_id: str, request: RunSubmitted, task: Task) -> str:
     """
     The name of an environment in which attempts may follow one another, perhaps in one process.
 
-    A task with secrets shares with no other run.
+    A task with secrets shares with no other run; nor does one in a container that is in its run's network.
     """
+    is_of_its_run = task.secret_variables or (task.image and (task.service is not None or task.served_by))
     return _digest(
         [
             request.project,
@@ -67,7 +68,7 @@ def environment_key(run_id: str, request: RunSubmitted, task: Task) -> str:
             sorted(task.env.items()),
             task.working_directory,
             sorted(task.secret_variables.items()),
-            run_id if task.secret_variables else "",
+            run_id if is_of_its_run else "",
         ]
     )
 

@@ -1,15 +1,17 @@
 """
 What one worker must have for a service and all that follow it there.
 
-The first service of a group decides for the rest: who needs it runs where it runs. So it is given only to a worker that
-has what any of them requires, and so much free room that, of whatever was started there, at least the newest group can
-go on: it ends, and makes room for the one before. The group does not hold that room meanwhile; see ADR 17.
+The first service of a group decides for the rest: who needs it runs where it runs, unless it is published. So it is
+given only to a worker that has what any of them requires, and so much free room that, of whatever was started there, at
+least the newest group can go on: it ends, and makes room for the one before. The group does not hold that room
+meanwhile; see ADR 17.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fleetest.common.serving import follows
 from fleetest.common.tasks import Resources, When
 from fleetest.master.runs.environment import requirements_of
 from fleetest.master.runs.state import RunStatus, TaskStatus
@@ -22,7 +24,7 @@ WORKER = "fleetest.worker"
 
 def required_by(status: RunStatus, task: TaskStatus) -> dict[str, str]:
     """Capabilities that the worker must have which is to run the task."""
-    if task.served_by:
+    if status.followed(task):
         return {**requirements_of(task.task), WORKER: status.worker_of(task)}
     required: dict[str, str] = {}
     for each in reversed(_group(status, task)):
@@ -42,7 +44,7 @@ def packed_by(status: RunStatus, task: TaskStatus) -> Resources:
 
 def _for_others(status: RunStatus, task: TaskStatus) -> Resources:
     """For all other services of the group, and the largest of those that they serve."""
-    if task.task.service is None or task.served_by:
+    if task.task.service is None or status.followed(task):
         return Resources()
     others = [each.task for each in _group(status, task)[1:]]
     served = [each.resources for each in others if each.service is None]
@@ -55,12 +57,13 @@ def _for_others(status: RunStatus, task: TaskStatus) -> Resources:
 
 
 def _group(status: RunStatus, task: TaskStatus) -> Sequence[TaskStatus]:
-    """The task, and all that need it ready, or need one of those."""
+    """The task, and all that follow it, or follow one of those."""
     found = {task.task.name: task}
     waiting = [task] if task.task.service is not None else []
     while waiting:
-        for name, need in waiting.pop().dependents:
-            if need.when is When.READY and name not in found:
+        leader = waiting.pop()
+        for name, need in leader.dependents:
+            if need.when is When.READY and name not in found and follows(status.tasks[name].task, leader.task):
                 found[name] = status.tasks[name]
                 waiting.append(status.tasks[name])
     return list(found.values())

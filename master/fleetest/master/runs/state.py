@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from fleetest.common.results import Artifact, CacheOrigin, Counts, PlannedCase, ResourceUsage
+from fleetest.common.serving import follows, seen_from_outside
 from fleetest.common.states import Outcome, RunState, ShardKind, TaskState, Verdict
 from fleetest.common.tasks import Need, Resources, RetryOn, Task, When
 from fleetest.master.runs.environment import environment_key
@@ -303,17 +304,28 @@ class RunStatus:
         free = not task.state.ended and task.stop is None and task.unmet is None
         return free and task.may_be_queued and self.is_served(task)
 
+    def followed(self, task: TaskStatus) -> tuple[str, ...]:
+        """Those of its services on whose worker it must run; it reaches the others from anywhere."""
+        return tuple(service for service in task.served_by if follows(task.task, self.tasks[service].task))
+
     def worker_of(self, task: TaskStatus) -> str:
-        """The only worker that may run it, the one of its services; empty: any may."""
-        attempts = map(self.serving, task.served_by)
+        """The only worker that may run it, the one of the services that it follows; empty: any may."""
+        attempts = map(self.serving, self.followed(task))
         return next((attempt.worker_id for attempt in attempts if attempt is not None), "")
+
+    def network_of(self, task: TaskStatus) -> str:
+        """Which run's network its container is in, where its services are, or itself is one; empty: none."""
+        is_in_one = task.task.image and (task.task.service is not None or self.followed(task))
+        return self.run_id if is_in_one else ""
 
     def as_served(self, task: TaskStatus) -> Task:
         """The task, with what its services say of themselves among its variables; its own come first."""
         told: dict[str, str] = {}
         for service in task.served_by:
             attempt = self.serving(service)
-            told.update(attempt.variables if attempt is not None else {})
+            variables = attempt.variables if attempt is not None else {}
+            is_near = follows(task.task, self.tasks[service].task)
+            told |= variables if is_near else seen_from_outside(service, variables)
         return replace(task.task, env={**told, **task.task.env}) if told else task.task
 
     def shard(self, wanted: str) -> ShardStatus | None:

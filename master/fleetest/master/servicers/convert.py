@@ -220,7 +220,11 @@ def instruction_to_proto(instruction: Instruction, known_specs: set[str]) -> wor
             return worker_pb2.MasterMessage(begin=begin)
         case Expect():
             spec = task_spec_to_proto(
-                instruction.run_id, instruction.request, instruction.task, environment_key=instruction.environment_key
+                instruction.run_id,
+                instruction.request,
+                instruction.task,
+                environment_key=instruction.environment_key,
+                run_network=instruction.run_network,
             )
             expect = worker_pb2.Expect(run_id=instruction.run_id, spec=spec, slots=instruction.slots)
             return worker_pb2.MasterMessage(expect=expect)
@@ -241,7 +245,11 @@ def _assign_to_proto(assign: Assign, known_specs: set[str]) -> worker_pb2.Assign
             known_specs.add(name)
             message.specs.append(
                 task_spec_to_proto(
-                    assigned.ref.run_id, assigned.request, assigned.task, environment_key=assigned.environment_key
+                    assigned.ref.run_id,
+                    assigned.request,
+                    assigned.task,
+                    environment_key=assigned.environment_key,
+                    run_network=assigned.run_network,
                 )
             )
         each, ref = add(), assigned.ref  # filled in place: to make it and copy it in takes several times as long
@@ -256,7 +264,13 @@ def _assign_to_proto(assign: Assign, known_specs: set[str]) -> worker_pb2.Assign
     return message
 
 
-def task_spec_to_proto(run_id: str, request: RunSubmitted, task: Task, *, environment_key: str) -> worker_pb2.TaskSpec:
+def task_spec_to_proto(
+    run_id: str, request: RunSubmitted, task: Task, *, environment_key: str, run_network: str = ""
+) -> worker_pb2.TaskSpec:
+    """
+    Args:
+        run_network: which run's network its container is to be in; empty: none.
+    """
     return worker_pb2.TaskSpec(
         spec_id=spec_id(run_id, task, environment_key),
         environment_key=environment_key,
@@ -268,6 +282,7 @@ def task_spec_to_proto(run_id: str, request: RunSubmitted, task: Task, *, enviro
         shell=task.shell,
         cases=task.cases,
         service=service_to_proto(task.service) if task.service is not None else None,
+        run_network=run_network,
         setup=task.setup,
         setup_digest=task.setup_digest,
         env=task.env,

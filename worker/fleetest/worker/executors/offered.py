@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -16,6 +17,7 @@ from fleetest.common.errors import DependencyUnavailable
 from fleetest.common.tasks import Resources
 from fleetest.worker.executors.process import ProcessExecutor
 from fleetest.worker.ports import Executor, Workspaces
+from fleetest.worker.published_host import find_published_host
 from fleetest.worker.settings import WorkerSettings
 
 __all__ = ["Offered", "open_executors"]
@@ -57,6 +59,7 @@ async def open_executors(settings: WorkerSettings, workspaces: Workspaces, worke
                 workspaces,
                 python=sys.executable,
                 setups=(settings.cache_directory or settings.directory) / "setups",
+                published_host=partial(find_published_host, settings.published_host, settings.masters),
             )
             stack.push_async_callback(process.close)
             offered.append(process)

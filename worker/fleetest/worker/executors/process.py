@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from fleetest.common.errors import CapacityExceeded, InvalidRequest
+from fleetest.common.tasks import Service
 from fleetest.worker.assignments import TaskSpec
 from fleetest.worker.executors.base_environment import base_environment, with_interpreter, with_venv
 from fleetest.worker.executors.child import ChildProcess
@@ -29,6 +30,7 @@ from fleetest.worker.executors.setup import run_line, run_setup
 from fleetest.worker.executors.setup_products import SetupProducts
 from fleetest.worker.executors.shared_setups import SharedSetups
 from fleetest.worker.ports import Environment, Workspaces
+from fleetest.worker.service_address import LOOPBACK, ServiceAddress, address_among_processes
 
 __all__ = ["COPIED_NOTE", "REUSED_NOTE", "ProcessEnvironment", "ProcessExecutor"]
 
@@ -43,7 +45,15 @@ class ProcessEnvironment:
     """Fulfils `Environment`; see there. `ProcessExecutor.prepare` makes and fills it."""
 
     def __init__(
-        self, spec: TaskSpec, *, place: Place, places: Places, workspaces: Workspaces, python: str, scratch: Scratch
+        self,
+        spec: TaskSpec,
+        *,
+        place: Place,
+        places: Places,
+        workspaces: Workspaces,
+        python: str,
+        scratch: Scratch,
+        published_host: Callable[[], str],
     ) -> None:
         self.source = self.host_source = place.source
         self.python = python
@@ -58,6 +68,7 @@ class ProcessEnvironment:
         self._places = places
         self._workspaces = workspaces
         self._scratch = scratch
+        self._published_host = published_host
         self._processes: list[ChildProcess] = []
 
     @property
@@ -80,6 +91,23 @@ class ProcessEnvironment:
         self._processes = [other for other in self._processes if not other.ended]
         self._processes.append(process)
         return process
+
+    async def run_beside(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: Path,
+        output: Callable[[bytes], None],
+    ) -> int:
+        process = await self.start(argv, env=env, cwd=cwd, output=output)
+        try:
+            return await process.wait()
+        finally:
+            await process.stop(timedelta())
+
+    async def service_address(self, service: Service) -> ServiceAddress:
+        return await address_among_processes(service, self._published_host)
 
     async def attach(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> int:
         return await run_in_foreground(argv, env={**self.variables, **env}, cwd=cwd)
@@ -132,6 +160,7 @@ class ProcessExecutor:
         setups: a directory for what slots say of their setups, best shared by the workers of one machine; absent
             means in `root`.
         pass_environment: the variables that tests inherit, filtered; absent means this process's own.
+        published_host: answers under which address others reach this machine; may block.
     """
 
     name = "process"
@@ -144,6 +173,7 @@ class ProcessExecutor:
         python: str,
         setups: Path | None = None,
         pass_environment: Mapping[str, str] | None = None,
+        published_host: Callable[[], str] = lambda: LOOPBACK,
     ) -> None:
         self._root = root
         self._workspaces = workspaces
@@ -151,6 +181,7 @@ class ProcessExecutor:
         self._inherited = dict(os.environ if pass_environment is None else pass_environment)
         self._places = Places(root)
         self._setups = SharedSetups(setups or root / "setups")
+        self._published_host = published_host
         remove_abandoned()
 
     async def prepare(
@@ -162,7 +193,13 @@ class ProcessExecutor:
             self._check_free_space(spec)
             scratch = Scratch.create()
         environment = ProcessEnvironment(
-            spec, place=place, places=self._places, workspaces=self._workspaces, python=python, scratch=scratch
+            spec,
+            place=place,
+            places=self._places,
+            workspaces=self._workspaces,
+            python=python,
+            scratch=scratch,
+            published_host=self._published_host,
         )
         try:
             async with _disk_full_named(self._root):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -14,12 +14,13 @@ from fleetest.common.limits import MAX_RESULT_TEXT_BYTES
 from fleetest.common.results import CaseResult, ResourceSample, ResourceUsage
 from fleetest.common.states import Outcome, Verdict
 from fleetest.common.suite.durations import format_duration
-from fleetest.common.tasks import Service, variable_prefix
+from fleetest.common.tasks import Service
 from fleetest.worker.artifacts import ArtifactCollector
 from fleetest.worker.assignments import Assignment, Ended, Reporter
 from fleetest.worker.ports import Blobs, Environment, Process
 from fleetest.worker.runners.endings import signal_name
-from fleetest.worker.runners.probing import HOST, free_port, is_taken, look
+from fleetest.worker.runners.probing import look
+from fleetest.worker.service_address import ServiceAddress
 from fleetest.worker.tail import Tail
 
 __all__ = ["ServiceAttempt"]
@@ -44,7 +45,6 @@ class ServiceAttempt:
         self._environment = environment
         self._blobs = blobs
         self._process: Process | None = None
-        self._probe: Process | None = None
         self._tail = Tail(MAX_RESULT_TEXT_BYTES // 2)
         self._began = time.monotonic()
         self._started_at = datetime.now(UTC)
@@ -61,16 +61,14 @@ class ServiceAttempt:
         service = self.assignment.spec.service
         if service is None:
             raise InvalidRequest("the task does not say how it serves")
-        if service.port and await is_taken(service.port):
-            return self._failed(f"port {service.port} of this worker is somebody else's; `port: auto` takes a free one")
-        port = service.port or free_port()
         try:
-            await self._start(port)
-            problem = await self._serve(service, port)
+            address = await self._environment.service_address(service)
+            await self._start(address)
+            problem = await self._serve(service, address)
         except InvalidRequest as error:
             return self._failed(error.message)
         finally:
-            await self._end_processes(_AT_ONCE)
+            await self._end_process(_AT_ONCE)
         if self._stopped.is_set():
             ended = Ended(verdict=Verdict.CANCELLED, reason=self._reason, usage=self._usage())
         else:
@@ -88,81 +86,77 @@ class ServiceAttempt:
         """End the service; the attempt ends as cancelled."""
         self._reason = reason
         self._stopped.set()
-        await self._end_processes(grace)
+        await self._end_process(grace)
 
     def sample(self) -> ResourceSample | None:
         """What the service uses."""
         return self._process.sample() if self._process is not None else None
 
-    async def _start(self, port: int) -> None:
+    async def _start(self, address: ServiceAddress) -> None:
         spec = self.assignment.spec
         self._process = await self._environment.start(
             (*_SHELL, spec.shell) if spec.shell else spec.command,
-            env=self._variables(port),
+            env=self._variables(address),
             cwd=self._environment.source / spec.working_directory,
             output=self._write,
         )
         if self._stopped.is_set():  # while it was started
             await self._process.stop(_AT_ONCE)
 
-    async def _serve(self, service: Service, port: int) -> str:
+    async def _serve(self, service: Service, address: ServiceAddress) -> str:
         """Answers why it serves no more."""
         assert self._process is not None
         ended = asyncio.ensure_future(self._process.wait())
         try:
-            problem = await self._become_ready(service, port, ended)
+            problem = await self._become_ready(service, address, ended)
             if problem:
                 return problem
-            self._reporter.running(self._environment.notes, self._address(port))
+            self._reporter.running(self._environment.notes, address.variables(self.assignment.spec.task_id))
             return f"it {self._end(await ended)} while it was needed"
         finally:
             ended.cancel()
             await asyncio.wait([ended])
 
-    async def _become_ready(self, service: Service, port: int, ended: asyncio.Future[int]) -> str:
+    async def _become_ready(self, service: Service, address: ServiceAddress, ended: asyncio.Future[int]) -> str:
         """Look until it is; answers why it never was."""
         probe = service.ready
         deadline = time.monotonic() + probe.timeout.total_seconds()
         while True:
-            problem = await look(probe, port, lambda text: self._run_probe(text, port))
-            if ended.done():
-                return f"it {self._end(ended.result())} before it was ready"
+            looking = asyncio.create_task(look(probe, address, lambda argv: self._run_beside(argv, address)))
+            try:
+                await asyncio.wait((looking, ended), return_when=asyncio.FIRST_COMPLETED)
+                if ended.done():
+                    return f"it {self._end(ended.result())} before it was ready"
+                problem = looking.result()
+            finally:
+                looking.cancel()
+                await asyncio.wait([looking])
             if not problem:
                 return ""
             if time.monotonic() >= deadline:
                 return f"it was not ready within {format_duration(probe.timeout)}: {problem}"
             await asyncio.wait([ended], timeout=probe.interval.total_seconds())
 
-    async def _run_probe(self, text: str, port: int) -> str:
+    async def _run_beside(self, argv: Sequence[str], address: ServiceAddress) -> tuple[int, str]:
         tail = Tail()
-        self._probe = await self._environment.start(
-            (*_SHELL, text),
-            env=self._variables(port),
+        code = await self._environment.run_beside(
+            argv,
+            env=self._variables(address),
             cwd=self._environment.source / self.assignment.spec.working_directory,
             output=tail.write,
         )
-        try:
-            code = await self._probe.wait()
-        finally:
-            await self._probe.stop(_AT_ONCE)
-        last = next(iter(tail.text().splitlines()[-1:]), "")
-        return f"its command ended with exit code {code}{': ' if last else ''}{last}" if code else ""
+        return code, next(iter(tail.text().splitlines()[-1:]), "")
 
-    async def _end_processes(self, grace: timedelta) -> None:
-        for process in (self._probe, self._process):
-            if process is not None:
-                await process.stop(grace)
+    async def _end_process(self, grace: timedelta) -> None:
+        if self._process is not None:
+            await self._process.stop(grace)
 
-    def _address(self, port: int) -> Mapping[str, str]:
-        prefix = variable_prefix(self.assignment.spec.task_id)
-        return {f"{prefix}_HOST": HOST, f"{prefix}_PORT": str(port), f"{prefix}_URL": f"http://{HOST}:{port}"}
-
-    def _variables(self, port: int) -> Mapping[str, str]:
+    def _variables(self, address: ServiceAddress) -> Mapping[str, str]:
         return {
             "FLEETEST_RUN_ID": self.assignment.ref.run_id,
             "FLEETEST_TASK": self.assignment.spec.task_id,
-            "PORT": str(port),
-            **self._address(port),
+            **address.own_variables,
+            **address.variables(self.assignment.spec.task_id),
             **self.assignment.secrets,
         }
 

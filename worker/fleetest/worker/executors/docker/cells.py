@@ -6,8 +6,9 @@ import contextlib
 import re
 import secrets as random
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -25,15 +26,26 @@ from fleetest.worker.executors.docker.container_workspaces import (
     CopiedWorkspace,
     OverlayWorkspace,
 )
-from fleetest.worker.executors.docker.engine import ContainerSpec, Engine, Image, Mount, MountKind
+from fleetest.worker.executors.docker.engine import ContainerSpec, Engine, Image, Mount, MountKind, PublishedPort
 from fleetest.worker.executors.docker.engine_errors import MountFailed
 from fleetest.worker.executors.docker.exec_watch import ExecWatch
 from fleetest.worker.executors.docker.layers import Layers
 from fleetest.worker.executors.docker.lifeline import LIFELINE, Lifeline
+from fleetest.worker.executors.docker.run_networks import RunNetworks
 from fleetest.worker.ownership import Owner
 from fleetest.worker.ports import Workspaces
 
-__all__ = ["CHANNEL", "DIRECTORY_LABEL", "PROJECT_LABEL", "WORKER_LABEL", "Cell", "CellPlan", "Cells", "ContainerRules"]
+__all__ = [
+    "CHANNEL",
+    "DIRECTORY_LABEL",
+    "PROJECT_LABEL",
+    "WORKER_LABEL",
+    "Cell",
+    "CellPlan",
+    "Cells",
+    "ContainerRules",
+    "Serving",
+]
 
 WORKER_LABEL: Final = "fleetest.worker"
 """Everything that a worker makes for itself carries its id under this name."""
@@ -69,6 +81,19 @@ class ContainerRules:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """
+    What a container is to others that is a service.
+
+    Args:
+        name: under which its neighbours find it.
+    """
+
+    name: str
+    published: tuple[PublishedPort, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CellPlan:
     """
     All that makes a difference between two cells of a worker, but for the files of their workspaces.
@@ -76,6 +101,8 @@ class CellPlan:
     Args:
         mounts: more than the workspace and the channel directory.
         writable_root: whether the image's files can be changed, as a setup must.
+        run_network: of which run it finds services, and they it; empty means of none.
+        serving: of a service.
     """
 
     project: str
@@ -85,6 +112,8 @@ class CellPlan:
     memory_bytes: int = 0
     mounts: tuple[Mount, ...] = ()
     writable_root: bool = False
+    run_network: str = ""
+    serving: Serving | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -97,7 +126,8 @@ class Cell:
         channel: the channel directory as this agent sees it.
         notes: for people.
         workspace_digest: of what the workspace holds, but for what was done to it.
-        on_close: called once it is closed.
+        enter: called before it is opened.
+        leave: called once it is closed.
     """
 
     plan: CellPlan
@@ -107,10 +137,12 @@ class Cell:
     workspace_digest: str
     channel: Path
     notes: tuple[str, ...] = ()
-    on_close: Callable[[], None] = field(repr=False)
+    enter: Callable[[], Awaitable[None]] = field(repr=False)
+    leave: Callable[[], Awaitable[None]] = field(repr=False)
 
     async def open(self) -> None:
         """Start the container. Raises what `Container.open` and `ContainerWorkspace.check` do."""
+        await self.enter()
         await self.container.open()
         await self.workspace.check()
 
@@ -158,7 +190,7 @@ class Cell:
         finally:
             with contextlib.suppress(OSError):
                 await in_thread(shutil.rmtree, self.channel.parent.parent, ignore_errors=True)
-            self.on_close()
+            await self.leave()
 
 
 class Cells:
@@ -170,6 +202,9 @@ class Cells:
         labels: of all that is made; that of the directory says whose it is.
         engine_url: where the Engine answers.
         as_engine_sees: a path below `root` as the Engine's machine knows it.
+
+    Attributes:
+        networks: that containers of one run share.
     """
 
     def __init__(
@@ -192,6 +227,7 @@ class Cells:
         self._directory = root / "containers"
         self._as_engine_sees = as_engine_sees
         self._rules = rules
+        self.networks = RunNetworks(engine, prefix=self._name_prefix, labels=labels)
         self._layers = Layers(root / "layers", workspaces, owner=rules.owner)
         self._overlays = as_engine_sees(root) == root and OverlayWorkspace.is_possible(root, engine_url)
         self._live: set[str] = set()
@@ -218,13 +254,14 @@ class Cells:
             raise
 
     async def remove_orphans(self) -> None:
-        """Remove every container, volume and directory of this worker that nobody here uses."""
+        """Remove every container, network, volume and directory of this worker that nobody here uses."""
         with disk_errors(f"the worker's directory {self._directory}"):
             await in_thread(self._directory.mkdir, mode=0o700, parents=True, exist_ok=True)
         label = f"{DIRECTORY_LABEL}={self._labels[DIRECTORY_LABEL]}"
         for name in await self._engine.containers(label):
             if name not in self._live:
                 await self._engine.remove(name)
+        await self.networks.remove_orphans(label)
         for name in await self._engine.volumes(label):
             if name not in self._live:
                 await self._engine.remove_volume(name)
@@ -264,7 +301,8 @@ class Cells:
             workspace_digest=workspace_digest,
             channel=self._channel(name),
             notes=notes,
-            on_close=lambda: self._live.discard(name),
+            enter=partial(self._enter, name, plan),
+            leave=partial(self._leave, name, plan),
         )
         try:
             await cell.open()
@@ -273,6 +311,16 @@ class Cells:
                 await cell.close()
             raise
         return cell
+
+    async def _enter(self, name: str, plan: CellPlan) -> None:
+        if plan.run_network:
+            service = plan.serving.name if plan.serving is not None else ""
+            await self.networks.enter(plan.run_network, name, service=service)
+
+    async def _leave(self, name: str, plan: CellPlan) -> None:
+        self._live.discard(name)
+        if plan.run_network:
+            await self.networks.leave(plan.run_network, name)
 
     def _container(self, name: str, plan: CellPlan, workspace: Mount) -> Container:
         user = self._rules.owner.text
@@ -300,6 +348,9 @@ class Cells:
                 mounts=(workspace, channel, alive, *plan.mounts),
                 labels={**self._labels, PROJECT_LABEL: plan.project},
                 writable_root=plan.writable_root,
+                inner_network=self.networks.name(plan.run_network) if plan.run_network else "",
+                inner_name=plan.serving.name if plan.serving is not None else "",
+                published=plan.serving.published if plan.serving is not None else (),
             ),
             user=user,
             lifeline=lifeline,

@@ -12,6 +12,7 @@ from typing import Final
 from fleetest.common.errors import CapacityExceeded, DependencyUnavailable, FleetestError, NotFound, WrongState
 from fleetest.common.threads import in_thread
 from fleetest.worker.container_cgroup import ContainerCgroup, find_cgroup
+from fleetest.worker.executors.docker.companion import run_beside
 from fleetest.worker.executors.docker.container_process import ContainerProcess
 from fleetest.worker.executors.docker.engine import ContainerSpec, Engine, ExecSpec
 from fleetest.worker.executors.docker.exec_watch import ExecWatch
@@ -135,6 +136,17 @@ class Container:
             self._process = await ContainerProcess.start(self, argv, env=env, cwd=cwd, output=output)
         return self._process
 
+    async def run_beside(
+        self, argv: Sequence[str], *, env: Mapping[str, str], cwd: PurePath, output: Callable[[bytes], None]
+    ) -> int:
+        """
+        Run a command beside the process, to its end; see `Environment.run_beside`.
+
+        Raises:
+            NotFound, WrongState: the container is gone, or does not run.
+        """
+        return await run_beside(self, argv, env=env, cwd=cwd, output=output)
+
     async def clear(self) -> None:
         """End all that still runs in it, except for its keeper."""
         if self._cgroup is not None and 0 < self._cgroup.read().pids <= _KEEPER_PIDS:
@@ -175,6 +187,10 @@ class Container:
         except TimeoutError:
             return False
         return cgroup.read().pids > 0
+
+    async def published_ports(self) -> Mapping[int, int]:
+        """Ports of the Engine's machine by its own. Raises what `Engine.published_ports` does."""
+        return await self._engine.published_ports(self._id)
 
     async def revive(self) -> None:
         """

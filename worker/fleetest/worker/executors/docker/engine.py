@@ -25,6 +25,7 @@ __all__ = [
     "KeptImage",
     "Mount",
     "MountKind",
+    "PublishedPort",
     "VolumeSpec",
 ]
 
@@ -84,6 +85,20 @@ class KeptImage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedPort:
+    """
+    Args:
+        port: of the container.
+        host_port: of the Engine's machine; 0 means one that is free.
+        address: of that machine, on which it listens.
+    """
+
+    port: int
+    host_port: int
+    address: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerSpec:
     """
     All that makes a difference between two containers. Every container is hardened; what is here is what varies.
@@ -98,6 +113,9 @@ class ContainerSpec:
         tmp_bytes: size of the file system in memory that is its `/tmp`, and of its `/dev/shm`; 0 means no such `/tmp`.
         writable_root: whether its image's files can be changed in it, as a setup must.
         env: public variables of every process in it. Never a secret: anybody who sees the container sees them.
+        inner_network: one that `create_network` made, which it is in, too; empty means none.
+        inner_name: under which it is found there; empty means under none that is known.
+        published: ports of it that others reach, if it has a network that leads somewhere.
     """
 
     image: str
@@ -112,6 +130,9 @@ class ContainerSpec:
     labels: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
     writable_root: bool = False
+    inner_network: str = ""
+    inner_name: str = ""
+    published: tuple[PublishedPort, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,12 +291,12 @@ class Engine(Protocol):
         """
 
     async def create(self, name: str, spec: ContainerSpec) -> str:
-        """Make a container, which does not run yet; answers its id."""
+        """Make a container, which does not run yet; answers its id. After an error it may be there all the same."""
 
     async def start(self, container_id: str) -> None:
         """
         Raises:
-            InvalidRequest: the image has nothing to start it with.
+            InvalidRequest: the image has nothing to start it with, or a port that it publishes is somebody else's.
             MountFailed: a volume cannot be mounted.
         """
 
@@ -297,6 +318,31 @@ class Engine(Protocol):
         """End a container, by id or name, and remove it."""
 
     async def containers(self, label: str) -> Sequence[str]:
+        """The names of all that carry the `key=value`."""
+
+    async def published_ports(self, container_id: str) -> Mapping[int, int]:
+        """
+        What a running container publishes: ports of the Engine's machine by its own.
+
+        Raises:
+            NotFound
+        """
+
+    async def create_network(self, name: str, labels: Mapping[str, str]) -> None:
+        """
+        Make a network whose members reach one another, by name, and nobody else. One of that name may be there already.
+
+        Raises:
+            CapacityExceeded: the Engine has no addresses left for one more.
+        """
+
+    async def remove_network(self, name: str) -> None:
+        """
+        Raises:
+            WrongState: a container is in it.
+        """
+
+    async def networks(self, label: str) -> Sequence[str]:
         """The names of all that carry the `key=value`."""
 
     async def create_volume(self, spec: VolumeSpec) -> Path:

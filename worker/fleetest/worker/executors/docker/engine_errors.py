@@ -31,6 +31,10 @@ _ABSENT: Final = re.compile(
 _ABSENT_OR_REFUSED: Final = re.compile(r"pull access denied|does not exist or no pull access", re.IGNORECASE)
 _FULL: Final = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
 _MOUNT: Final = re.compile(r"error while mounting volume|failed to mount local volume", re.IGNORECASE)
+_NO_SUBNET: Final = re.compile(
+    r"non-overlapping IPv4 address pool|address pools have been fully subnetted", re.IGNORECASE
+)
+_PORT_TAKEN: Final = re.compile(r"port is already allocated|address already in use", re.IGNORECASE)
 _NO_SHELL: Final = re.compile(r'exec: "?/bin/sh"?: (stat|no such file)|"/bin/sh": .*no such file', re.IGNORECASE)
 
 
@@ -51,21 +55,32 @@ def engine_error(status: int | None, said: str, *, doing: str) -> FleetestError:
         said: the Engine's own explanation.
         doing: what it was asked, as in "the Engine could not ...".
     """
-    text = f"the Docker Engine could not {doing}: {said.strip()}"
-    if _FULL.search(said):
-        return CapacityExceeded(text, hint="The disk of the Engine, or of the worker, is full: free some space.")
-    if _NO_SHELL.search(said):
-        return InvalidRequest(
-            f"the image has no /bin/sh: {said.strip()}",
-            hint="Tasks in containers are started through a shell; use an image that has one.",
-        )
-    if _MOUNT.search(said):
-        return MountFailed(text)
+    said = said.strip()
+    text = f"the Docker Engine could not {doing}: {said}"
+    if known := _known_error(text, said):
+        return known
     if status == _NOT_FOUND:
         return NotFound(text)
     if status == _CONFLICT:
         return WrongState(text)
     return DependencyUnavailable(text)
+
+
+def _known_error(text: str, said: str) -> FleetestError | None:
+    if _FULL.search(said):
+        return CapacityExceeded(text, hint="The disk of the Engine, or of the worker, is full: free some space.")
+    if _NO_SHELL.search(said):
+        return InvalidRequest(
+            f"the image has no /bin/sh: {said}",
+            hint="Tasks in containers are started through a shell; use an image that has one.",
+        )
+    if _NO_SUBNET.search(said):
+        hint = "Remove networks that nobody uses (`docker network prune`), or give it more `default-address-pools`."
+        return CapacityExceeded(text, hint=hint)
+    if _PORT_TAKEN.search(said):
+        hint = "`publish: auto` takes a free one."
+        return InvalidRequest(f"a port that it publishes is somebody else's: {said}", hint=hint)
+    return MountFailed(text) if _MOUNT.search(said) else None
 
 
 def image_error(image: str, status: int | None, said: str) -> FleetestError:

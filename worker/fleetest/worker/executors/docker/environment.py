@@ -6,12 +6,15 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from fleetest.common.errors import CapacityExceeded, DependencyUnavailable
+from fleetest.common.errors import CapacityExceeded, DependencyUnavailable, InvalidRequest, NotFound, WrongState
+from fleetest.common.tasks import Service
 from fleetest.worker.assignments import TaskSpec
 from fleetest.worker.executors.docker.cells import CHANNEL, Cell
 from fleetest.worker.executors.docker.container_process import ContainerProcess
 from fleetest.worker.executors.docker.container_workspaces import WORKSPACE
 from fleetest.worker.executors.docker.foreground import attach
+from fleetest.worker.executors.docker.serving import ports_inside
+from fleetest.worker.service_address import ANYWHERE, ServiceAddress
 from fleetest.worker.tail import Tail
 
 __all__ = ["BASE_VARIABLES", "PRODUCTS", "DockerEnvironment"]
@@ -32,6 +35,7 @@ class DockerEnvironment:
         variables: of every process; may hold secrets.
         image: the digest of the task's image, whatever its setup added to that.
         has_products: whether the image keeps something at `PRODUCTS`.
+        published_host: under which others reach what it publishes.
         give_back: takes the cell when the environment is closed.
     """
 
@@ -45,6 +49,7 @@ class DockerEnvironment:
         where: str = "in a container",
         image: str = "",
         has_products: bool = False,
+        published_host: str = "",
         give_back: Callable[[Cell], Awaitable[None]],
     ) -> None:
         self.source = WORKSPACE
@@ -59,6 +64,7 @@ class DockerEnvironment:
         self._cell = cell
         self._variables = variables
         self._has_products = has_products
+        self._published_host = published_host
         self._give_back = give_back
 
     @property
@@ -70,15 +76,40 @@ class DockerEnvironment:
     ) -> ContainerProcess:
         return await self._cell.container.run(argv, env={**self._variables, **env}, cwd=cwd, output=output)
 
+    async def run_beside(
+        self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, output: Callable[[bytes], None]
+    ) -> int:
+        try:
+            return await self._cell.container.run_beside(argv, env={**self._variables, **env}, cwd=cwd, output=output)
+        except (NotFound, WrongState) as error:
+            raise DependencyUnavailable(f"the container was lost: {error.message}") from error
+
+    async def service_address(self, service: Service) -> ServiceAddress:
+        serving, ports = self._cell.plan.serving, ports_inside(service)
+        if serving is None:
+            raise InvalidRequest("its master is too old for services in containers")
+        published: Mapping[int, int] = {}
+        if serving.published:
+            published = await self._cell.container.published_ports()
+        return ServiceAddress(
+            host=serving.name,
+            listens=ANYWHERE,
+            ports=ports,
+            published_host=self._published_host,
+            published={name: published[port] for name, port in ports.items() if port in published},
+            inside=True,
+        )
+
     async def attach(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> int:
         return await attach(self._cell.container, argv, env={**self._variables, **env}, cwd=cwd)
 
     def is_apart_from(self, spec: TaskSpec) -> bool:
         """A task of the like waits, as it may get this container."""
         own, limits = self._cell.plan, spec.limits
-        return (own.project, own.network, own.cpu_millis, own.memory_bytes) != (
+        return (own.project, own.network, own.run_network, own.cpu_millis, own.memory_bytes) != (
             spec.project,
             spec.network,
+            spec.run_network,
             limits.cpu_millis,
             limits.memory_bytes,
         )

@@ -16,6 +16,7 @@ from typing import Final
 
 from fleetest.common.backoff import Backoff
 from fleetest.common.errors import CapacityExceeded, InvalidRequest
+from fleetest.common.threads import in_thread
 from fleetest.worker.assignments import TaskSpec
 from fleetest.worker.executors.docker.cells import DIRECTORY_LABEL, WORKER_LABEL, Cell, CellPlan, Cells, ContainerRules
 from fleetest.worker.executors.docker.engine import Engine
@@ -23,6 +24,7 @@ from fleetest.worker.executors.docker.engine_errors import EngineGone
 from fleetest.worker.executors.docker.environment import BASE_VARIABLES, DockerEnvironment
 from fleetest.worker.executors.docker.exec_watch import ExecWatch
 from fleetest.worker.executors.docker.images import Images
+from fleetest.worker.executors.docker.serving import serving_of
 from fleetest.worker.executors.docker.setup_images import (
     VENV,
     SetupBounds,
@@ -33,6 +35,7 @@ from fleetest.worker.executors.docker.setup_images import (
 )
 from fleetest.worker.executors.docker.warm_cells import WarmBounds, WarmCells
 from fleetest.worker.ports import Environment, Workspaces
+from fleetest.worker.service_address import LOOPBACK
 
 __all__ = ["DockerExecutor"]
 
@@ -53,6 +56,8 @@ class DockerExecutor:
         as_engine_sees: a path below `root` as the Engine's machine knows it, which it must be for a bind mount.
         engine_patience: how long an Engine that does not answer is waited for when a task starts.
         python: the interpreter for tasks that name none.
+        published_host: answers under which address others reach the Engine's machine; may block, and raise
+            DependencyUnavailable.
     """
 
     name = "docker"
@@ -73,7 +78,9 @@ class DockerExecutor:
         warm: WarmBounds | None = None,
         engine_patience: timedelta = _ENGINE_PATIENCE,
         python: str = "python3",
+        published_host: Callable[[], str] = lambda: LOOPBACK,
     ) -> None:
+        self._published_host = published_host
         self._engine_patience = engine_patience
         self._python = python
         self._images = Images(engine)
@@ -142,12 +149,16 @@ class DockerExecutor:
         image = named = await self._images.ensure(spec.image, spec.pull, output=output)
         self._check_free_space(spec)
         python = spec.python or self._python
+        publishes = spec.run_network and spec.service is not None and spec.service.publish
+        published_host = await in_thread(self._published_host) if publishes else ""
         plan = CellPlan(
             project=spec.project,
             image=self._setups.name(spec, image, python=python) if spec.setup else image.id,
             network=spec.network,
             cpu_millis=spec.limits.cpu_millis,
             memory_bytes=spec.limits.memory_bytes,
+            run_network=spec.run_network,
+            serving=serving_of(spec, published_host),
         )
         cell = await self._warm.take(plan, spec.workspace_digest)
         notes: tuple[str, ...] = ()
@@ -162,7 +173,9 @@ class DockerExecutor:
             cell = await self._cells.open(plan, image, spec.workspace_digest)
         if setup_reused:
             notes += ("setup reused",)
-        return await self._environment(cell, spec, image=named.id, python=python, secrets=secrets, notes=notes)
+        return await self._environment(
+            cell, spec, image=named.id, python=python, secrets=secrets, notes=notes, published_host=published_host
+        )
 
     def release_idle(self) -> None:
         self._warm.release()
@@ -185,6 +198,7 @@ class DockerExecutor:
         python: str,
         secrets: Mapping[str, str],
         notes: tuple[str, ...],
+        published_host: str,
     ) -> DockerEnvironment:
         made_of = cell.image
         environment = DockerEnvironment(
@@ -195,7 +209,8 @@ class DockerExecutor:
             notes=notes,
             where=f"in a container of {spec.image} with network {spec.network.value}",
             has_products=has_products(made_of),
-            give_back=self._warm.park,
+            published_host=published_host,
+            give_back=self._give_back,
         )
         try:
             await environment.put_products_back()
@@ -203,6 +218,19 @@ class DockerExecutor:
             await environment.close()
             raise
         return environment
+
+    async def _give_back(self, cell: Cell) -> None:
+        """What is in a run's network is of use as long as the run has services here, and a service to nobody else."""
+        run_id = cell.plan.run_network
+        if not run_id:
+            await self._warm.park(cell)
+            return
+        if cell.plan.serving is not None or not self._cells.networks.has_services(run_id):
+            await cell.close()
+        else:
+            await self._warm.park(cell)
+        if not self._cells.networks.has_services(run_id):
+            await self._warm.empty(run_id)
 
     def _check_free_space(self, spec: TaskSpec) -> None:
         free = shutil.disk_usage(self._cells.directory).free

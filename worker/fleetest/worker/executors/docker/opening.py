@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 from contextlib import AsyncExitStack
+from functools import partial
+from urllib.parse import urlsplit
 
+from fleetest.common.errors import DependencyUnavailable
 from fleetest.common.tasks import Resources
 from fleetest.worker.executors.docker.cells import WORKER_LABEL, ContainerRules
 from fleetest.worker.executors.docker.executor import DockerExecutor
@@ -15,6 +18,7 @@ from fleetest.worker.executors.docker.warm_cells import WarmBounds
 from fleetest.worker.identity import persistent_worker_id
 from fleetest.worker.ownership import Owner
 from fleetest.worker.ports import Workspaces
+from fleetest.worker.published_host import find_published_host
 from fleetest.worker.settings import WorkerSettings
 
 __all__ = ["open_docker"]
@@ -57,11 +61,31 @@ async def open_docker(
         ),
         warm=WarmBounds(cells=settings.warm_containers, idle_timeout=settings.warm_timeout),
         locks=(settings.cache_directory or settings.directory) / "locks",
+        published_host=partial(_published_host, settings, beside=surroundings.mounts is not None),
     )
     stack.push_async_callback(executor.close)
     version = await engine.version()
     await executor.open()
     return executor, version, surroundings.room
+
+
+def _published_host(settings: WorkerSettings, *, beside: bool) -> str:
+    """
+    Under which address others reach the Engine's machine.
+
+    Args:
+        beside: whether this worker runs in a container of the Engine: then it knows its own address only.
+
+    Raises:
+        DependencyUnavailable: nobody has said it.
+    """
+    named = settings.published_host or urlsplit(settings.engine_url).hostname or ""
+    if not named and beside:
+        raise DependencyUnavailable(
+            "a service publishes a port, and this worker does not know the address of its Engine's machine",
+            hint="Give it FLEETEST_PUBLISHED_HOST.",
+        )
+    return find_published_host(named, settings.masters)
 
 
 def _owner(user: tuple[int, int]) -> Owner:

@@ -23,8 +23,8 @@ import docker.utils
 import requests.exceptions
 import urllib3.exceptions
 
-from fleetest.common.errors import InvalidRequest, NotFound
-from fleetest.common.tasks import Resources
+from fleetest.common.errors import InvalidRequest, NotFound, WrongState
+from fleetest.common.tasks import Network, Resources
 from fleetest.common.threads import in_thread
 from fleetest.worker.executors.docker.engine import (
     ContainerSpec,
@@ -36,6 +36,7 @@ from fleetest.worker.executors.docker.engine import (
     KeptImage,
     Mount,
     MountKind,
+    PublishedPort,
     VolumeSpec,
 )
 from fleetest.worker.executors.docker.engine_errors import engine_error, engine_gone, image_error
@@ -50,6 +51,14 @@ _CPU_PERIOD: Final = 100_000
 _CHUNK_BYTES: Final = 1 << 16
 _UNREAD_CHUNKS: Final = 16
 _NO_DETACHING: Final = "ctrl-^,ctrl-_,ctrl-^,ctrl-_"  # or else the Engine keeps every Ctrl-P until the next key
+_NO_OTHER_NAMES: Final[Mapping[str, Any]] = {
+    "dns": ["192.0.2.1"],  # nobody's address (RFC 5737)
+    "dns_search": ["."],
+    "dns_opt": ["timeout:1"],  # the Engine answers at once for names that there are, and not at all for others
+}
+"""Where a container finds its neighbours alone: whatever other name it asks for is told to nobody."""
+_WITHOUT_THE_MACHINE: Final = {"com.docker.network.bridge.inhibit_ipv4": "true"}
+"""The machine has no address in such a network, so that its own servers cannot be reached from there either."""
 _GONE: Final = (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError)
 
 
@@ -209,14 +218,19 @@ class SdkEngine:
             return await in_thread(self._create, name, spec)
 
     def _create(self, name: str, spec: ContainerSpec) -> str:
-        client = self._client
+        client: Any = self._client
         memory_bytes = spec.memory_bytes or None
+        inner, names = spec.inner_network, [spec.inner_name] if spec.inner_name else None
+        shut_in = bool(inner) and spec.network is Network.NONE
         config = client.create_host_config(
             read_only=not spec.writable_root,
             cap_drop=["ALL"],
             security_opt=["no-new-privileges"],
             init=True,
-            network_mode=spec.network.value,
+            # A container in none cannot be in another as well.
+            network_mode=inner if shut_in else spec.network.value,
+            **(_NO_OTHER_NAMES if shut_in else {}),
+            port_bindings={each.port: _binding(each) for each in spec.published},
             tmpfs=_tmpfs(spec.tmp_bytes),
             shm_size=spec.tmp_bytes or None,
             mem_limit=memory_bytes,
@@ -238,10 +252,17 @@ class SdkEngine:
             environment=dict(spec.env),
             labels=dict(spec.labels),
             healthcheck={"test": ["NONE"]},
+            ports=[each.port for each in spec.published],
             host_config=config,
+            networking_config=client.create_networking_config({inner: client.create_endpoint_config(aliases=names)})
+            if shut_in
+            else None,
             use_config_proxy=False,
         )
-        return str(created["Id"])
+        container_id = str(created["Id"])
+        if inner and not shut_in:
+            client.connect_container_to_network(container_id, inner, aliases=names)
+        return container_id
 
     async def start(self, container_id: str) -> None:
         with self._errors("start a container"):
@@ -264,6 +285,37 @@ class SdkEngine:
         with self._errors("list containers"):
             found = await in_thread(self._client.containers, all=True, filters={"label": label})
         return [str(container["Names"][0]).removeprefix("/") for container in found]
+
+    async def published_ports(self, container_id: str) -> Mapping[int, int]:
+        with self._errors("look at a container"):
+            found = await in_thread(self._client.inspect_container, container_id)
+        ports = found["NetworkSettings"]["Ports"] or {}
+        return {
+            int(port.partition("/")[0]): int(bindings[0]["HostPort"]) for port, bindings in ports.items() if bindings
+        }
+
+    # -- networks
+
+    async def create_network(self, name: str, labels: Mapping[str, str]) -> None:
+        with contextlib.suppress(WrongState), self._errors(f"create the network {name}"):
+            await in_thread(
+                self._client.create_network,
+                name,
+                driver="bridge",
+                options=_WITHOUT_THE_MACHINE,
+                check_duplicate=True,
+                internal=True,
+                labels=dict(labels),
+            )
+
+    async def remove_network(self, name: str) -> None:
+        with contextlib.suppress(NotFound), self._errors(f"remove the network {name}"):
+            await in_thread(self._client.remove_network, name)
+
+    async def networks(self, label: str) -> Sequence[str]:
+        with self._errors("list networks"):
+            found = await in_thread(self._client.networks, filters={"label": label})
+        return [str(network["Name"]) for network in found]
 
     # -- volumes
 
@@ -375,6 +427,10 @@ def _limits(container: Any) -> Resources:
     if quota := max(0, int(config.get("CpuQuota") or 0)):
         cpu_millis = quota * 1000 // int(config.get("CpuPeriod") or _CPU_PERIOD)
     return Resources(cpu_millis=cpu_millis, memory_bytes=int(config.get("Memory") or 0))
+
+
+def _binding(published: PublishedPort) -> tuple[str, int] | tuple[str]:
+    return (published.address, published.host_port) if published.host_port else (published.address,)
 
 
 def _mount(mount: Mount) -> docker.types.Mount:

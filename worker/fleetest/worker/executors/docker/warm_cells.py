@@ -1,8 +1,9 @@
 """
 Cells that nobody uses, kept for whoever needs the like.
 
-A container is taken by a task of the same project, image, setup, limits and network. It is then the same as a new one,
-since all that its processes could have changed is undone:
+A container is taken by a task of the same project, image, setup, limits and network; one in a run's network by a task
+of that run, and it is closed with the last of the run's services. It is then the same as a new one, since all that its
+processes could have changed is undone:
 
 - Its root is read-only, and no volume but the workspace can be written to: images that declare volumes are not kept.
 - Whatever ran is killed, with all that it started; only the keeper is left, which is another user's.
@@ -88,9 +89,9 @@ class WarmCells:
             oldest, _ = next(iter(self._parked.values()))
             self._expire(oldest)  # whoever waits for the slot need not wait for that
 
-    async def empty(self) -> None:
-        """Close all that are kept now."""
-        cells = [cell for cell, _ in self._parked.values()]
+    async def empty(self, run_network: str = "") -> None:
+        """Close all that are kept now, or those of one run's network."""
+        cells = [cell for cell, _ in self._parked.values() if run_network in {"", cell.plan.run_network}]
         for cell in cells:
             self._withdraw(cell)
         await asyncio.gather(*(_close(cell) for cell in cells))
