@@ -29,6 +29,7 @@ from fleetest.master.cache.redis_layer import RedisLayer
 from fleetest.master.cache.result_cache import ResultCache
 from fleetest.master.dispatcher import Dispatcher
 from fleetest.master.imports import Imports
+from fleetest.master.input_workspaces import InputWorkspaces
 from fleetest.master.leases import Leases
 from fleetest.master.load_records import LoadRecords
 from fleetest.master.peers import Peers
@@ -45,12 +46,14 @@ from fleetest.master.reconciler import Reconciler
 from fleetest.master.reports import Inbox, Report
 from fleetest.master.runs.announcer import Announcer
 from fleetest.master.runs.book import RunBook
+from fleetest.master.runs.events import Event
 from fleetest.master.runs.hub import Hub
 from fleetest.master.runs.projector import Projector
 from fleetest.master.runs.state import RunStatus
 from fleetest.master.sessions import Assign, Assigned, AttemptRef, Instruction, Session, Sessions, Want
 from fleetest.master.store.sqlite import SqliteStore
 from fleetest.master.submission import Desk
+from fleetest.master.supplying import Supplying
 from fleetest.master.tail_work import TailWork
 from fleetest.master.workspaces import BlobWorkspaces
 from tests.tools.story import submitted
@@ -91,6 +94,8 @@ class Core:
     cache: ResultCache
     clerk: CacheClerk
     custody: Custody
+    inputs: InputWorkspaces
+    supplying: Supplying
 
     async def submit(self, *tasks: Task, secrets: dict[str, str] | None = None, **settings: Any) -> str:
         run_id = new_run_id()
@@ -173,6 +178,13 @@ async def open_core(path: Path, redis_url: str, *, busy_timeout: timedelta = BUS
         layers = LayerChain([MemoryLayer(strategy, clock), RedisLayer(redis, strategy, clock)])
         cache = ResultCache(layers, store, clock, usable_for=CACHE_TTL)
         clerk = await stack.enter_async_context(CacheClerk(cache))
+        workspaces = BlobWorkspaces(blobs, clock)
+        custody = Custody(store, clock, workspaces_for=timedelta(days=30), artifacts_for=timedelta(days=90))
+
+        def changed(status: RunStatus, events: tuple[Event, ...]) -> None:
+            clerk.take(status, events)
+            supplying.look_at(status)
+
         book = RunBook(
             store=store,
             queue=queue,
@@ -184,10 +196,10 @@ async def open_core(path: Path, redis_url: str, *, busy_timeout: timedelta = BUS
             sessions=sessions,
             clock=clock,
             backoff=backoff,
-            on_change=clerk.take,
+            on_change=changed,
         )
-        workspaces = BlobWorkspaces(blobs, clock)
-        custody = Custody(store, clock, workspaces_for=timedelta(days=30), artifacts_for=timedelta(days=90))
+        inputs = InputWorkspaces(workspaces, blobs, custody)
+        supplying = Supplying(book, inputs)
         tail_work = TailWork(sessions, book, clock)
         dispatcher = Dispatcher(sessions, queue, book, secrets, resources)
         peers = Peers(RedisPeerChannel(redis), registry, hub, sessions, dispatcher.hear_of_worker, layers.drop)
@@ -222,6 +234,7 @@ async def open_core(path: Path, redis_url: str, *, busy_timeout: timedelta = BUS
                 clock=clock,
                 interval=INTERVAL,
                 lease_ttl=LEASE_TTL,
+                on_look=supplying.look_at,
             ),
             desk=Desk(
                 store=store,
@@ -230,6 +243,7 @@ async def open_core(path: Path, redis_url: str, *, busy_timeout: timedelta = BUS
                 secrets=secrets,
                 workspaces=workspaces,
                 custody=custody,
+                inputs=inputs,
                 clock=clock,
             ),
             imports=Imports(store=store, book=book, projector=projector, clock=clock),
@@ -242,6 +256,8 @@ async def open_core(path: Path, redis_url: str, *, busy_timeout: timedelta = BUS
                 peers.output_grew,
             ),
             custody=custody,
+            inputs=inputs,
+            supplying=supplying,
             peers=peers,
             leases=Leases(store, book),
             cache=cache,

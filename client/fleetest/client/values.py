@@ -156,6 +156,7 @@ class ReasonKind(StrEnum):
     ENDED = "ended"
     STOPPING = "stopping"
     WAITS_FOR_RESOURCE = "waits_for_resource"
+    WAITS_FOR_INPUTS = "waits_for_inputs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ __all__ = [
     "MAX_ASSERTIONS",
     "MAX_CASES_PER_TASK",
     "MAX_FILE_BYTES",
+    "MAX_INPUTS_BYTES",
     "MAX_MESSAGE_BYTES",
     "MAX_NEEDS",
     "MAX_OUTPUT_BYTES",
@@ -29,6 +30,9 @@ MAX_ARTIFACT_BYTES: Final = 1 << 30
 
 MAX_ARTIFACTS_BYTES: Final = 8 << 30
 """All files that one attempt leaves behind: 8 GiB."""
+
+MAX_INPUTS_BYTES: Final = 8 << 30
+"""All artifacts that one task takes of others: 8 GiB."""
 
 MAX_OUTPUT_BYTES: Final = 16 << 20
 """What is kept of an attempt's output; the rest is dropped, and said to be."""

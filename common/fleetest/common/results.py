@@ -103,6 +103,7 @@ class Artifact:
 
     Args:
         media_type: guessed from its name; may be empty.
+        executable: whether its owner may execute it.
         case_id: that it belongs to; empty when nobody knows, or when it is the whole task's.
         attempt: at the shard, from 1; 0 when not known.
         created_at: when the master heard of it; `None` from a worker, and of files from before that was kept.
@@ -113,6 +114,7 @@ class Artifact:
     digest: str
     size_bytes: int
     media_type: str = ""
+    executable: bool = False
     case_id: str = ""
     attempt: int = 0
     created_at: datetime | None = None

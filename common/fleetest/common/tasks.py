@@ -18,6 +18,7 @@ __all__ = [
     "CLUSTER_WIDE",
     "Access",
     "CachePolicy",
+    "Input",
     "KeepWhen",
     "Need",
     "Network",
@@ -184,6 +185,24 @@ class Need:
     when: When = When.PASSED
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Input:
+    """
+    What a task takes of the artifacts that a needed one left: files that are put into its workspace.
+
+    Args:
+        task: that left them.
+        files: globs of them, as under `artifacts`, each of which must match one; empty means all that there are.
+        into: the directory below which they go, each by the path that it was left at; empty is the workspace's top.
+        optional: whether there may be none.
+    """
+
+    task: str
+    files: tuple[str, ...] = ()
+    into: str = ""
+    optional: bool = False
+
+
 def variable_prefix(service: str) -> str:
     """How the variables begin that tell where a service is: `SHOP` for `shop`."""
     return "".join(character if character.isascii() and character.isalnum() else "_" for character in service.upper())
@@ -267,7 +286,8 @@ class CachePolicy:
     Args:
         inputs: globs of workspace files that results depend on besides what their tests import.
         sample: the share of cases, from 0 to 1, that is run although the cache has a result.
-        inputs_digest: of the files that `inputs` name; empty without any. Known once it is submitted.
+        inputs_digest: of the files that `inputs` name, and of what the task takes of others; empty without any. Known
+            once it is submitted, of a task that takes something once that is there.
     """
 
     inputs: tuple[str, ...] = ()
@@ -329,6 +349,9 @@ class Task:
         artifacts_when: of which attempts.
         service: of a service, how it serves.
         load: of a load test, what is asked of it; its command is one text, which tells generators what to do.
+        inputs: what it takes of the artifacts of those that it needs.
+        workspace_digest: of the files that it runs on; empty means those of its run. Known once all that it needs have
+            ended, of a task with inputs.
     """
 
     name: str
@@ -372,6 +395,8 @@ class Task:
     gang: OnLost | None = None
     service: Service | None = None
     load: LoadPlan | None = None
+    inputs: tuple[Input, ...] = ()
+    workspace_digest: str = ""
 
     @property
     def served_by(self) -> tuple[str, ...]:

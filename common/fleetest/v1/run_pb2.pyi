@@ -54,6 +54,8 @@ class _ReasonKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReasonKind
     """cancelled, waits for its attempts to stop"""
     REASON_KIND_WAITS_FOR_RESOURCE: _ReasonKind.ValueType  # 13
     """others have a named resource that it uses"""
+    REASON_KIND_WAITS_FOR_INPUTS: _ReasonKind.ValueType  # 14
+    """what it takes of other tasks is being put into its workspace"""
 
 class ReasonKind(_ReasonKind, metaclass=_ReasonKindEnumTypeWrapper): ...
 
@@ -82,6 +84,8 @@ REASON_KIND_STOPPING: ReasonKind.ValueType  # 12
 """cancelled, waits for its attempts to stop"""
 REASON_KIND_WAITS_FOR_RESOURCE: ReasonKind.ValueType  # 13
 """others have a named resource that it uses"""
+REASON_KIND_WAITS_FOR_INPUTS: ReasonKind.ValueType  # 14
+"""what it takes of other tasks is being put into its workspace"""
 Global___ReasonKind: _TypeAlias = ReasonKind  # noqa: Y015
 
 @_typing.final

@@ -548,6 +548,7 @@ class Artifact(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    EXECUTABLE_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     """relative to the workspace"""
     digest: _builtins.str
@@ -558,6 +559,7 @@ class Artifact(_message.Message):
     """that it belongs to; empty: not known, or the whole task's"""
     attempt: _builtins.int
     """at the shard, from 1"""
+    executable: _builtins.bool
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """when the master heard of it"""
@@ -577,10 +579,11 @@ class Artifact(_message.Message):
         attempt: _builtins.int = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
+        executable: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "case_id", b"case_id", "created_at", b"created_at", "digest", b"digest", "expires_at", b"expires_at", "media_type", b"media_type", "path", b"path", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "case_id", b"case_id", "created_at", b"created_at", "digest", b"digest", "executable", b"executable", "expires_at", b"expires_at", "media_type", b"media_type", "path", b"path", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

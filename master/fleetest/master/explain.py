@@ -38,6 +38,7 @@ class ReasonKind(StrEnum):
     ENDED = "ended"
     STOPPING = "stopping"
     WAITS_FOR_RESOURCE = "waits_for_resource"
+    WAITS_FOR_INPUTS = "waits_for_inputs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,9 +101,19 @@ def _without_queue(status: RunStatus, task: TaskStatus) -> Iterator[Reason]:
         needed = status.tasks[need.task].state
         if not needed.ended and not (need.when is When.READY and status.serving(need.task)):
             is_now = "starting" if need.when is When.READY and status.tasks[need.task].live else needed.value
-            message = f"it needs {need.task} {need.when.value}, which is {is_now}"
+            message = f"it needs {need.task} {need.when.value}, which is {is_now}{_for_what(task, need.task)}"
             yield Reason(kind=ReasonKind.WAITS_FOR_TASK, message=message, constraint=need.task)
+    if status.awaits_inputs(task):
+        leavers = ", ".join(dict.fromkeys(each.task for each in task.task.inputs))
+        message = f"what it takes of {leavers} is being put into its workspace"
+        yield Reason(kind=ReasonKind.WAITS_FOR_INPUTS, message=message)
     yield from _where_it_runs(status, task)
+
+
+def _for_what(task: TaskStatus, needed: str) -> str:
+    """What the task takes of the one that it waits for; empty when that is nothing."""
+    wanted = next((each for each in task.task.inputs if each.task == needed), None)
+    return "" if wanted is None else f"; it takes {', '.join(wanted.files) or 'all artifacts'} of it"
 
 
 def _where_it_runs(status: RunStatus, task: TaskStatus) -> Iterator[Reason]:

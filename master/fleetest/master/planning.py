@@ -17,7 +17,7 @@ from fleetest.master.runs.speeds import SpeedBook
 from fleetest.master.runs.state import RunStatus
 from fleetest.master.runs.summary import summary_of_row
 from fleetest.master.store.ports import RunQuery, Store
-from fleetest.master.submission import WorkspaceSource
+from fleetest.master.workspaces import WorkspaceSource
 
 __all__ = ["Planning"]
 

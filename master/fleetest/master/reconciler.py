@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final, NamedTuple
@@ -63,6 +63,7 @@ class Reconciler:
     Args:
         interval: between two looks.
         lease_ttl: how long a worker may be away before its attempts are lost.
+        on_look: told what each run that goes on has come to.
     """
 
     def __init__(
@@ -80,9 +81,11 @@ class Reconciler:
         clock: Clock,
         interval: timedelta,
         lease_ttl: timedelta,
+        on_look: Callable[[RunStatus], None] = lambda _status: None,
     ) -> None:
         self._store = store
         self._queue = queue
+        self._on_look = on_look
         self._resources = ResourceAudit(resources, book)
         self._registry = registry
         self._secrets = secrets
@@ -174,6 +177,7 @@ class Reconciler:
         astray = [_Held.of(shard) for shard in _live(status) if self._went_astray(status, shard, now)]
         tired = [task_id for task_id in status.tasks if _waited_too_long(status, task_id, now)]
         self._repeat_stops(status, now)
+        self._on_look(status)
         if lost or stuck or astray or tired:
             await keeper.ask(partial(_end, lost, stuck, astray, tired))
         self._resources.see(await keeper.status())

@@ -31,6 +31,7 @@ from fleetest.master.cache.result_cache import ResultCache
 from fleetest.master.cluster_clock import ClusterClock
 from fleetest.master.dispatcher import Dispatcher
 from fleetest.master.imports import Imports
+from fleetest.master.input_workspaces import InputWorkspaces
 from fleetest.master.leases import Leases
 from fleetest.master.listening import Servicers, listen
 from fleetest.master.load_records import LoadRecords
@@ -51,9 +52,11 @@ from fleetest.master.retention import Retention
 from fleetest.master.roster import Roster
 from fleetest.master.runs.announcer import Announcer
 from fleetest.master.runs.book import RunBook
+from fleetest.master.runs.events import Event
 from fleetest.master.runs.hub import Hub
 from fleetest.master.runs.projector import Projector
 from fleetest.master.runs.recent import Recent
+from fleetest.master.runs.state import RunStatus
 from fleetest.master.servicers.blobs import BlobServicer
 from fleetest.master.servicers.convert_events import commit_to_proto
 from fleetest.master.servicers.fleet import FleetServicer
@@ -64,6 +67,7 @@ from fleetest.master.sessions import Sessions
 from fleetest.master.settings import MasterSettings
 from fleetest.master.store.opening import open_store
 from fleetest.master.submission import Desk
+from fleetest.master.supplying import Supplying
 from fleetest.master.tail_work import TailWork
 from fleetest.master.workspaces import BlobWorkspaces
 
@@ -145,6 +149,15 @@ class Master:
         layers = LayerChain(open_layers(settings, redis, clock))
         cache = ResultCache(layers, store, clock, usable_for=usable_for(settings))
         clerk = await self._stack.enter_async_context(CacheClerk(cache))
+        workspaces = BlobWorkspaces(blobs, clock)
+        custody = Custody(
+            store, clock, workspaces_for=settings.event_retention + _DAY, artifacts_for=settings.artifact_retention
+        )
+
+        def changed(status: RunStatus, events: tuple[Event, ...]) -> None:
+            clerk.take(status, events)
+            supplying.look_at(status)
+
         book = RunBook(
             store=store,
             queue=queue,
@@ -158,8 +171,10 @@ class Master:
             backoff=Backoff(),
             turns=RedisTurns(redis),
             on_commit=recent.add,
-            on_change=clerk.take,
+            on_change=changed,
         )
+        inputs = InputWorkspaces(workspaces, blobs, custody)
+        supplying = Supplying(book, inputs)
         tail_work = TailWork(sessions, book, clock)
         dispatcher = Dispatcher(sessions, queue, book, secrets, resources, tail_work.slots_are_idle)
         peers = Peers(RedisPeerChannel(redis), registry, hub, sessions, dispatcher.hear_of_worker, layers.drop)
@@ -177,10 +192,7 @@ class Master:
             clock=clock,
             interval=settings.reconcile_interval,
             lease_ttl=settings.lease_ttl,
-        )
-        workspaces = BlobWorkspaces(blobs, clock)
-        custody = Custody(
-            store, clock, workspaces_for=settings.event_retention + _DAY, artifacts_for=settings.artifact_retention
+            on_look=supplying.look_at,
         )
         sweep = BlobSweep(blobs, store, clock)
         desk = Desk(
@@ -190,6 +202,7 @@ class Master:
             secrets=secrets,
             workspaces=workspaces,
             custody=custody,
+            inputs=inputs,
             clock=clock,
             new_id=lambda: new_run_id(clock.now()),
             default_image=settings.default_image,
@@ -252,6 +265,7 @@ class Master:
             asyncio.create_task(dispatcher.run(), name="dispatcher"),
             asyncio.create_task(reconciler.run(), name="reconciler"),
             asyncio.create_task(tail_work.run(), name="tail"),
+            asyncio.create_task(supplying.run(), name="inputs"),
             asyncio.create_task(_hear(feed, book), name="feed"),
             asyncio.create_task(streams.run(), name="tokens"),
             asyncio.create_task(peers.run(), name="peers"),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from types import MappingProxyType
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 import structlog
@@ -19,22 +19,25 @@ from fleetest.common.limits import MAX_SUITE_BYTES
 from fleetest.common.results import VersionControl
 from fleetest.common.serving import follows
 from fleetest.common.states import RunState, TaskState
-from fleetest.common.tasks import Network, Task
+from fleetest.common.tasks import Input, Network, Task
 from fleetest.common.workspace import Workspace
 from fleetest.master.blobs.custody import Custody
+from fleetest.master.input_workspaces import InputWorkspaces
 from fleetest.master.pools import with_cluster_pools
 from fleetest.master.queue.ports import SecretStore
 from fleetest.master.runs.book import RunBook
-from fleetest.master.runs.environment import SetupInputs, setup_digest
+from fleetest.master.runs.environment import SetupInputs, setup_digest, supplied_task
 from fleetest.master.runs.events import RunSubmitted
+from fleetest.master.runs.inputs import InputsMissing
 from fleetest.master.runs.projector import Projector
 from fleetest.master.runs.sizing import packed
 from fleetest.master.runs.state import RunStatus, TaskStatus
 from fleetest.master.runs.summary import row_of, summary_of
 from fleetest.master.store.ports import Commit, RunQuery, Store
 from fleetest.master.suites import Suites
+from fleetest.master.workspaces import WorkspaceSource
 
-__all__ = ["Desk", "Submission", "Submitted", "WorkspaceSource", "chosen_project"]
+__all__ = ["Desk", "Submission", "Submitted", "chosen_project"]
 
 _log = structlog.get_logger()
 
@@ -43,17 +46,6 @@ SECRETS_TTL: Final = timedelta(hours=24)
 
 _UPLOAD_HINT: Final = "upload the workspace before the run is submitted"
 _EXECUTORS: Final = frozenset({"", "process", "docker"})
-
-
-class WorkspaceSource(Protocol):
-    """Reads uploaded workspaces."""
-
-    async def load(self, workspace_digest: str) -> Workspace:
-        """
-        Raises:
-            WrongState: the manifest, or a file of it, has not been uploaded.
-            InvalidRequest: the blob is no manifest.
-        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +110,7 @@ class Desk:
         secrets: SecretStore,
         workspaces: WorkspaceSource,
         custody: Custody,
+        inputs: InputWorkspaces,
         clock: Clock,
         default_image: str = "",
         pools: Mapping[str, int] = MappingProxyType({}),
@@ -131,6 +124,7 @@ class Desk:
         self._secrets = secrets
         self._workspaces = workspaces
         self._custody = custody
+        self._inputs = inputs
         self._clock = clock
         self._new_id = new_id
         self._suites = Suites()
@@ -203,14 +197,14 @@ class Desk:
             raise WrongState(f"run {run_id} was imported: only what made its reports can run it again")
         if not status.state.ended:
             raise WrongState(f"run {run_id} has not ended yet", hint=f"wait for it: fleetest watch {run_id}")
-        tasks = status.request.tasks if everything else _tasks_to_repeat(status)
+        tasks = status.request.tasks if everything else await self._tasks_to_repeat(status)
         if not tasks:
             raise WrongState(
                 f"every task of run {run_id} passed; there is nothing to repeat",
                 hint=f"to run all of it again: fleetest retry --all {run_id}",
             )
         _check_secrets(tasks, secrets)
-        if digest := status.request.workspace_digest:
+        for digest in {status.request.workspace_digest, *(task.workspace_digest for task in tasks)} - {""}:
             workspace = await self._workspaces.load(digest)
             await self._custody.keep_workspace(status.request.project, digest, workspace)
         event = RunSubmitted(
@@ -228,6 +222,34 @@ class Desk:
             retry_of=run_id,
         )
         return await self._begin(event, key=key, secrets=secrets, supersede=False)
+
+    async def _tasks_to_repeat(self, status: RunStatus) -> tuple[Task, ...]:
+        """
+        With what those have taken, or would take, that is not left again: it is among the files that they run on.
+
+        Raises:
+            WrongState: it is there no longer.
+        """
+        tasks = _tasks_to_repeat(status)
+        return tuple([await self._with_inputs(status, task, {each.name for each in tasks}) for task in tasks])
+
+    async def _with_inputs(self, status: RunStatus, task: Task, repeated: Collection[str]) -> Task:
+        if not task.inputs:
+            return task
+        submitted = next(each for each in status.request.tasks if each.name == task.name)
+        again = tuple(each for each in task.inputs if each.task in repeated)
+        if not again and status.tasks[task.name].queued_at is not None:
+            return replace(task, inputs=())  # it runs on the same files
+        done = [each for each in task.inputs if each.task not in repeated]
+        files = submitted if not done else await self._supplied(status, submitted, done)
+        return replace(task, inputs=again, workspace_digest=files.workspace_digest, setup_digest=files.setup_digest)
+
+    async def _supplied(self, status: RunStatus, task: Task, inputs: Sequence[Input]) -> Task:
+        try:
+            return supplied_task(task, await self._inputs.make(status, task, inputs))
+        except InputsMissing as error:
+            hint = f"to run all of it again: fleetest retry --all {status.run_id}"
+            raise WrongState(f"{task.name} cannot be repeated alone: {error.message}", hint=hint) from error
 
     async def _begin(self, event: RunSubmitted, *, key: str, secrets: Mapping[str, str], supersede: bool) -> Submitted:
         sized = await self._sized(event)

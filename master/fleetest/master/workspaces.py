@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Final
+from typing import Final, Protocol
 
 from fleetest.common.blobs import BlobStore
 from fleetest.common.clock import Clock
@@ -11,11 +11,22 @@ from fleetest.common.convert_workspace import MAX_MANIFEST_BYTES, parse_manifest
 from fleetest.common.errors import NotFound, WrongState
 from fleetest.common.workspace import Workspace
 
-__all__ = ["BlobWorkspaces"]
+__all__ = ["BlobWorkspaces", "WorkspaceSource"]
 
 _BELIEVED_FOR: Final = timedelta(minutes=5)
 _KEPT: Final = 20
 _KEPT_FILES: Final = 50_000
+
+
+class WorkspaceSource(Protocol):
+    """Reads uploaded workspaces."""
+
+    async def load(self, workspace_digest: str) -> Workspace:
+        """
+        Raises:
+            WrongState: the manifest, or a file of it, has not been uploaded.
+            InvalidRequest: the blob is no manifest.
+        """
 
 
 class BlobWorkspaces:

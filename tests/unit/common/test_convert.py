@@ -37,6 +37,7 @@ artifacts = st.builds(
     digest=texts,
     size_bytes=sizes,
     media_type=texts,
+    executable=st.booleans(),
     case_id=texts,
     attempt=lines,
     created_at=st.none() | times,

@@ -193,6 +193,7 @@ async def test_tasks_without_image_take_the_clusters_unless_they_run_as_processe
         secrets=core.secrets,
         workspaces=BlobWorkspaces(core.blobs, core.clock),
         custody=core.custody,
+        inputs=core.inputs,
         clock=core.clock,
         default_image="our/tests:1",
     )
@@ -425,6 +426,7 @@ async def test_pools_of_the_cluster_have_their_size_from_its_operator(core: Core
         secrets=core.secrets,
         workspaces=BlobWorkspaces(core.blobs, core.clock),
         custody=core.custody,
+        inputs=core.inputs,
         clock=core.clock,
         pools={"seats": 3},
     )

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import mimetypes
 import os
+import stat
 from collections import deque
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
@@ -197,12 +198,13 @@ def _artifact(root: Path, name: str) -> Artifact:
     descriptor = open_beneath(root, name)
     try:
         digest, size_bytes = hash_file(descriptor)
+        executable = bool(os.fstat(descriptor).st_mode & stat.S_IXUSR)
     finally:
         os.close(descriptor)
     if size_bytes > MAX_ARTIFACT_BYTES:
         raise OSError(errno.EFBIG, f"is larger than the limit of {MAX_ARTIFACT_BYTES} bytes")
     media_type, _ = _MEDIA_TYPES.guess_type(name)
-    return Artifact(path=name, digest=digest, size_bytes=size_bytes, media_type=media_type or "")
+    return Artifact(path=name, digest=digest, size_bytes=size_bytes, media_type=media_type or "", executable=executable)
 
 
 def _source(root: Path, artifact: Artifact) -> BlobSource:

@@ -36,9 +36,10 @@ class Draft:
     Args:
         name: matrix values included.
         written_name: the key in the file.
-        node: all its keys but `matrix` and `needs`, as far as their values are known; `None` when the file has no
-            mapping there.
+        node: all its keys but `matrix`, `needs` and `inputs`, as far as their values are known; `None` when the file
+            has no mapping there.
         needs: what stands under `needs`.
+        inputs: what stands under `inputs`.
         kind: of test; `None` when nothing tells it.
     """
 
@@ -46,6 +47,7 @@ class Draft:
     written_name: str
     node: Node | None
     needs: Node | None = None
+    inputs: Node | None = None
     kind: Kind | None = None
 
 
@@ -77,7 +79,7 @@ class _Drafting:
             self.findings.add(written.key, f"{name[:60]}: must be a mapping, not {what}", "As in {args: [tests]}.")
             self.drafts.append(Draft(name=name, written_name=name, node=None))
             return
-        own, defaults = without(written.value, "matrix"), without(self.defaults, "matrix", "needs")
+        own, defaults = without(written.value, "matrix"), without(self.defaults, "matrix", "needs", "inputs")
         matrix = written.value.get("matrix") or self.defaults.get("matrix")
         found = combinations(matrix, self.findings) if matrix else _ONCE
         if not self._has_room(written.key, len(found or _ONCE), own.weight + defaults.weight):
@@ -101,5 +103,5 @@ class _Drafting:
 
     def _add_one(self, written_name: str, name: str, node: Node, kind: Kind | None) -> None:
         node = settled(node)
-        own, needs = without(node, "needs"), node.get("needs")
-        self.drafts.append(Draft(name=name, written_name=written_name, node=own, needs=needs, kind=kind))
+        own, needs, inputs = without(node, "needs", "inputs"), node.get("needs"), node.get("inputs")
+        self.drafts.append(Draft(name=name, written_name=written_name, node=own, needs=needs, inputs=inputs, kind=kind))

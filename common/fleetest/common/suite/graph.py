@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from fleetest.common.limits import MAX_NEEDS
@@ -14,7 +15,7 @@ from fleetest.common.suite.tree import Node
 from fleetest.common.suite.validation import validated
 from fleetest.common.tasks import Need
 
-__all__ = ["resolve_needs"]
+__all__ = ["resolve_needs", "targets_of"]
 
 _MAX_CYCLES: Final = 20
 _MAX_NAMES: Final = 50
@@ -28,31 +29,41 @@ class _Edge:
 
 _Edges = Mapping[str, Mapping[str, _Edge]]
 _Targets = Mapping[str, Sequence[str]]
+_NOTHING: Final[Mapping[str, Mapping[str, Place]]] = MappingProxyType({})
 
 
-def resolve_needs(drafts: Sequence[Draft], findings: Findings) -> Mapping[str, Sequence[Need]]:
+def resolve_needs(
+    drafts: Sequence[Draft], findings: Findings, implied: Mapping[str, Mapping[str, Place]] = _NOTHING
+) -> Mapping[str, Sequence[Need]]:
     """
     What each draft needs, by its name; in the order in which it is written.
 
     The name of a task with a matrix means all the tasks that it became; the name of one of these, just that one.
+
+    Args:
+        implied: of a draft, by its name, whom it needs without saying how, and where that stands.
     """
-    targets = _targets_of(drafts)
+    targets = targets_of(drafts)
     edges: dict[str, Mapping[str, _Edge]] = {draft.name: {} for draft in drafts}
     total = 0
     for draft in drafts:
-        if draft.needs is None:
+        if draft.needs is None and draft.name not in implied:
             continue
-        edges[draft.name] = _edges_of(draft.needs, targets, findings)
+        written = _edges_of(draft.needs, targets, findings) if draft.needs is not None else {}
+        others = {task: _Edge(need=Need(task=task), place=at) for task, at in implied.get(draft.name, {}).items()}
+        edges[draft.name] = {**written, **{task: edge for task, edge in others.items() if task not in written}}
         total += len(edges[draft.name])
         if total > MAX_NEEDS:
+            place = next(iter(others.values())).place if draft.needs is None else draft.needs.place
             message = f"with these, the suite has more than {MAX_NEEDS} needs"
-            findings.add(draft.needs.place, message, "Let one task stand between many and many.")
+            findings.add(place, message, "Let one task stand between many and many.")
             return {}
     _report_cycles(edges, findings)
     return {name: [edge.need for edge in needed.values()] for name, needed in edges.items()}
 
 
-def _targets_of(drafts: Sequence[Draft]) -> _Targets:
+def targets_of(drafts: Sequence[Draft]) -> _Targets:
+    """The drafts that are meant by a name in the file."""
     targets: dict[str, list[str]] = {}
     for draft in drafts:
         targets.setdefault(draft.written_name, []).append(draft.name)

@@ -14,6 +14,7 @@ from fleetest.common.suite.document import read_document
 from fleetest.common.suite.drafts import read_drafts
 from fleetest.common.suite.environments import choose_environment, in_environment
 from fleetest.common.suite.graph import resolve_needs
+from fleetest.common.suite.inputs import check_inputs, resolve_inputs
 from fleetest.common.suite.model import RequiresModel, SuiteModel, TaskModel
 from fleetest.common.suite.placeholders import settled
 from fleetest.common.suite.problems import Findings
@@ -22,7 +23,7 @@ from fleetest.common.suite.task_models import check_defaults, task_model
 from fleetest.common.suite.tree import Entry, Node, mapping, without
 from fleetest.common.suite.uses import check_gangs, resolve_uses
 from fleetest.common.suite.validation import validated
-from fleetest.common.tasks import Need, Resources, Task, Timeouts, Use
+from fleetest.common.tasks import Input, Need, Resources, Task, Timeouts, Use
 
 __all__ = ["Suite", "load_suite"]
 
@@ -67,18 +68,24 @@ def load_suite(text: str, *, source: str, environment: str = "", settings: Mappi
     head = _read_head(root, findings)
     drafts = read_drafts(root, findings)
     models = [validated(task_model(draft.kind), draft.node, findings) if draft.node else None for draft in drafts]
-    needs = resolve_needs(drafts, findings)
+    taken = resolve_inputs(drafts, findings)
+    implied = {name: {each.input.task: each.place for each in of_task} for name, of_task in taken.items()}
+    needs = resolve_needs(drafts, findings, implied)
     works = [
         draft.kind.work(model) if draft.kind and model else None for draft, model in zip(drafts, models, strict=True)
     ]
     check_gangs(drafts, models, works, findings)
+    check_inputs(drafts, models, works, taken, findings)
     uses = resolve_uses(drafts, models, works, head.pools, findings) if head else {}
     chosen = choose_environment(root, environment, settings, findings)
     check_services(drafts, models, works, needs, findings)
     findings.raise_if_any()
     assert head
+    inputs = {name: tuple(each.input for each in of_task) for name, of_task in taken.items()}
     tasks = tuple(
-        _task(draft.name, draft.kind, model, work, needs[draft.name], uses.get(draft.name, ()))
+        _task(
+            draft.name, draft.kind, model, work, needs[draft.name], uses.get(draft.name, ()), inputs.get(draft.name, ())
+        )
         for draft, model, work in zip(drafts, models, works, strict=True)
         if model and draft.kind and work
     )
@@ -108,7 +115,15 @@ def _read_head(root: Node, findings: Findings) -> SuiteModel | None:
     return validated(SuiteModel, head, findings)
 
 
-def _task(name: str, kind: Kind, model: TaskModel, work: Work, needs: Sequence[Need], uses: tuple[Use, ...]) -> Task:
+def _task(
+    name: str,
+    kind: Kind,
+    model: TaskModel,
+    work: Work,
+    needs: Sequence[Need],
+    uses: tuple[Use, ...],
+    inputs: tuple[Input, ...],
+) -> Task:
     requires, timeouts = model.requires, model.timeouts
     return Task(
         name=name,
@@ -151,6 +166,7 @@ def _task(name: str, kind: Kind, model: TaskModel, work: Work, needs: Sequence[N
         gang=work.gang,
         service=work.service,
         load=work.load,
+        inputs=inputs,
     )
 
 

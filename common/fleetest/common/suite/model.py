@@ -49,6 +49,8 @@ from fleetest.common.tasks import KeepWhen, Network, Pull, RetryOn, Task, When
 
 __all__ = [
     "DefaultsModel",
+    "InputModel",
+    "InputsModel",
     "MatrixModel",
     "NeedModel",
     "NeedsModel",
@@ -121,6 +123,35 @@ class NeedsModel(RootModel[_Needs]):
     """Needed tasks by name."""
 
     model_config = ConfigDict(title="Needs")
+
+
+class InputModel(Section):
+    """What is taken of the artifacts of a needed task."""
+
+    files: RelativePaths = Field([], description="Globs of them; without any, all that it left.")
+    into: RelativePath = Field("", description="The directory below which they go; else the workspace's top.")
+    optional: bool = Field(default=False, description="Whether it may have left none.")
+
+
+def _inputs_as_mapping(value: object) -> object:
+    """Of `login`, `[login, build]`, `{login: state.json}` and `{login: {files: [state.json]}}` the last form."""
+    if isinstance(value, dict):
+        return {name: taken if isinstance(taken, dict) else {"files": taken} for name, taken in value.items()}
+    return _needs_as_mapping(value)
+
+
+_Inputs = Annotated[
+    dict[str, InputModel],
+    BeforeValidator(
+        _inputs_as_mapping, json_schema_input_type=str | list[str] | dict[str, str | list[str] | InputModel]
+    ),
+]
+
+
+class InputsModel(RootModel[_Inputs]):
+    """What is taken, by the names of the tasks that leave it."""
+
+    model_config = ConfigDict(title="Inputs")
 
 
 class MatrixModel(Section):
@@ -204,6 +235,11 @@ class TaskModel(DefaultsModel):
     needs: NeedsModel = Field(
         default_factory=lambda: NeedsModel({}),
         description="Tasks that must end first: their names, or a mapping of name to `when`.",
+    )
+    inputs: InputsModel = Field(
+        default_factory=lambda: InputsModel({}),
+        description="Artifacts that are put into the workspace: names of tasks, or a mapping of name to globs. Who is "
+        "named here is needed.",
     )
 
 

@@ -17,10 +17,10 @@ __all__ = ["suite_schema"]
 
 # Sections whose values may come from a matrix. Mappings cannot: a matrix holds scalars.
 _TEMPLATED: Final = frozenset(
-    {"DefaultsModel", "TaskModel", "RequiresModel", "TimeoutsModel", "NeedModel", "GangModel"}
+    {"DefaultsModel", "TaskModel", "RequiresModel", "TimeoutsModel", "NeedModel", "InputModel", "GangModel"}
 )
 _TASKS: Final = ("DefaultsModel", "TaskModel")
-_MAPPINGS: Final = frozenset({"capabilities", "env", "matrix", "needs", "requires", "timeouts", "uses"})
+_MAPPINGS: Final = frozenset({"capabilities", "env", "inputs", "matrix", "needs", "requires", "timeouts", "uses"})
 
 
 def suite_schema() -> dict[str, Any]:

@@ -49,6 +49,7 @@ from fleetest.master.runs.events import (
     GangStarted,
     LoadSampled,
     RunSubmitted,
+    Supplied,
     TaskEnded,
     TaskPlanned,
     TaskQueued,
@@ -100,6 +101,21 @@ class Decider:
         """Begin the run. Repeating it changes nothing."""
         if self.status.submitted is None:
             self._emit(event)
+            self._advance()
+
+    def supply(self, task_id: str, supplied: Supplied) -> None:
+        """What the task takes of others is in its workspace: it waits for a worker. Repeating it changes nothing."""
+        status = self.status.tasks[task_id]
+        if self.status.awaits_inputs(status):
+            self._emit(TaskQueued(at=self.now, task_id=task_id, supplied=supplied))
+            self.enqueue += status.shards.values()
+            self._advance()
+
+    def give_up_supplying(self, task_id: str, state: TaskState, reason: str) -> None:
+        """What the task takes of others cannot be had: it ends before it begins."""
+        status = self.status.tasks[task_id]
+        if self.status.awaits_inputs(status):
+            self._end_task(status, state, reason)
             self._advance()
 
     def start_attempt(self, shard_id: str, worker_id: str, instance: str) -> int:
@@ -574,7 +590,7 @@ class Decider:
             self._end_task(status, TaskState.SKIPPED, f"needs {need.task} {need.when.value}, which {past(end)}")
         elif status.task.service is not None and not self.status.is_needed(status):
             self._end_task(status, TaskState.SKIPPED, NOBODY_NEEDS_IT)
-        elif not status.open_needs and self.status.is_served(status):
+        elif not status.open_needs and self.status.is_served(status) and not status.task.inputs:
             self._emit(TaskQueued(at=self.now, task_id=status.task.name))
             self.enqueue += status.shards.values()
 

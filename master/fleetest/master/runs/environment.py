@@ -11,14 +11,15 @@ import fnmatch
 import hashlib
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import msgspec
 
 from fleetest.common.tasks import Task
-from fleetest.common.workspace import WorkspaceFile
-from fleetest.master.runs.events import RunSubmitted
+from fleetest.common.workspace import Workspace, WorkspaceFile
+from fleetest.master.runs.events import RunSubmitted, Supplied
 
-__all__ = ["SetupInputs", "environment_key", "requirements_of", "setup_digest"]
+__all__ = ["SetupInputs", "environment_key", "requirements_of", "setup_digest", "supplied_task", "supply"]
 
 
 class SetupInputs:
@@ -45,6 +46,30 @@ def setup_digest(task: Task, inputs: SetupInputs) -> str:
     return _digest([task.setup, task.image, task.python, sorted(task.env.items()), inputs_digest])
 
 
+def supply(task: Task, workspace: Workspace, taken: Sequence[WorkspaceFile]) -> Supplied:
+    """
+    What follows for a task from the artifacts of others that are put into its workspace.
+
+    Any of its tests may read what was taken, so results that are cached depend on all of it.
+
+    Args:
+        workspace: with `taken` in it.
+    """
+    inputs, cache = SetupInputs(workspace.files), task.cache
+    declared = inputs.digest(cache.inputs) if cache is not None and cache.inputs else ""
+    return Supplied(
+        workspace_digest=workspace.digest,
+        setup_digest=setup_digest(task, inputs),
+        inputs_digest="" if cache is None else _digest([declared, sorted((file.path, file.digest) for file in taken)]),
+    )
+
+
+def supplied_task(task: Task, supplied: Supplied) -> Task:
+    """The task as it is run."""
+    cache = None if task.cache is None else replace(task.cache, inputs_digest=supplied.inputs_digest)
+    return replace(task, workspace_digest=supplied.workspace_digest, setup_digest=supplied.setup_digest, cache=cache)
+
+
 def environment_key(run_id: str, request: RunSubmitted, task: Task) -> str:
     """
     The name of an environment in which attempts may follow one another, perhaps in one process.
@@ -55,7 +80,7 @@ def environment_key(run_id: str, request: RunSubmitted, task: Task) -> str:
     return _digest(
         [
             request.project,
-            request.workspace_digest,
+            task.workspace_digest or request.workspace_digest,
             task.runner,
             task.args,
             task.command,

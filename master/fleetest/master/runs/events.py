@@ -36,6 +36,7 @@ __all__ = [
     "RunEnded",
     "RunSubmitted",
     "ShardPlan",
+    "Supplied",
     "TaskEnded",
     "TaskPlanned",
     "TaskQueued",
@@ -74,10 +75,26 @@ class RunSubmitted(_Event, frozen=True, kw_only=True):
     environment: str = ""
 
 
+class Supplied(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """
+    What a task runs on that takes artifacts of others: a workspace of its own, and what follows from it. See `Task`.
+    """
+
+    workspace_digest: str
+    setup_digest: str = ""
+    inputs_digest: str = ""
+
+
 class TaskQueued(_Event, frozen=True, kw_only=True):
-    """What the task needs has ended well; its first shard waits for a worker."""
+    """
+    What the task needs has ended well; its first shard waits for a worker.
+
+    Args:
+        supplied: what is put into its workspace is there; `None`: it takes nothing of others.
+    """
 
     task_id: str
+    supplied: Supplied | None = None
 
 
 class ShardPlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

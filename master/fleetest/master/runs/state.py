@@ -8,7 +8,7 @@ commit is counted here as it changes, since a run may have half a million cases 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -16,7 +16,7 @@ from fleetest.common.results import Artifact, CacheOrigin, Counts, PlannedCase, 
 from fleetest.common.serving import follows, seen_from_outside
 from fleetest.common.states import Outcome, RunState, ShardKind, TaskState, Verdict
 from fleetest.common.tasks import Need, Resources, RetryOn, Task, When
-from fleetest.master.runs.environment import environment_key
+from fleetest.master.runs.environment import environment_key, supplied_task
 from fleetest.master.runs.events import (
     ArtifactsSaved,
     AttemptEnded,
@@ -266,6 +266,7 @@ class RunStatus:
         self.tally: dict[str, int] = {}
         self.live_tasks = 0
         self._environment_keys: dict[str, str] = {}
+        self._takers: dict[str, TaskStatus] = {}
 
     @property
     def request(self) -> RunSubmitted:
@@ -307,6 +308,16 @@ class RunStatus:
     def followed(self, task: TaskStatus) -> tuple[str, ...]:
         """Those of its services on whose worker it must run; it reaches the others from anywhere."""
         return tuple(service for service in task.served_by if follows(task.task, self.tasks[service].task))
+
+    def awaits_inputs(self, task: TaskStatus) -> bool:
+        """Whether it could be queued, were what it takes of others in its workspace."""
+        waits = task.state is TaskState.BLOCKED and task.stop is None and task.unmet is None
+        return bool(task.task.inputs) and waits and not task.open_needs and self.is_served(task)
+
+    @property
+    def awaiting_inputs(self) -> Sequence[str]:
+        """The tasks that do."""
+        return [name for name, task in self._takers.items() if self.awaits_inputs(task)]
 
     def worker_of(self, task: TaskStatus) -> str:
         """The only worker that may run it, the one of the services that it follows; empty: any may."""
@@ -388,6 +399,7 @@ class RunStatus:
         self.tasks = {task.name: TaskStatus(task, event.packed.get(task.name, task.resources)) for task in event.tasks}
         self.live_tasks = len(self.tasks)
         self.dealt = [status for status in self.tasks.values() if status.task.planned]
+        self._takers = {name: status for name, status in self.tasks.items() if status.task.inputs}
         for task in event.tasks:
             self._touch(task.name)
             self.tasks[task.name].served_by = task.served_by
@@ -398,6 +410,10 @@ class RunStatus:
     def _queue(self, status: TaskStatus, event: TaskQueued) -> None:
         status.state, status.queued_at = TaskState.QUEUED, event.at
         name = status.task.name
+        self._takers.pop(name, None)
+        if event.supplied is not None:
+            status.task = supplied_task(status.task, event.supplied)
+            self._environment_keys.pop(name, None)
         if status.task.planned:
             status.open(ShardStatus(plan_shard_id(name), name, ShardKind.PLAN, 0, queued_at=event.at))
             return
@@ -551,6 +567,7 @@ class RunStatus:
         self.live_tasks -= 1
         if status.measured is not None:
             status.measured.forget_seconds()
+        self._takers.pop(event.task_id, None)
         for name in status.served_by:
             self._touch(name)
         for name, need in status.dependents:

@@ -277,7 +277,7 @@ def task_spec_to_proto(
         task_id=task.name,
         type=task.runner.value,
         project=request.project,
-        workspace_digest=request.workspace_digest,
+        workspace_digest=task.workspace_digest or request.workspace_digest,
         command=task.args if task.runner is RunnerType.PYTEST else task.command,
         shell=task.shell,
         cases=task.cases,
