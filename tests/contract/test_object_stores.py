@@ -15,14 +15,22 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from fleetest.common.clock import ManualClock
 from fleetest.common.digest import digest_of
 from fleetest.common.errors import DependencyUnavailable, WrongState
 from fleetest.common.regular_files import CHUNK_BYTES
+from fleetest.common.results import Artifact
 from fleetest.common.settings import Secret
+from fleetest.master.blobs.custody import Custody
 from fleetest.master.blobs.object_blob_store import ObjectBlobStore
 from fleetest.master.blobs.obstore_objects import ObstoreObjects, Patience
+from fleetest.master.blobs.shelf import ArtifactShelf
+from fleetest.master.blobs.sweep import BlobSweep
 from fleetest.master.blobs.url import parse_blobs_url
+from fleetest.master.runs.summary import summary_of
+from fleetest.master.store.sqlite import SqliteStore
 from tests.support.object_stores import EMULATORS, MakeUrl
+from tests.tools.story import START, Story, command_task
 
 CONTENT = b"print('hello')\n"
 MINUTE = timedelta(minutes=1)
@@ -131,3 +139,29 @@ async def test_bucket_that_does_not_exist_is_told_from_a_blob_that_does_not(
         await store.check()
     with pytest.raises(DependencyUnavailable, match="does not exist"):
         await store.put({digest_of(CONTENT): CONTENT})
+
+
+async def test_artifact_is_read_by_its_url_until_it_is_deleted(s3_emulator: MakeUrl, tmp_path: Path) -> None:
+    blobs, clock = open_store(s3_emulator(), tmp_path), ManualClock(START)
+    story = Story(command_task(artifacts=("out",)))
+    token = story.start("lint#0")
+    left = Artifact(path="out/a.txt", digest=digest_of(CONTENT), size_bytes=len(CONTENT))
+    story.ask(lambda decider: decider.artifacts_saved("lint#0", token, [left], []))
+    async with await SqliteStore.open(tmp_path / "fleetest.sqlite") as store:
+        custody = Custody(store, clock, workspaces_for=MINUTE, artifacts_for=MINUTE)
+        sweep = BlobSweep(blobs, store, clock)
+        shelf = ArtifactShelf(custody, blobs, sweep.look_soon)
+        run = summary_of(story.status)
+        await custody.keep_artifacts(run.run_id, "p", "lint#0", [left], MINUTE)
+        await blobs.put({left.digest: CONTENT})
+
+        [listed] = await shelf.list(run, url_ttl=MINUTE)
+        read = await asyncio.to_thread(download, listed.url)
+        deleted = await shelf.delete(run.run_id, [("lint#0", "out/a.txt")])
+        await sweep.look()
+
+        assert (read, deleted) == (CONTENT, 1)
+        assert await shelf.list(run, url_ttl=MINUTE) == []
+        with pytest.raises(urllib.error.HTTPError, match="404") as gone:
+            await asyncio.to_thread(download, listed.url)
+        gone.value.close()

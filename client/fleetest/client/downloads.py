@@ -8,7 +8,7 @@ import urllib.request
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import Final
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 
 from fleetest.client.connection import Connection
 from fleetest.client.streams import download_blob
@@ -63,6 +63,9 @@ class StoreDownloads:
             return False
         try:
             await in_thread(_save_from_store, artifact, target)
+        except HTTPError as error:
+            error.close()  # it has the response
+            self._reachable = False
         except (URLError, HTTPException, TimeoutError, ConnectionError, ValueError):
             self._reachable = False
         return self._reachable

@@ -277,6 +277,10 @@ class ScriptedMaster(
         self._note("ListArtifacts", request, context)
         return run_pb2.ListArtifactsResponse(artifacts=self.artifacts)
 
+    def DeleteArtifacts(self, request, context):
+        self._note("DeleteArtifacts", request, context)
+        return run_pb2.DeleteArtifactsResponse(deleted=len(request.artifacts))
+
     def ListWorkers(self, request, context):
         self._note("ListWorkers", request, context)
         return fleet_pb2.ListWorkersResponse(workers=self.workers)

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import inspect
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import import_module
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -22,6 +24,47 @@ from tests.unit.client.scripted_master import RUN_ID, START, ScriptedMaster, a_r
 def client(master, at_once):
     with Client(master.address, project="shop", persistence=at_once) as client:
         yield client
+
+
+class Store(ThreadingHTTPServer):
+    """Gives out files over HTTP, as an object store does."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.files: dict[str, bytes] = {}
+        self.asked: list[str] = []
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Store
+
+    def do_GET(self) -> None:
+        self.server.asked.append(self.path)
+        content = self.server.files.get(self.path)
+        self.send_response(404 if content is None else 200)
+        self.end_headers()
+        self.wfile.write(content or b"")
+
+    def log_message(self, *_: object) -> None:
+        """Be quiet."""
+
+
+@pytest.fixture
+def store():
+    with Store() as store:
+        serving = Thread(target=store.serve_forever, kwargs={"poll_interval": 0.01})
+        serving.start()
+        yield store
+        store.shutdown()
+        serving.join()
+
+
+def in_store(store: Store, artifact: run_pb2.TaskArtifact) -> run_pb2.TaskArtifact:
+    """The artifact, with the URL of its content there."""
+    path = f"/{artifact.artifact.digest}"
+    store.files[path] = artifact.artifact.path.removesuffix(".txt").encode()
+    artifact.url = f"http://127.0.0.1:{store.server_port}{path}"
+    return artifact
 
 
 def an_artifact(master: ScriptedMaster, path: str, content: bytes) -> run_pb2.TaskArtifact:
@@ -247,6 +290,48 @@ def test_an_artifact_is_saved_whole_below_its_task(master, client, tmp_path):
     assert saved == tmp_path / "unit" / "out" / "report.txt"
     assert saved.read_bytes() == b"all well"
     assert [path.name for path in saved.parent.iterdir()] == ["report.txt"]
+
+
+def test_an_artifact_comes_straight_from_the_store_where_that_can_be_reached(master, client, store, tmp_path):
+    master.artifacts = [in_store(store, an_artifact(master, f"{name}.txt", name.encode())) for name in "ab"]
+    master.blobs.clear()
+
+    saved = [client.download(each, tmp_path) for each in client.artifacts(RUN_ID, url_ttl=timedelta(hours=1))]
+
+    assert [path.read_bytes() for path in saved] == [b"a", b"b"]
+    assert master.requests("ListArtifacts")[0].url_ttl.seconds == 3600
+
+
+@pytest.mark.parametrize("broken", ["damaged", "absent", "unreachable"])
+def test_an_artifact_that_the_store_does_not_give_comes_from_the_master(master, client, store, tmp_path, broken):
+    master.artifacts = [in_store(store, an_artifact(master, f"{name}.txt", name.encode())) for name in "ab"]
+    if broken == "unreachable":
+        for each in master.artifacts:
+            each.url = "http://127.0.0.1:1/nobody"
+    else:
+        store.files = {path: b"other" for path in store.files if broken == "damaged"}
+
+    saved = [client.download(each, tmp_path) for each in client.artifacts(RUN_ID, url_ttl=timedelta(hours=1))]
+
+    assert [path.read_bytes() for path in saved] == [b"a", b"b"]
+    assert len(store.asked) <= 1  # it is not asked again and again
+
+
+def test_artifacts_are_deleted_run_by_run_and_not_too_many_at_once(master, client):
+    artifacts = [
+        TaskArtifact(
+            run_id=run_id, task_id="unit", shard_id="unit#0", artifact=Artifact(path=str(each), digest="", size_bytes=0)
+        )
+        for run_id, number in (("a", 1001), ("b", 1))
+        for each in range(number)
+    ]
+
+    deleted = client.delete_artifacts(artifacts)
+
+    assert deleted == 1002
+    requests = master.requests("DeleteArtifacts")
+    assert [(each.run_id, len(each.artifacts)) for each in requests] == [("a", 1000), ("a", 1), ("b", 1)]
+    assert (requests[2].artifacts[0].shard_id, requests[2].artifacts[0].path) == ("unit#0", "0")
 
 
 def test_a_damaged_artifact_leaves_nothing_behind(master, client, tmp_path):

@@ -266,6 +266,60 @@ def test_artifacts_are_listed_and_saved(fleetest, master, tmp_path):
     assert told.err.endswith(f"2 files saved below {tmp_path / 'saved'}\n")
 
 
+def test_artifacts_are_shown_by_url_where_the_store_gives_any(fleetest, master):
+    artifact = types_pb2.Artifact(path="b.log", digest="d", size_bytes=7)
+    master.artifacts = [run_pb2.TaskArtifact(task_id="unit", artifact=artifact, url="https://store/b?signed")]
+
+    shown = fleetest("artifacts", "--url=2h")
+    master.artifacts[0].url = ""
+    refused = fleetest("artifacts", "--url")
+
+    assert re.search(r"b\.log +https://store/b\?signed\n", shown.out)
+    assert [each.url_ttl.seconds for each in master.requests("ListArtifacts")] == [7200, 3600]
+    assert refused.code == 2
+    assert "gives no URLs" in refused.err
+
+
+def test_artifacts_are_deleted_those_of_several_runs_only_by_who_is_sure(fleetest, master):
+    master.artifacts = [
+        run_pb2.TaskArtifact(
+            task_id="unit", shard_id="unit#0", artifact=types_pb2.Artifact(path=path, digest="d", size_bytes=7)
+        )
+        for path in ("a.png", "b.log")
+    ]
+
+    deleted = fleetest("artifacts", "latest", "unit", "*.log", "--delete")
+    asked = fleetest("artifacts", "--all-runs", "--delete")
+    sure = fleetest("artifacts", "--all-runs", "--delete", "--yes", "-o", "json")
+
+    assert deleted.err.endswith("1 file of 1 run deleted\n")
+    assert "Delete 1,400 files (9.6 KiB) of 1 run?" in asked.err
+    assert asked.code != 0
+    assert json.loads(sure.out)["deleted"] == 1400
+    first, *rest = master.requests("DeleteArtifacts")
+    assert [(each.shard_id, each.path) for each in first.artifacts] == [("unit#0", "b.log")]
+    assert sum(len(each.artifacts) for each in rest) == 1400
+
+
+def test_show_names_what_a_run_and_what_a_failed_case_left(fleetest, failed):
+    failed.artifacts = [
+        run_pb2.TaskArtifact(
+            task_id="unit",
+            shard_id="unit#0",
+            artifact=types_pb2.Artifact(path=path, digest="d", size_bytes=2048, case_id=case_id),
+        )
+        for path, case_id in (("out/a/trace.zip", "t.py::a"), ("out/b/trace.zip", "t.py::b"), ("server.log", ""))
+    ]
+
+    shown = fleetest("show")
+    document = json.loads(fleetest("show", "-o", "json").out)
+
+    assert "artifacts   3 files, 6.0 KiB\n" in shown.out
+    assert "    t.py:3\n    left out/a/trace.zip  2.0 KiB\n" in shown.out
+    assert "out/b" not in shown.out
+    assert document["artifacts"][0]["artifact"]["case_id"] == "t.py::a"
+
+
 def test_workers_are_listed(fleetest, master):
     master.workers = [
         fleet_pb2.Worker(

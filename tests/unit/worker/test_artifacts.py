@@ -12,6 +12,7 @@ from fleetest.common.states import Outcome, Verdict
 from fleetest.common.tasks import KeepWhen
 from fleetest.worker.artifacts import ArtifactCollector, matching_files
 from fleetest.worker.assignments import TaskSpec
+from fleetest.worker.left_files import LeftFiles
 from tests.tools.local_worker import DirectoryBlobs, RecordingReporter
 
 
@@ -71,7 +72,7 @@ async def test_blob_store_that_fails_is_a_problem_of_the_artifacts_only(tmp_path
     assert reporter.problems == ["artifacts could not be stored: the master does not answer"]
 
 
-def spec(glob: str, when: KeepWhen = KeepWhen.ALWAYS) -> TaskSpec:
+def spec(glob: str, when: KeepWhen = KeepWhen.ALWAYS, **settings: Any) -> TaskSpec:
     return TaskSpec(
         spec_id="s",
         environment_key="e",
@@ -80,6 +81,7 @@ def spec(glob: str, when: KeepWhen = KeepWhen.ALWAYS) -> TaskSpec:
         project="p",
         artifacts=(glob,),
         artifacts_when=when,
+        **settings,
     )
 
 
@@ -132,6 +134,60 @@ async def test_file_that_changed_after_it_was_stored_is_stored_again(tmp_path: P
 
     assert reporter.stored[0].size_bytes == 1
     assert reporter.stored[-1].size_bytes == 10
+
+
+def case(case_id: str, **properties: str) -> CaseResult:
+    return CaseResult(case_id=case_id, outcome=Outcome.PASSED, duration=timedelta(), properties=properties)
+
+
+async def test_files_that_a_case_names_are_its_own(tmp_path: Path) -> None:
+    reporter = RecordingReporter()
+    root = tmp_path / "w"
+    for name in ("web/pw/one/trace.zip", "web/pw/one/shot-1.png", "web/named.txt", "web/other.txt"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    collecting = ArtifactCollector(
+        DirectoryBlobs(tmp_path / "blobs"), root, spec("web", working_directory="web"), reporter
+    )
+
+    collecting.hear(case("one", playwright_trace="pw/one/trace.zip"))
+    collecting.hear(case("two", log="./named.txt", note="other.txt is not meant", far="../../x"))
+    await collecting.finish(Verdict.COMPLETED)
+
+    assert {artifact.path: artifact.case_id for artifact in reporter.stored} == {
+        "web/pw/one/trace.zip": "one",
+        "web/pw/one/shot-1.png": "one",
+        "web/named.txt": "two",
+        "web/other.txt": "",
+    }
+
+
+async def test_whose_a_file_is_that_was_stored_before_its_case_ended_is_told_afterwards(tmp_path: Path) -> None:
+    reporter = RecordingReporter()
+    collecting = collector(tmp_path, reporter)
+    (tmp_path / "w" / "a.log").write_text("a")
+    collecting.watch()
+    await until_stored(reporter, 1)
+
+    collecting.hear(case("one", log="a.log"))
+    await collecting.finish(Verdict.COMPLETED)
+
+    assert [artifact.case_id for artifact in reporter.stored] == ["", "one"]
+
+
+async def test_what_an_earlier_attempt_in_the_workspace_has_stored_is_not_the_next_ones(tmp_path: Path) -> None:
+    left, first, second = LeftFiles(), RecordingReporter(), RecordingReporter()
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w" / "a.log").write_text("a")
+    (tmp_path / "w" / "grows.log").write_text("1")
+    await collector(tmp_path, first, left=left).finish(Verdict.COMPLETED)
+
+    (tmp_path / "w" / "b.log").write_text("b")
+    (tmp_path / "w" / "grows.log").write_text("1, 2")
+    await collector(tmp_path, second, left=left).finish(Verdict.COMPLETED)
+
+    assert [artifact.path for artifact in first.stored] == ["a.log", "grows.log"]
+    assert [artifact.path for artifact in second.stored] == ["b.log", "grows.log"]
 
 
 async def test_more_than_an_attempt_may_leave_is_left_out_and_told(tmp_path: Path) -> None:

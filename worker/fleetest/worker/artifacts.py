@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -15,10 +15,12 @@ from fleetest.common.ending import end_tasks
 from fleetest.common.errors import FleetestError
 from fleetest.common.limits import MAX_ARTIFACT_BYTES, MAX_ARTIFACTS_BYTES
 from fleetest.common.regular_files import FileIdentity
+from fleetest.common.results import CaseResult
 from fleetest.common.states import Verdict
 from fleetest.common.tasks import KeepWhen
 from fleetest.common.threads import in_thread
 from fleetest.worker.assignments import Reporter, TaskSpec
+from fleetest.worker.left_files import LeftFiles, StoredFile
 from fleetest.worker.ports import Blobs
 
 __all__ = ["ArtifactCollector", "matching_files"]
@@ -43,6 +45,7 @@ class ArtifactCollector:
         interval: how often is looked while the attempt runs, at most.
         settled: for how long a file is left alone that was written to.
         most_bytes: of all files together.
+        left: what earlier attempts in the same workspace have left; `None` where there is none.
     """
 
     def __init__(
@@ -55,22 +58,31 @@ class ArtifactCollector:
         interval: timedelta = _INTERVAL,
         settled: timedelta = _SETTLED,
         most_bytes: int = MAX_ARTIFACTS_BYTES,
+        left: LeftFiles | None = None,
     ) -> None:
         self._blobs = blobs
         self._root = root
         self._globs = spec.artifacts
         self._when = spec.artifacts_when
+        self._working_directory = spec.working_directory
         self._reporter = reporter
         self._interval = interval
         self._settled = settled
         self._most_bytes = most_bytes
-        self._stored: dict[Path, _Stored] = {}
+        self._left = left or LeftFiles()
+        self._stored = self._left.stored
+        self._without_case: set[Path] = set()
         self._watching: asyncio.Task[None] | None = None
 
     def watch(self) -> None:
         """The attempt runs: begin to store what it leaves. Idempotent."""
         if self._globs and self._when is KeepWhen.ALWAYS and self._watching is None:
             self._watching = asyncio.create_task(self._watch(), name="artifacts")
+
+    def hear(self, result: CaseResult) -> None:
+        """A case of the attempt has ended; it may tell which files are its own."""
+        if self._globs and result.properties:
+            self._left.hear(result, self._working_directory)
 
     async def stop(self) -> None:
         """Store nothing more. Idempotent."""
@@ -87,6 +99,7 @@ class ArtifactCollector:
         found, problems = await in_thread(self._look)
         changed = [path for path, identity in found.items() if not self._is_stored(path, identity)]
         await self._store({path: found[path] for path in changed}, problems)
+        self._tell_cases()
 
     async def _watch(self) -> None:
         took = 0.0
@@ -134,22 +147,23 @@ class ArtifactCollector:
             artifacts, unstored = await self._blobs.store(self._root, list(files)) if files else ((), ())
         except FleetestError as error:
             artifacts, unstored = (), (f"artifacts could not be stored: {error.message}",)
+        artifacts = [replace(artifact, case_id=self._left.case_of(artifact.path)) for artifact in artifacts]
         for artifact in artifacts:
             path = self._root / artifact.path
             times = self._stored[path].times + 1 if path in self._stored else 1
-            self._stored[path] = _Stored(files[path], times)
+            self._stored[path] = StoredFile(files[path], times, artifact)
+            (self._without_case.discard if artifact.case_id else self._without_case.add)(path)
         if self._watching is not None:
             unstored = ()  # they are tried again
         if artifacts or problems or unstored:
             self._reporter.artifacts(artifacts, [*problems, *unstored])
 
-
-@dataclass(frozen=True, slots=True)
-class _Stored:
-    """What a file was when it was stored last, and how often that happened."""
-
-    identity: FileIdentity
-    times: int
+    def _tell_cases(self) -> None:
+        """Of files that were stored before their case had ended."""
+        stored = [self._stored[path].artifact for path in sorted(self._without_case)]
+        known = [replace(each, case_id=case_id) for each in stored if (case_id := self._left.case_of(each.path))]
+        if known:
+            self._reporter.artifacts(known, [])
 
 
 def matching_files(root: Path, globs: Sequence[str], most_bytes: int) -> tuple[list[Path], list[str]]:

@@ -131,7 +131,10 @@ class AttemptReporter:
         text = self._masker.text
         self._say(
             ArtifactsLeft(
-                artifacts=tuple(replace(artifact, path=text(artifact.path)) for artifact in artifacts),
+                artifacts=tuple(
+                    replace(artifact, path=text(artifact.path), case_id=text(artifact.case_id))
+                    for artifact in artifacts
+                ),
                 problems=tuple(map(text, problems)),
             )
         )

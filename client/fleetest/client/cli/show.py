@@ -11,7 +11,7 @@ import click
 from fleetest.client.cli.connecting import connected, master_option, project_option, running
 from fleetest.client.cli.output import json_form, output_option, print_json, print_lines, print_table
 from fleetest.client.cli.run_ids import optional_run_argument
-from fleetest.client.values import CaseRecord, Run, TaskStatus
+from fleetest.client.values import CaseRecord, Run, TaskArtifact, TaskStatus
 from fleetest.client.view.harmless import harmless, one_line
 from fleetest.client.view.words import (
     ago,
@@ -51,12 +51,12 @@ def show(*, run_id: str, task_id: str, every_case: bool, verbose: bool, project:
     RUN is an id or the beginning of one; without it, the latest run.
     """
     outcomes = () if every_case else _BAD
-    run, cases = running(_fetch(run_id, task_id, outcomes, project, master))
+    run, cases, artifacts = running(_fetch(run_id, task_id, outcomes, project, master))
     if output == "json":
-        print_json({**json_form(run), "cases": cases})
+        print_json({**json_form(run), "cases": cases, "artifacts": artifacts})
         return
     now = datetime.now(UTC)
-    print_lines(_head(run, now))
+    print_lines(_head(run, artifacts, now))
     print_table(
         ("task", "state", "cases", "took", "memory", "cores", "why"),
         (_task_row(task, now) for task in run.tasks),
@@ -66,19 +66,19 @@ def show(*, run_id: str, task_id: str, every_case: bool, verbose: bool, project:
     _print_load(run)
     if cases:
         click.echo()
-    print_lines(line for record in cases for line in _case_lines(record, now, verbose=verbose))
+    print_lines(line for record in cases for line in _case_lines(record, artifacts, now, verbose=verbose))
 
 
 async def _fetch(
     run_id: str, task_id: str, outcomes: tuple[Outcome, ...], project: str, master: str
-) -> tuple[Run, list[CaseRecord]]:
+) -> tuple[Run, list[CaseRecord], Sequence[TaskArtifact]]:
     async with connected(master, project=project) as client:
         run = await client.get_run(run_id)
         found = client.cases(run.run_id, task_id=task_id, outcomes=outcomes)
-        return run, [record async for record in found]
+        return run, [record async for record in found], await client.artifacts(run.run_id, task_id=task_id)
 
 
-def _head(run: Run, now: datetime) -> Iterator[Text]:
+def _head(run: Run, artifacts: Sequence[TaskArtifact], now: datetime) -> Iterator[Text]:
     from rich.text import Text
 
     source = run.version_control
@@ -94,6 +94,7 @@ def _head(run: Run, now: datetime) -> Iterator[Text]:
         "labels": ", ".join(f"{key}={value}" for key, value in run.labels.items()),
         "retry of": run.retry_of,
         "cases": counts_text(run.counts),
+        "artifacts": _amount_of(artifacts),
         "cache": plural(wrong, "wrong hit") if (wrong := sum(task.wrong_hits for task in run.tasks)) else "",
     }
     for name, value in facts.items():
@@ -101,6 +102,12 @@ def _head(run: Run, now: datetime) -> Iterator[Text]:
             style = state_style(run.state) if name == "state" else ""
             yield Text.assemble((f"{name:<11} ", "dim"), (one_line(value), style))
     yield Text()
+
+
+def _amount_of(artifacts: Sequence[TaskArtifact]) -> str:
+    if not artifacts:
+        return ""
+    return f"{plural(len(artifacts), 'file')}, {size_text(sum(each.artifact.size_bytes for each in artifacts))}"
 
 
 def _task_row(task: TaskStatus, now: datetime) -> tuple[str | Text, ...]:
@@ -168,7 +175,23 @@ def _assertion_lines(assertions: Sequence[Assertion], *, verbose: bool) -> Itera
             yield Text.assemble("    ", (f"{mark} ", style), one_line(each.name), (message, "dim"))
 
 
-def _case_lines(record: CaseRecord, now: datetime, *, verbose: bool) -> Iterator[Text]:
+def _artifact_lines(record: CaseRecord, artifacts: Sequence[TaskArtifact]) -> Iterator[Text]:
+    """What the case left, each path once."""
+    from rich.text import Text
+
+    case_id = record.result.case_id
+    left = {
+        each.artifact.path: each.artifact
+        for each in artifacts
+        if each.artifact.case_id == case_id and each.task_id == record.task_id
+    }
+    for path, artifact in left.items():
+        yield Text.assemble("    ", ("left ", "dim"), one_line(path), (f"  {size_text(artifact.size_bytes)}", "dim"))
+
+
+def _case_lines(
+    record: CaseRecord, artifacts: Sequence[TaskArtifact], now: datetime, *, verbose: bool
+) -> Iterator[Text]:
     from rich.text import Text
 
     from fleetest.client.view.lines import command_output_lines, in_task, place_of
@@ -188,6 +211,7 @@ def _case_lines(record: CaseRecord, now: datetime, *, verbose: bool) -> Iterator
     if result.outcome.bad and (place := place_of(result)):
         yield Text(f"    {place}", "dim")
     yield from _assertion_lines(result.assertions, verbose=verbose)
+    yield from _artifact_lines(record, artifacts)
     if not verbose:
         yield from command_output_lines(record.task_id, result)
     else:

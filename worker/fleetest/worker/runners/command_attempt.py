@@ -45,7 +45,7 @@ class CommandAttempt:
         self.future: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
         self._reporter = reporter
         self._environment = environment
-        self._blobs = blobs
+        self._collector = ArtifactCollector(blobs, environment.host_source, assignment.spec, reporter)
         self._process: Process | None = None
         self._cases_file = CasesFile(environment)
         self._reports = CommandReports(assignment.spec, environment)
@@ -74,16 +74,15 @@ class CommandAttempt:
             return ended
         await asyncio.to_thread(self._reports.look)
         started_at = datetime.now(UTC)
-        collector = ArtifactCollector(self._blobs, self._environment.host_source, spec, self._reporter)
-        collector.watch()
+        self._collector.watch()
         try:
             timed_out = await self._execute(self._argv())
             ended = await self._conclude(self._running, timed_out, started_at)
-            await collector.finish(ended.verdict)
+            await self._collector.finish(ended.verdict)
         except InvalidRequest as error:
             return self._not_started(error, started_at)
         finally:
-            await collector.stop()
+            await self._collector.stop()
         return ended
 
     async def _begin_with_the_others(self) -> Ended | None:
@@ -234,6 +233,7 @@ class CommandAttempt:
         number = bad = 0
         while batch := await asyncio.to_thread(lambda: list(islice(cases, _AT_ONCE))):
             for case in batch:
+                self._collector.hear(case)
                 self._reporter.result(case)
                 number, bad = number + 1, bad + case.outcome.bad
         return number, bad
@@ -243,6 +243,7 @@ class CommandAttempt:
         given = self.assignment.case_ids
         results = list(results_for(given, reported, whole))
         for result in results:
+            self._collector.hear(result)
             self._reporter.result(result)
         untold = whole.outcome.bad and not any(result.outcome.bad for result in results)
         return Ended(
