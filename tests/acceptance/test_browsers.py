@@ -9,6 +9,7 @@ from shutil import which
 
 import pytest
 
+from fleetest.common.states import TaskState
 from tests.support.pages import BROWSER_PYTHON, SHOP, serving
 
 SUITE = """
@@ -38,6 +39,34 @@ def test_heading(page: Page):
     page.goto("/")
     expect(page.get_by_role("heading")).to_have_text("Shop")
 """
+
+LOGGED_IN = {
+    "fleetest.yaml": """
+        version: 1
+        name: shop
+        defaults: {base_url: %(url)s, python: %(python)s}
+        tasks:
+          login: {type: playwright, args: test_login.py, artifacts: [state.json]}
+          browse:
+            type: playwright
+            args: test_greeting.py
+            inputs: {login: state.json}
+            storage_state: state.json
+        """,
+    "test_login.py": """
+        def test_log_in(page):
+            page.goto("/")
+            page.evaluate("localStorage.name = 'Ann'")
+            page.context.storage_state(path="state.json")
+        """,
+    "test_greeting.py": """
+        from playwright.sync_api import expect
+
+        def test_greeting(page):
+            page.goto("/")
+            expect(page.get_by_text("Hello Ann")).to_be_visible()
+        """,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +99,8 @@ def test_case_that_fails_in_a_browser_leaves_its_trace_screenshot_and_video(clus
     assert {path.parent for path in left.values()} == {
         kept / "browser/test-results/test-shop-py-test-sold-out-chromium"
     }
+    listed = cluster.json("artifacts", "latest")
+    assert {each["artifact"]["case_id"] for each in listed} == {"test_shop.py::test_sold_out[chromium]"}
     found = cases["test_shop.py::test_sold_out[chromium]"]["properties"]
     assert found["playwright_trace"] == str(left["trace.zip"].relative_to(kept / "browser"))
     assert left["test-failed-1.png"].read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
@@ -83,3 +114,19 @@ def test_case_that_fails_in_a_browser_leaves_its_trace_screenshot_and_video(clus
     assert [request["snapshot"]["request"]["url"] for request in requests if "snapshot" in request][:1] == [
         address + "/"
     ]
+
+
+def test_a_task_begins_logged_in_with_the_state_that_another_left(cluster, project, tmp_path):
+    (tmp_path / "pages").mkdir()
+    (tmp_path / "pages/index.html").write_text(SHOP)
+    with serving(tmp_path / "pages") as address:
+        root = project(
+            {**LOGGED_IN, "fleetest.yaml": LOGGED_IN["fleetest.yaml"] % {"url": address, "python": BROWSER_PYTHON}}
+        )
+
+        run = cluster.ended(cluster.submit(cwd=root))
+
+    assert {task.task_id: (task.state, task.counts.passed) for task in run.tasks} == {
+        "login": (TaskState.PASSED, 1),
+        "browse": (TaskState.PASSED, 1),
+    }
