@@ -38,3 +38,5 @@ def test_artifacts_of_one_task_are_in_the_workspace_of_another(cluster, project)
     }
     assert tasks["lacks"].reason == "build left nothing that matches '*.log': it left bin/tool, part.0, part.1"
     assert run.state is RunState.FAILED
+    left = [each["artifact"]["path"] for each in cluster.json("artifacts", run.run_id)]
+    assert sorted(path for path in left if path != "bin/tool") == ["part.0", "part.1"]

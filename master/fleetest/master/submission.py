@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
@@ -18,20 +18,20 @@ from fleetest.common.ids import new_run_id
 from fleetest.common.limits import MAX_SUITE_BYTES
 from fleetest.common.results import VersionControl
 from fleetest.common.serving import follows
-from fleetest.common.states import RunState, TaskState
-from fleetest.common.tasks import Input, Network, Task
+from fleetest.common.states import RunState
+from fleetest.common.tasks import Network, Task
 from fleetest.common.workspace import Workspace
 from fleetest.master.blobs.custody import Custody
 from fleetest.master.input_workspaces import InputWorkspaces
 from fleetest.master.pools import with_cluster_pools
 from fleetest.master.queue.ports import SecretStore
+from fleetest.master.repeating import tasks_to_repeat
 from fleetest.master.runs.book import RunBook
-from fleetest.master.runs.environment import SetupInputs, setup_digest, supplied_task
+from fleetest.master.runs.environment import SetupInputs, setup_digest
 from fleetest.master.runs.events import RunSubmitted
-from fleetest.master.runs.inputs import InputsMissing
 from fleetest.master.runs.projector import Projector
 from fleetest.master.runs.sizing import packed
-from fleetest.master.runs.state import RunStatus, TaskStatus
+from fleetest.master.runs.state import RunStatus
 from fleetest.master.runs.summary import row_of, summary_of
 from fleetest.master.store.ports import Commit, RunQuery, Store
 from fleetest.master.suites import Suites
@@ -197,7 +197,7 @@ class Desk:
             raise WrongState(f"run {run_id} was imported: only what made its reports can run it again")
         if not status.state.ended:
             raise WrongState(f"run {run_id} has not ended yet", hint=f"wait for it: fleetest watch {run_id}")
-        tasks = status.request.tasks if everything else await self._tasks_to_repeat(status)
+        tasks = status.request.tasks if everything else await tasks_to_repeat(status, self._inputs)
         if not tasks:
             raise WrongState(
                 f"every task of run {run_id} passed; there is nothing to repeat",
@@ -222,34 +222,6 @@ class Desk:
             retry_of=run_id,
         )
         return await self._begin(event, key=key, secrets=secrets, supersede=False)
-
-    async def _tasks_to_repeat(self, status: RunStatus) -> tuple[Task, ...]:
-        """
-        With what those have taken, or would take, that is not left again: it is among the files that they run on.
-
-        Raises:
-            WrongState: it is there no longer.
-        """
-        tasks = _tasks_to_repeat(status)
-        return tuple([await self._with_inputs(status, task, {each.name for each in tasks}) for task in tasks])
-
-    async def _with_inputs(self, status: RunStatus, task: Task, repeated: Collection[str]) -> Task:
-        if not task.inputs:
-            return task
-        submitted = next(each for each in status.request.tasks if each.name == task.name)
-        again = tuple(each for each in task.inputs if each.task in repeated)
-        if not again and status.tasks[task.name].queued_at is not None:
-            return replace(task, inputs=())  # it runs on the same files
-        done = [each for each in task.inputs if each.task not in repeated]
-        files = submitted if not done else await self._supplied(status, submitted, done)
-        return replace(task, inputs=again, workspace_digest=files.workspace_digest, setup_digest=files.setup_digest)
-
-    async def _supplied(self, status: RunStatus, task: Task, inputs: Sequence[Input]) -> Task:
-        try:
-            return supplied_task(task, await self._inputs.make(status, task, inputs))
-        except InputsMissing as error:
-            hint = f"to run all of it again: fleetest retry --all {status.run_id}"
-            raise WrongState(f"{task.name} cannot be repeated alone: {error.message}", hint=hint) from error
 
     async def _begin(self, event: RunSubmitted, *, key: str, secrets: Mapping[str, str], supersede: bool) -> Submitted:
         sized = await self._sized(event)
@@ -416,43 +388,3 @@ def _check_secrets(tasks: Sequence[Task], secrets: Mapping[str, str]) -> None:
         raise InvalidRequest(
             f"the suite needs secrets that were not given: {', '.join(missing)}", hint=f"add {options}"
         )
-
-
-def _tasks_to_repeat(status: RunStatus) -> tuple[Task, ...]:
-    """
-    Those that did not pass; what they needed and what passed is not repeated, nor what would be skipped again because
-    of that.
-    """
-    repeated = {task_id for task_id, task in status.tasks.items() if task.state is not TaskState.PASSED}
-    repeated |= {service for name in repeated for service in _services_under(status, name)}
-    while skipped := {task_id for task_id in repeated if _stays_skipped(status.tasks[task_id], repeated)}:
-        repeated -= skipped
-    return tuple(
-        replace(
-            task.task,
-            needs=tuple(need for need in task.task.needs if need.task in repeated),
-            only_cases=_cases_to_repeat(task),
-        )
-        for task_id, task in status.tasks.items()
-        if task_id in repeated
-    )
-
-
-def _services_under(status: RunStatus, task_id: str) -> Iterator[str]:
-    for service in status.tasks[task_id].served_by:
-        yield service
-        yield from _services_under(status, service)
-
-
-def _stays_skipped(task: TaskStatus, repeated: Collection[str]) -> bool:
-    return task.unmet is not None and task.state is TaskState.SKIPPED and task.unmet.task not in repeated
-
-
-def _cases_to_repeat(task: TaskStatus) -> tuple[str, ...]:
-    """Those without a good outcome; all, when there is none of which we know."""
-    if not task.task.planned or task.collection_errors:
-        return task.task.only_cases
-    return (
-        tuple(case_id for case_id, case in task.cases.items() if case.outcome is None or case.outcome.bad)
-        or task.task.only_cases
-    )

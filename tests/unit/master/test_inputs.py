@@ -311,12 +311,28 @@ async def test_a_retry_takes_anew_what_is_left_anew_and_keeps_the_rest(core: Cor
     assert await files_of(core, told) == {**SUITE, "state.json": b"new", "data.csv": b"kept"}
 
 
-async def test_a_retry_of_what_took_something_that_is_gone_says_so(core: Core) -> None:
+async def test_a_retry_repeats_who_left_nothing_of_what_is_taken(core: Core) -> None:
     run_id, session, [login] = await begun(core, LOGIN, browse(taking("state.json")))
     await leave(core, login, {"else.json": b"x"})
     await supplied(core, session)
 
-    with pytest.raises(WrongState, match="browse cannot be repeated alone: login left nothing that matches") as refusal:
+    again = await core.desk.retry(run_id, everything=False, user="", secrets={}, key="")
+
+    [login_again] = await core.assigned(session)
+    assert (login_again.task.name, login_again.ref.run_id) == ("login", again.run_id)
+    await leave(core, login_again, {"state.json": b"new"})
+    [told] = await supplied(core, session)
+    assert await files_of(core, told) == {**SUITE, "state.json": b"new"}
+
+
+async def test_a_retry_is_refused_whose_files_can_never_be_had(core: Core) -> None:
+    skipped = command_task("skipped", needs=(need("login", When.FAILED),), artifacts=("out",))
+    taker = browse(Input(task="skipped"), when=When.ALWAYS)
+    run_id, session, [login] = await begun(core, LOGIN, skipped, taker)
+    await leave(core, login, {})
+    await supplied(core, session)
+
+    with pytest.raises(WrongState, match="browse cannot be repeated: skipped, which ended as skipped, left") as refusal:
         await core.desk.retry(run_id, everything=False, user="", secrets={}, key="")
 
     assert "--all" in refusal.value.hint

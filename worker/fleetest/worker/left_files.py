@@ -9,8 +9,9 @@ from typing import Final
 
 from fleetest.common.regular_files import FileIdentity
 from fleetest.common.results import Artifact, CaseResult
+from fleetest.worker.assignments import Assignment
 
-__all__ = ["LeftFiles", "StoredFile"]
+__all__ = ["LeftByTask", "LeftFiles", "StoredFile"]
 
 _LONGEST: Final = 1024
 _OF_PLAYWRIGHT: Final = "playwright_"
@@ -33,8 +34,8 @@ class StoredFile:
 @dataclass(slots=True)
 class LeftFiles:
     """
-    For all attempts that follow one another in a workspace: what one has stored, and nobody has changed, is not the
-    next one's.
+    For all attempts at a task that follow one another in a workspace: what one has stored, and nobody has changed, is
+    not the next one's.
     """
 
     stored: dict[Path, StoredFile] = field(default_factory=dict)
@@ -57,3 +58,18 @@ class LeftFiles:
     def case_of(self, path: str) -> str:
         """Empty: not known, or none."""
         return self._cases.get(path) or self._directories.get(posixpath.dirname(path), "")
+
+
+class LeftByTask:
+    """What attempts in a session have left, as long as they are of the same task of the same run."""
+
+    def __init__(self) -> None:
+        self._task = ("", "")
+        self._left = LeftFiles()
+
+    def of(self, assignment: Assignment) -> LeftFiles:
+        """What is known when this attempt comes."""
+        task = (assignment.ref.run_id, assignment.spec.task_id)
+        if task != self._task:
+            self._task, self._left = task, LeftFiles()
+        return self._left

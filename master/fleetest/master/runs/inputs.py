@@ -71,8 +71,8 @@ class _Left(NamedTuple):
 
 def _one_of(task: TaskStatus, before: _Left, after: _Left) -> _Left:
     """
-    Of two files at one path. Shards of a pytest task follow one another in a workspace, and each leaves what is there
-    when it ends: the newest stands, as it would without shards. All others have workspaces to themselves.
+    Of two files at one path. Shards of a pytest task that follow one another write as one session would: the newest
+    stands. Two others that write the same file hide what one of them had to say.
     """
     if before.artifact.digest == after.artifact.digest:
         return before

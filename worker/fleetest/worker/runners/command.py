@@ -14,6 +14,7 @@ from fleetest.common.results import ResourceSample
 from fleetest.common.states import Verdict
 from fleetest.common.tasks import RunnerType
 from fleetest.worker.assignments import Assignment, AttemptRef, Ended, Reporter, TaskSpec
+from fleetest.worker.left_files import LeftByTask, LeftFiles
 from fleetest.worker.ports import Blobs, Environment, Session
 from fleetest.worker.runners.command_attempt import CommandAttempt
 
@@ -69,12 +70,13 @@ class CommandSession:
         spec: TaskSpec,
         environment: Environment,
         blobs: Blobs,
-        make_attempt: Callable[[Assignment, Reporter, Environment, Blobs], _Attempt] = CommandAttempt,
+        make_attempt: Callable[[Assignment, Reporter, Environment, Blobs, LeftFiles], _Attempt] = CommandAttempt,
     ) -> None:
         self.environment_key = spec.environment_key
         self._environment = environment
         self._blobs = blobs
         self._make_attempt = make_attempt
+        self._left = LeftByTask()
         self._waiting: asyncio.Queue[_Attempt] = asyncio.Queue()
         self._live: list[_Attempt] = []
         self._current: _Attempt | None = None
@@ -83,7 +85,7 @@ class CommandSession:
         self._server = asyncio.create_task(self._serve())
 
     def submit(self, assignment: Assignment, reporter: Reporter) -> asyncio.Future[Ended]:
-        attempt = self._make_attempt(assignment, reporter, self._environment, self._blobs)
+        attempt = self._make_attempt(assignment, reporter, self._environment, self._blobs, self._left.of(assignment))
         if self._closed:
             attempt.future.set_result(Ended(verdict=Verdict.CANCELLED, reason=_CLOSED))
         else:

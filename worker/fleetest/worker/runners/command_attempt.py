@@ -16,6 +16,7 @@ from fleetest.common.results import CaseResult, ResourceSample, ResourceUsage
 from fleetest.common.states import Outcome, ShardKind, Verdict
 from fleetest.worker.artifacts import ArtifactCollector
 from fleetest.worker.assignments import Assignment, Ended, Reporter
+from fleetest.worker.left_files import LeftFiles
 from fleetest.worker.ports import Blobs, Environment, Process
 from fleetest.worker.runners.command_cases import CasesFile, listing_argv, results_for
 from fleetest.worker.runners.command_reports import CommandReports
@@ -40,12 +41,19 @@ class CommandAttempt:
         future: done once it has ended; never raises.
     """
 
-    def __init__(self, assignment: Assignment, reporter: Reporter, environment: Environment, blobs: Blobs) -> None:
+    def __init__(
+        self,
+        assignment: Assignment,
+        reporter: Reporter,
+        environment: Environment,
+        blobs: Blobs,
+        left: LeftFiles | None = None,
+    ) -> None:
         self.assignment = assignment
         self.future: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
         self._reporter = reporter
         self._environment = environment
-        self._collector = ArtifactCollector(blobs, environment.host_source, assignment.spec, reporter)
+        self._collector = ArtifactCollector(blobs, environment.host_source, assignment.spec, reporter, left=left)
         self._process: Process | None = None
         self._cases_file = CasesFile(environment)
         self._reports = CommandReports(assignment.spec, environment)

@@ -16,6 +16,7 @@ from fleetest.common.states import Outcome, Verdict
 from fleetest.common.suite.durations import format_duration
 from fleetest.worker.artifacts import ArtifactCollector
 from fleetest.worker.assignments import Assignment, Ended, Reporter
+from fleetest.worker.left_files import LeftFiles
 from fleetest.worker.ports import Blobs, Environment
 from fleetest.worker.runners.endings import signal_name
 from fleetest.worker.runners.load_generator import LoadGenerator
@@ -37,14 +38,16 @@ class LoadAttempt:
         future: done once it has ended; never raises.
     """
 
-    def __init__(self, assignment: Assignment, reporter: Reporter, environment: Environment, blobs: Blobs) -> None:
+    def __init__(
+        self, assignment: Assignment, reporter: Reporter, environment: Environment, blobs: Blobs, left: LeftFiles
+    ) -> None:
         self.assignment = assignment
         self.future: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
         self._reporter = reporter
         self._environment = environment
         self._tail = Tail(MAX_RESULT_TEXT_BYTES // 2)
         self._generator = LoadGenerator(environment, on_sample=reporter.loaded, output=self._write)
-        self._collector = ArtifactCollector(blobs, environment.host_source, assignment.spec, reporter)
+        self._collector = ArtifactCollector(blobs, environment.host_source, assignment.spec, reporter, left=left)
         self._waiting: asyncio.Future[None] | None = None
         self._began = time.monotonic()
         self._cancelled: str | None = None

@@ -26,7 +26,7 @@ from fleetest.common.results import CaseResult, ResourceSample, ResourceUsage
 from fleetest.common.states import Outcome, Verdict
 from fleetest.worker.artifacts import ArtifactCollector
 from fleetest.worker.assignments import Assignment, AttemptRef, Ended, Reporter, TaskSpec
-from fleetest.worker.left_files import LeftFiles
+from fleetest.worker.left_files import LeftByTask
 from fleetest.worker.measure import subtract_usage
 from fleetest.worker.ports import Blobs, Environment
 from fleetest.worker.runners.pytest_appetite import Appetite
@@ -75,7 +75,7 @@ class PytestSession:
         self._appetite = Appetite()
         self.on_hungry = self._appetite.on_hungry
         self._finishing: set[asyncio.Task[None]] = set()
-        self._left = LeftFiles()
+        self._left = LeftByTask()
         self._loop = asyncio.get_running_loop()
         self._alarm: asyncio.TimerHandle | None = None
         self._server = asyncio.create_task(self._serve())
@@ -88,7 +88,7 @@ class PytestSession:
             reporter=reporter,
             future=self._loop.create_future(),
             collector=ArtifactCollector(
-                self._blobs, self._environment.host_source, assignment.spec, reporter, left=self._left
+                self._blobs, self._environment.host_source, assignment.spec, reporter, left=self._left.of(assignment)
             ),
         )
         if self._closing:

@@ -17,6 +17,7 @@ from fleetest.common.suite.durations import format_duration
 from fleetest.common.tasks import Service
 from fleetest.worker.artifacts import ArtifactCollector
 from fleetest.worker.assignments import Assignment, Ended, Reporter
+from fleetest.worker.left_files import LeftFiles
 from fleetest.worker.ports import Blobs, Environment, Process
 from fleetest.worker.runners.endings import signal_name
 from fleetest.worker.runners.probing import look
@@ -38,7 +39,9 @@ class ServiceAttempt:
         future: done once it has ended; never raises.
     """
 
-    def __init__(self, assignment: Assignment, reporter: Reporter, environment: Environment, blobs: Blobs) -> None:
+    def __init__(
+        self, assignment: Assignment, reporter: Reporter, environment: Environment, blobs: Blobs, _: LeftFiles
+    ) -> None:
         self.assignment = assignment
         self.future: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
         self._reporter = reporter
