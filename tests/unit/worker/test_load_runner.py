@@ -58,7 +58,7 @@ async def until_begun(ended, reporter):
             "say(event='unfit', reason='there is no file load.py'); sys.exit(2)",
             "the generator: there is no file load.py",
         ),
-        ("print('oh no'); sys.exit(3)", "it ended with exit code 3 before it was ready\noh no"),
+        ("print('oh no'); sys.exit(3)", "it ended with exit code 3 before it was ready: oh no"),
         ("line.sendall(b'?\\n'); sys.exit(3)", "its line to the worker broke: "),
     ],
     ids=["no locust", "unfit", "ends", "garbage"],

@@ -132,7 +132,7 @@ def _print_load(run: Run) -> None:
         click.echo()
         print_table(
             ("load", "requests", "errors", "rate", "mean", "p50", "p95", "p99", "max"),
-            (_load_row(task, row) for task in loaded for row in task.load),
+            (_load_row(task, row) for task in loaded for row in (task.load[-1], *task.load[:-1])),
             prose=("load",),
             empty="",
         )

@@ -43,6 +43,7 @@ _MARKS: Final = {
 _BAR_WIDTH: Final = 16
 _FIXED_ROWS: Final = 4  # a blank line, the line of what is left out, the totals, and the cursor's
 _ROOM_FOR_BARS: Final = 60
+_STALE: Final = timedelta(seconds=10)
 
 # What needs eyes comes first when the terminal has no room for all; the order on screen stays the suite's.
 _EYES: Final = (
@@ -169,7 +170,9 @@ def _doing(task: TaskView, activity: _Activity) -> str:
         what = "preparing" if _has_count(task, activity) else "preparing its environment"
         return f"{what} {clock_text(activity.now - since)}"
     if task.load is not None:
-        return f"{load_text(task.load)}  {clock_text(task.duration(activity.now) or timedelta())}"
+        stale = activity.now - task.load.at > _STALE
+        figures = "not all generators measure" if stale else load_text(task.load)
+        return f"{figures}  {clock_text(task.duration(activity.now) or timedelta())}"
     if _has_count(task, activity):
         return plural(slots, "slot")
     word = "collecting" if task.collects else "running"

@@ -7,7 +7,7 @@ nothing: the load was not the one that was asked for. Histograms are added, perc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
@@ -78,19 +78,23 @@ class Measured:
             whole.users += sample.users
             for request in sample.requests:
                 counts = decode_counts(request.histogram)
-                for name in (ALL, request.name or _OTHERS):
-                    whole._tally(name).add(counts, request.errors, in_time=bool(sample.length))
+                whole._tally(request.name or _OTHERS).add(counts, request.errors, in_time=bool(sample.length))
+        together = _Tally()
+        for tally in whole.tallies.values():
+            together.include(tally)
+        whole.tallies[ALL] = together
         return whole
 
-    def include(self, other: Measured) -> None:
-        """Go on with what came after this."""
+    def include(self, other: Measured, requests: Collection[str] | None = None) -> None:
+        """Go on with what came after this, with requests of all names or of some."""
         self.length += other.length
         self.seconds += other.seconds
         self.arrivals += other.arrivals
         self.lag = max(self.lag, other.lag)
         self.users = other.users
         for name, tally in other.tallies.items():
-            self._tally(name).include(tally)
+            if requests is None or name in requests:
+                self._tally(name).include(tally)
 
     @property
     def requests(self) -> Sequence[str]:
@@ -105,32 +109,40 @@ class Measured:
         """How many requests of this name there were."""
         return self.latencies(request).total
 
+    def errors(self, request: str = ALL) -> int:
+        """How many requests of this name failed."""
+        return self.tallies[request].errors if request in self.tallies else 0
+
+    def throughput(self, request: str = ALL) -> float:
+        """How many requests of this name ended in a second of the schedule."""
+        in_time = self.tallies[request].in_time if request in self.tallies else 0
+        return in_time / self.length.total_seconds() if self.length else 0.0
+
     def value(self, threshold: Threshold) -> float:
         """What a threshold is about, in its unit; 0 of what there was none of."""
-        tally = self.tallies.get(threshold.request) or _Tally()
-        latencies = tally.latencies
+        request = threshold.request
+        latencies, errors = self.latencies(request), self.errors(request)
         if (percentile := threshold.percentile) is not None:
             return latencies.percentiles([percentile])[0]
-        return {
-            "mean": latencies.mean,
-            "min": latencies.least,
-            "max": latencies.most,
-            "error_rate": tally.errors / latencies.total if latencies.total else 0.0,
-            "errors": float(tally.errors),
-            "throughput": self._rate(tally),
-            "requests": float(latencies.total),
-        }[threshold.metric]
+        match threshold.metric:
+            case "error_rate":
+                return errors / latencies.total if latencies.total else 0.0
+            case "errors" | "requests" as metric:
+                return float(errors if metric == "errors" else latencies.total)
+            case "throughput":
+                return self.throughput(request)
+            case metric:
+                return {"mean": latencies.mean, "min": latencies.least, "max": latencies.most}[metric]
 
     def row(self, request: str = ALL) -> LoadRow:
         """What is shown of the requests of one name."""
-        tally = self.tallies.get(request) or _Tally()
-        latencies = tally.latencies
+        latencies = self.latencies(request)
         p50, p95, p99, most = latencies.percentiles([*_SHOWN_PERCENTILES, 100.0])
         return LoadRow(
             request=request,
             requests=latencies.total,
-            errors=tally.errors,
-            throughput=self._rate(tally),
+            errors=self.errors(request),
+            throughput=self.throughput(request),
             mean=timedelta(seconds=latencies.mean),
             p50=timedelta(seconds=p50),
             p95=timedelta(seconds=p95),
@@ -154,9 +166,6 @@ class Measured:
             name = _OTHERS
         return self.tallies.setdefault(name, _Tally())
 
-    def _rate(self, tally: _Tally) -> float:
-        return tally.in_time / self.length.total_seconds() if self.length else 0.0
-
 
 @dataclass(slots=True)
 class Measurement:
@@ -179,6 +188,7 @@ class Measurement:
     _heard: dict[int, int] = field(default_factory=dict)
     _done: set[int] = field(default_factory=set)
     _waiting: dict[int, list[LoadSample]] = field(default_factory=dict)
+    _rows: tuple[int, tuple[LoadRow, ...]] = field(default=(0, ()), compare=False)
 
     def take(self, generator: int, sample: LoadSample) -> None:
         """What a generator did in one second; seconds come in order, and each once."""
@@ -192,6 +202,12 @@ class Measurement:
             if not self._is_told(second):
                 break
             self._count(Measured.of_second(self._waiting.pop(second)))
+
+    def rows(self) -> tuple[LoadRow, ...]:
+        """Of all that counts; made anew when there is more, since a run's summary is asked for all the time."""
+        if self._rows[0] != self.whole.seconds:
+            self._rows = self.whole.seconds, self.whole.rows()
+        return self._rows[1]
 
     @property
     def complete(self) -> bool:
@@ -208,11 +224,11 @@ class Measurement:
         self.recent.clear()
         self._waiting.clear()
 
-    def over(self, window: timedelta) -> Measured:
-        """What was measured in the last seconds, as far as that is kept."""
+    def over(self, window: timedelta, requests: Collection[str] = (ALL,)) -> Measured:
+        """What was measured of these requests in the last seconds, as far as that is kept."""
         found = Measured()
         for each in self.recent[-max(1, round(window.total_seconds())) :]:
-            found.include(each)
+            found.include(each, requests)
         return found
 
     def _is_told(self, second: int) -> bool:

@@ -146,5 +146,5 @@ def _task_summary(status: TaskStatus) -> TaskSummary:
         requested=status.task.resources,
         packed=status.packed,
         wrong_hits=status.wrong_hits,
-        load=status.measured.whole.rows() if status.measured is not None else (),
+        load=status.measured.rows() if status.measured is not None else (),
     )

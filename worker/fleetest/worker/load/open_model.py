@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +19,7 @@ from locust.exception import InterruptTaskSet, RescheduleTask, RescheduleTaskImm
 from locust.user.task import DefaultTaskSet
 
 from .schedule import Schedule
+from .telling import tell_error
 
 __all__ = ["OpenModel"]
 
@@ -123,7 +123,7 @@ class OpenModel:
         self.broken = self.broken or f"a task raised {type(error).__name__}: {error}"
         self._raised += 1
         if self._raised <= _MOST_TRACEBACKS:
-            traceback.print_exc()
+            tell_error(error)
 
 
 class _Turns:

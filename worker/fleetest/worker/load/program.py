@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import time
-import traceback
 from typing import Any
 
 import gevent
@@ -20,6 +19,7 @@ from .open_model import OpenModel
 from .recording import Recorder
 from .scenario import Unfit, filled, user_classes
 from .schedule import Schedule
+from .telling import ErrorTally, tell_error
 
 __all__ = ["Generator", "run"]
 
@@ -44,7 +44,7 @@ def run() -> int:
         line.say({"event": "unfit", "reason": str(problem)})
         return 2
     except Exception as error:
-        traceback.print_exc()
+        tell_error(error)
         line.say({"event": "unfit", "reason": f"{type(error).__name__}: {error}"})
         return 2
     line.say({"event": "ready"})
@@ -63,6 +63,7 @@ class Generator:
     def __init__(self, line: Line, scenario: dict[str, Any], index: int, count: int) -> None:
         self._line = line
         self._recorder = Recorder()
+        self._errors = ErrorTally()
         self._schedule = Schedule(scenario["start"], [tuple(stage) for stage in scenario["stages"]])
         self._named = not scenario["locustfile"]  # by the suite; a locustfile names paths only
         self._stopped = Event()
@@ -93,6 +94,7 @@ class Generator:
         self._drain(making)
         self._tell(0.0, last=True)
         self._environment.events.test_stop.fire(environment=self._environment)
+        self._errors.tell()
         if self._model.broken:
             self._line.say({"event": "unfit", "reason": self._model.broken})
             return 1
@@ -134,11 +136,10 @@ class Generator:
 
     def _hear(self, request_type: str, name: str, response_time: float | None, exception: Any = None, **_: Any) -> None:
         late = self._model.lateness.pop(gevent.getcurrent(), 0.0)
-        self._recorder.record(
-            name if self._named else f"{request_type} {name}",
-            (response_time or 0.0) / 1000 + late,
-            failed=exception is not None,
-        )
+        request = name if self._named else f"{request_type} {name}"
+        self._recorder.record(request, (response_time or 0.0) / 1000 + late, failed=exception is not None)
+        if exception is not None:
+            self._errors.add(request, exception)
 
     def _stop(self) -> None:
         self._stopped.set()

@@ -101,8 +101,10 @@ class LoadAttempt:
             return self._end(Verdict.CANCELLED, self._cancelled)
         if self._generator.ready.is_set():
             return None
-        problem = self._generator.problem or f"it {self._ending(await self._generator.ended())} before it was ready"
-        written = self._tail.text()
+        problem, written = self._generator.problem, self._tail.text()
+        if not problem:
+            last = next(iter(written.splitlines()[-1:]), "no output")
+            problem = f"it {self._ending(await self._generator.ended())} before it was ready: {last}"
         return self._end(Verdict.FAILED, f"the generator: {problem}" + (f"\n{written}" if written else ""))
 
     async def _begin_with_the_others(self) -> Ended | None:
