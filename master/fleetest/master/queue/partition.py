@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 
 from fleetest.master.queue.connection import redis_errors
 from fleetest.master.queue.sources import lua
+from fleetest.master.queue.wire import Wire, WireScript
 
 __all__ = ["Partition", "Script"]
 
@@ -58,7 +59,8 @@ class Partition:
         self.channel = self._prefix + "wakeups"
         self._keys = [self._prefix + each for each in _FIXED]
         prelude = lua("prelude")
-        self._scripts = {each: redis.register_script(f"{prelude}\n{lua(each)}") for each in Script}
+        wire = Wire(redis)
+        self._scripts = {each: WireScript(wire, f"{prelude}\n{lua(each)}") for each in Script}
 
     def key(self, name: str) -> str:
         """The full name of one of the fixed keys."""
@@ -80,4 +82,4 @@ class Partition:
         keys = [*self._keys, *(f"{self._prefix}queue:{name}" for name in queues)]
         packed = msgspec.msgpack.encode({**request, "queues": queues})
         with redis_errors():
-            return await self._scripts[script](keys=keys, args=[packed, self.channel, *records])
+            return await self._scripts[script](keys, [packed, self.channel, *records])

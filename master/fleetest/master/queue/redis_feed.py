@@ -8,12 +8,12 @@ from datetime import timedelta
 from typing import Any, Final
 
 from redis.asyncio import Redis
-from redis.typing import EncodableT
 
 from fleetest.common.backoff import Backoff
 from fleetest.common.errors import DependencyUnavailable
 from fleetest.master.queue.connection import redis_errors
 from fleetest.master.queue.ports import CommitNotice
+from fleetest.master.queue.wire import Wire
 
 __all__ = ["MAX_EVENTS_BYTES", "RedisCommitFeed"]
 
@@ -33,6 +33,8 @@ class RedisCommitFeed:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
+        self._publishing = Wire(redis)
+        self._reading = Wire(redis)  # of its own, since it blocks
 
     async def publish(self, notices: Sequence[CommitNotice]) -> None:
         """
@@ -44,10 +46,9 @@ class RedisCommitFeed:
         if not notices:
             return
         with redis_errors():
-            async with self._redis.pipeline(transaction=False) as pipeline:
-                for notice in notices:
-                    pipeline.xadd(_STREAM, _fields(notice), maxlen=_KEPT, approximate=True)
-                await pipeline.execute()
+            await self._publishing.call_all(
+                [("XADD", _STREAM, "MAXLEN", "~", _KEPT, "*", *_words(notice)) for notice in notices]
+            )
 
     async def notices(self) -> AsyncGenerator[Sequence[CommitNotice], None]:
         """
@@ -85,22 +86,29 @@ class RedisCommitFeed:
 
     async def _read(self, position: bytes) -> tuple[bytes, list[CommitNotice]]:
         with redis_errors():
-            answer: Any = await self._redis.xread(
-                {_STREAM: position}, count=_READ_AT_ONCE, block=_BLOCK // timedelta(milliseconds=1)
+            answer = await self._reading.call(
+                "XREAD",
+                "COUNT",
+                _READ_AT_ONCE,
+                "BLOCK",
+                _BLOCK // timedelta(milliseconds=1),
+                "STREAMS",
+                _STREAM,
+                position,
             )
         if not answer:
             return position, []
-        [(_, entries)] = answer
-        return entries[-1][0], [_notice(fields) for _, fields in entries]
+        [(_, entries)] = answer.items() if isinstance(answer, dict) else answer  # RESP3, RESP2
+        return entries[-1][0], [_notice(dict(zip(fields[::2], fields[1::2], strict=True))) for _, fields in entries]
 
 
-def _fields(notice: CommitNotice) -> dict[EncodableT, EncodableT]:
-    fields: dict[EncodableT, EncodableT] = {"run": notice.run_id, "at": notice.position}
+def _words(notice: CommitNotice) -> list[str | bytes | int]:
+    words: list[str | bytes | int] = ["run", notice.run_id, "at", notice.position]
     if notice.events is not None and len(notice.events) <= MAX_EVENTS_BYTES:
-        fields["events"] = notice.events
+        words += ["events", notice.events]
     if notice.stops:
-        fields["stops"] = b"1"
-    return fields
+        words += ["stops", b"1"]
+    return words
 
 
 def _notice(fields: dict[bytes, bytes]) -> CommitNotice:

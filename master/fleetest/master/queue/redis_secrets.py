@@ -9,6 +9,7 @@ from typing import Final
 from redis.asyncio import Redis
 
 from fleetest.master.queue.connection import redis_errors
+from fleetest.master.queue.wire import Wire
 
 __all__ = ["RedisSecretStore"]
 
@@ -21,6 +22,7 @@ class RedisSecretStore:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
+        self._wire = Wire(redis)
 
     async def put(self, run_id: str, secrets: Mapping[str, str], *, ttl: timedelta) -> None:
         if not secrets:
@@ -38,7 +40,7 @@ class RedisSecretStore:
 
     async def drop(self, run_id: str) -> None:
         with redis_errors():
-            await self._redis.delete(_key(run_id))
+            await self._wire.call("DEL", _key(run_id))
 
     async def held(self) -> frozenset[str]:
         with redis_errors():
