@@ -288,7 +288,12 @@ class Session:
         if want is None or (self.answered and not assigned):
             return
         used = sum((each.reserve for each in assigned), Resources())
-        self.want = replace(want, shards=want.shards - len(assigned), free=want.free - used)
+        self.want = replace(
+            want,
+            shards=want.shards - len(assigned),
+            free=want.free - used,
+            warm_environment_keys=want.warm_environment_keys - {each.environment_key for each in assigned},
+        )
         self.answered = True
         self._attempts |= {each.ref for each in assigned}
         self._services |= {each.ref for each in assigned if each.task.service is not None}

@@ -45,15 +45,30 @@ def test_a_gap_that_another_master_fills_is_left_to_the_store() -> None:
         assert recent.after("a", 2) == [3]
 
 
-def test_only_followed_runs_are_remembered_and_only_so_much_of_them() -> None:
+def test_a_run_that_has_just_begun_is_remembered_for_who_is_about_to_follow_it() -> None:
     recent = Recent(lambda commit, _: commit.position)
     recent.add(*queued(1))
+    recent.add(*queued(2))
+    recent.add(*queued(1, run_id="large", name="x" * (1 << 20)))
+    for number in range(64):
+        recent.add(*queued(1, run_id=f"newer {number}"))
+
+    with recent.follow("newer 63"), recent.follow("large"), recent.follow("a"):
+        assert recent.after("newer 63", 0) == [1]
+        assert recent.after("large", 0) == recent.after("a", 0) == []
+
+    assert not recent.after("newer 63", 0)
+
+
+def test_only_followed_runs_are_remembered_and_only_so_much_of_them() -> None:
+    recent = Recent(lambda commit, _: commit.position)
+    recent.add(*queued(2))
 
     with recent.follow("a"):
-        assert recent.after("a", 0) == []
+        assert recent.after("a", 1) == []
         for position in range(2, 10):
             recent.add(*queued(position, name="x" * (1 << 20)))
-        assert recent.after("a", 1) == []
+        assert recent.after("a", 2) == []
         assert 0 < len(recent.after("a", 6)) < 4
 
     with recent.follow("a"):

@@ -71,6 +71,11 @@ class Outbox:
         return not self._waiting and not self._spool
 
     @property
+    def ending(self) -> bool:
+        """Whether an attempt has ended in this turn of the loop, and its reports are sent in the next."""
+        return self._ending
+
+    @property
     def problem(self) -> str:
         """What keeps the worker from taking more work; empty when nothing does."""
         return "spool: disk full" if self._spool.full else ""

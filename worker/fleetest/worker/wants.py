@@ -51,9 +51,11 @@ class Wants:
         if self._standing is None or assign.want_number != self._number:
             return
         given = sum((each.reserve for each in assign.assignments), Resources())
+        taken = {each.spec.environment_key for each in assign.assignments}  # where one is warm, the attempt goes there
         self._standing = replace(
             self._standing,
             shards=self._standing.shards - len(assign.assignments),
             free=self._standing.free - given,
+            warm_environment_keys=tuple(key for key in self._standing.warm_environment_keys if key not in taken),
         )
         self._answered = True

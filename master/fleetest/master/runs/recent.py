@@ -17,6 +17,10 @@ __all__ = ["Recent"]
 _KEPT_BYTES: Final = 4 << 20
 """Of each followed run: a follower that is further behind reads the store."""
 
+_EXPECTED_BYTES: Final = 64 << 10
+_EXPECTED_RUNS: Final = 64
+"""Of runs that have just begun here, and the newest of these: who submits a run mostly follows it at once."""
+
 _Form = TypeVar("_Form")
 
 
@@ -46,11 +50,13 @@ class Recent(Generic[_Form]):
     def __init__(self, form: Callable[[Commit, tuple[Event, ...]], _Form]) -> None:
         self._form = form
         self._runs: dict[str, _Run[_Form]] = {}
+        self._expected: dict[str, None] = {}  # those that have no follower yet, the oldest first
 
     @contextmanager
     def follow(self, run_id: str) -> Iterator[None]:
         """Commits of this run are kept while the context is open."""
         run = self._runs.setdefault(run_id, _Run())
+        self._expected.pop(run_id, None)
         run.followers += 1
         try:
             yield
@@ -61,13 +67,23 @@ class Recent(Generic[_Form]):
 
     def add(self, commit: Commit, events: tuple[Event, ...]) -> None:
         """This master has made a commit."""
-        run = self._runs.get(commit.run_id)
+        run = self._runs.get(commit.run_id) or (self._expect(commit.run_id) if commit.position == 1 else None)
         if run is None:
             return
         run.commits.append(_Kept(commit, events))
         run.size_bytes += len(commit.events)
+        if not run.followers and run.size_bytes > _EXPECTED_BYTES:
+            del self._runs[commit.run_id], self._expected[commit.run_id]
         while run.size_bytes > _KEPT_BYTES and len(run.commits) > 1:
             run.size_bytes -= len(run.commits.popleft().commit.events)
+
+    def _expect(self, run_id: str) -> _Run[_Form]:
+        run = self._runs[run_id] = _Run()
+        self._expected[run_id] = None
+        if len(self._expected) > _EXPECTED_RUNS:
+            oldest = next(iter(self._expected))
+            del self._runs[oldest], self._expected[oldest]
+        return run
 
     def after(self, run_id: str, position: int) -> Sequence[_Form]:
         """

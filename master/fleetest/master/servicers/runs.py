@@ -51,6 +51,7 @@ _DEFAULT_RUNS: Final = 50
 _MOST_RUNS: Final = 500
 _DEFAULT_CASES: Final = 1000
 _MOST_CASES: Final = 5000
+_COMMITS_AT_ONCE: Final = 1000
 _FULL_ID: Final = 36
 
 
@@ -179,7 +180,10 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
             while True:
                 bell.clear()  # what comes while we read rings again
                 known = self._recent.after(run_id, position)
-                found = known or [commit_to_proto(each) for each in await self._store.read(run_id, after=position)]
+                found = known or [
+                    commit_to_proto(each)
+                    for each in await self._store.read(run_id, after=position, limit=_COMMITS_AT_ONCE)
+                ]
                 for response in found:
                     position = response.position
                     yield response
@@ -187,7 +191,7 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
                         return
                 if not found and not await self._goes_on(run_id, position):
                     return
-                if known or not found:  # else the store may have more
+                if known or len(found) < _COMMITS_AT_ONCE:  # else the store may have more
                     await _rung(bell)
 
     async def ReadLogs(
