@@ -123,7 +123,7 @@ def worker_image(docker_engine: DockerEngine, base_image: str, build_context: Pa
 
 @pytest.fixture(scope="session")
 def runner_image(docker_engine: DockerEngine, base_image: str, build_context: Path) -> str:
-    return build_image(docker_engine, build_context, "runner", base=base_image)
+    return build_image(docker_engine, build_context, "runner", base=base_image, RUNNERS="pytest checks performance")
 
 
 def install_for_image(directory: Path, *packages: str) -> None:

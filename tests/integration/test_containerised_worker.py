@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tests.integration.conftest import FLEETEST, TOKENS
 
 pytestmark = pytest.mark.timeout(600)  # images are built first
 
+SHOP = Path(__file__).parents[2] / "examples" / "shop"
 SUITE = """
 version: 1
 name: beside
@@ -60,12 +62,12 @@ def fleetest(master, tmp_path):
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "FLEETEST_MASTER": master, "CI": ""}
     environment["FLEETEST_TOKEN"] = TOKENS["FLEETEST_TOKEN"]
 
-    def run(*arguments: str, **files: str) -> str:
+    def run(*arguments: str, cwd: Path = project, **files: str) -> str:
         for name, text in files.items():
-            (project / name.replace("__", ".")).write_text(text)
+            (cwd / name.replace("__", ".")).write_text(text)
         done = subprocess.run(
             [FLEETEST, *arguments],
-            cwd=project,
+            cwd=cwd,
             env=environment,
             capture_output=True,
             text=True,
@@ -78,10 +80,21 @@ def fleetest(master, tmp_path):
     return run
 
 
-def test_worker_in_a_container_runs_tests_in_containers_beside_it(
-    data_volume, docker_engine, containers, master, fleetest, worker_image, python_image, tmp_path
+@pytest.fixture
+def shop(tmp_path, runner_image):
+    """The example that starts what it tests; nothing of it reaches any network but that of its run."""
+    directory = shutil.copytree(SHOP, tmp_path / "shop", ignore=shutil.ignore_patterns("__pycache__"))
+    suite = (directory / "fleetest.yaml").read_text()
+    (directory / "fleetest.yaml").write_text(
+        suite.replace("image: fleetest-runner", f"network: none\n  image: {runner_image}")
+    )
+    return directory
+
+
+def test_worker_in_a_container_runs_tests_and_what_they_test_in_containers_beside_it(
+    data_volume, docker_engine, containers, master, fleetest, worker_image, runner_image, shop, tmp_path
 ):
-    neighbour = containers.start(python_image, "--memory=512m", "--cpus=0.5", "--entrypoint=/bin/cat", "--tty")
+    neighbour = containers.start(runner_image, "--memory=512m", "--cpus=0.5", "--entrypoint=/bin/cat", "--tty")
     worker = containers.start(
         worker_image,
         *(f"--volume={docker_engine.socket}:/var/run/docker.sock", f"--volume={data_volume}:/var/lib/fleetest"),
@@ -91,12 +104,17 @@ def test_worker_in_a_container_runs_tests_in_containers_beside_it(
     )
     containers.wait_until_healthy(worker)
 
-    fleetest("run", fleetest__yaml=SUITE.format(image=python_image), test_beside__py=TESTS)
+    fleetest("run", fleetest__yaml=SUITE.format(image=runner_image), test_beside__py=TESTS)
     fleetest("artifacts", "latest", "--save", str(tmp_path / "saved"))
     logs = fleetest("logs", "latest")
     (shown,) = json.loads(fleetest("workers", "--output", "json"))
     run = json.loads(fleetest("show", "latest", "--output", "json"))
+    fleetest("run", "--executor=docker", "--task=api", "--task=graph", cwd=shop)
+    served = json.loads(fleetest("show", "latest", "--output", "json"))
 
+    assert {task["task_id"]: task["state"] for task in served["tasks"]} == dict.fromkeys(
+        ["shop", "api", "graph"], "passed"
+    )
     assert "test_beside.py .." in logs
     assert [path.read_text() for path in (tmp_path / "saved").rglob("left.txt")] == ["here"]
     assert run["tasks"][0]["usage"]["peak_memory_bytes"] > 1 << 20
@@ -106,6 +124,7 @@ def test_worker_in_a_container_runs_tests_in_containers_beside_it(
     docker_engine.docker("stop", "--time", "60", worker)
     assert docker_engine.inspect(worker)["State"]["ExitCode"] == 0, containers.logs(worker)
     assert docker_engine.containers("label=fleetest.worker") == []
+    assert docker_engine.networks() == []
     containers.remove()
     assert docker_engine.volumes() == [data_volume]
     assert neighbour

@@ -9,22 +9,25 @@ import pytest
 from tests.integration.conftest import FLEETEST, TOKENS
 
 
-@pytest.mark.parametrize("name", ["master", "worker", "runner"])
-def test_image_is_small_labelled_and_not_roots(docker_engine, base_image, request, name):
+@pytest.mark.parametrize(("name", "mib"), [("master", 100), ("worker", 100), ("runner", 200)])
+def test_image_is_small_labelled_and_not_roots(docker_engine, base_image, request, name, mib):
     image = docker_engine.inspect(request.getfixturevalue(f"{name}_image"))
 
-    assert image["Size"] - docker_engine.inspect(base_image)["Size"] < 100 << 20
+    assert image["Size"] - docker_engine.inspect(base_image)["Size"] < mib << 20
     assert image["Config"]["Labels"]["org.opencontainers.image.title"] == f"Fleetest {name}"
     assert image["Config"]["User"].partition(":")[0] not in {"", "0", "root"}
     assert not any("TOKEN" in variable for variable in image["Config"]["Env"])
 
 
-def test_runner_image_has_pytest_and_so_has_an_environment_made_in_it(docker_engine, runner_image):
-    script = "pytest --version; git --version; python3 -m venv --system-site-packages /tmp/a; /tmp/a/bin/python -m pytest --version"
+def test_runner_image_has_what_it_runs_and_so_has_an_environment_made_in_it(docker_engine, runner_image):
+    script = (
+        "pytest --version; git --version; locust --version; python3 -m venv --system-site-packages /tmp/a;"
+        "/tmp/a/bin/python -m pytest --version; /tmp/a/bin/python -c 'import fleetest.worker.checks.plugin, hdrh, locust'"
+    )
 
-    said = docker_engine.docker("run", "--rm", runner_image, "sh", "-c", script).splitlines()
+    said = docker_engine.docker("run", "--rm", runner_image, "sh", "-ec", script).splitlines()
 
-    assert [line.split()[0] for line in said] == ["pytest", "git", "pytest"]
+    assert [line.split()[0] for line in said] == ["pytest", "git", "locust", "pytest"]
 
 
 def test_health_of_a_worker_is_whether_it_reaches_a_master(docker_engine, worker_image):

@@ -14,7 +14,8 @@ __all__ = ["build_image", "make_context"]
 
 _ROOT = Path(__file__).parents[2]
 _UV = str(Path(sys.executable).with_name("uv"))
-_TESTING = ("pytest", "pytest-timeout")
+_RUNNING = ("pytest", "pytest-timeout")
+"""What the image for tasks is made of, beside our own."""
 _CACHE = _ROOT / ".cache" / "wheels"
 
 
@@ -43,8 +44,8 @@ def make_context(directory: Path, *, python: str) -> Path:
 
 
 def _wheels_of_others(own: Path, python: str) -> Path:
-    """All that our wheel needs, and what tests need; asked for once, as long as what decides it stays the same."""
-    decides = (_ROOT / "pyproject.toml").read_bytes() + " ".join([python, *_TESTING]).encode()
+    """All that our wheel needs, and what tasks need; asked for once, as long as what decides it stays the same."""
+    decides = (_ROOT / "pyproject.toml").read_bytes() + " ".join([python, *_RUNNING]).encode()
     kept = _CACHE / hashlib.sha256(decides).hexdigest()[:16]
     if kept.exists():
         return kept
@@ -54,17 +55,18 @@ def _wheels_of_others(own: Path, python: str) -> Path:
     kind = [f"--platform={each}_{machine}" for each in ("manylinux2014", "manylinux_2_28")]
     kind += ["--only-binary=:all:", f"--python-version={python}"]
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", f"--dest={coming}"]
-    subprocess.run([*command, *kind, f"{own}[master,worker]", *_TESTING], check=True)
+    subprocess.run([*command, *kind, f"{own}[master,worker,performance]", *_RUNNING], check=True)
     (coming / own.name).unlink()
     return coming.rename(kept)
 
 
-def build_image(engine: DockerEngine, context: Path, name: str, *, base: str) -> str:
+def build_image(engine: DockerEngine, context: Path, name: str, *, base: str, **arguments: str) -> str:
     """The image of `docker/NAME.Dockerfile`; answers its name on the Engine."""
     tag = f"fleetest-test-{name}"
     engine.docker(
         *("build", "--quiet", "--force-rm", "--file", str(_ROOT / "docker" / f"{name}.Dockerfile")),
-        *("--build-arg", f"BASE_IMAGE={base}", "--tag", tag, str(context)),
+        *(f"--build-arg={key}={value}" for key, value in {"BASE_IMAGE": base, **arguments}.items()),
+        *("--tag", tag, str(context)),
         timeout=280,
     )
     return tag
