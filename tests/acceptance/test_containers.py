@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from fleetest.common.states import RunState
+from fleetest.common.states import RunState, TaskState
 from tests.acceptance.conftest import FLEETEST, start_cluster, write_files
 from tests.support.terminal import open_terminal
 
@@ -17,7 +17,14 @@ version: 1
 name: s
 project: boxes
 tasks:
-  boxed: {{run: "pwd; exit 1", image: {image}, network: none, env: {{COLOUR: blue}}, secrets: [TOKEN]}}
+  boxed:
+    run: "pwd | tee left.txt; exit 1"
+    image: {image}
+    network: none
+    env: {{COLOUR: blue}}
+    secrets: [TOKEN]
+    artifacts: [left.txt]
+  taker: {{run: grep -x /workspace left.txt, image: {image}, inputs: boxed, needs: {{boxed: always}}}}
   free: {{run: "pwd"}}
 """
 
@@ -38,7 +45,9 @@ def ran(docker_cluster, base_image, tmp_path_factory):
     files = {"fleetest.yaml": SUITE.format(image=base_image), "file.txt": "hello from the workspace\n"}
     root = write_files(tmp_path_factory.mktemp("boxes"), files)
     run_id = docker_cluster.submit("--secret", "TOKEN", cwd=root, TOKEN="t0ken")
-    assert docker_cluster.ended(run_id).state is RunState.FAILED
+    run = docker_cluster.ended(run_id)
+    assert run.state is RunState.FAILED
+    assert {task.task_id: task.state for task in run.tasks}["taker"] is TaskState.PASSED  # its input was there
     return root
 
 

@@ -14,6 +14,13 @@ name: long
 tasks:
   t: {run: "echo first; until test -e %s; do sleep 0.02; done; echo last"}
 """
+TAKING = """
+    version: 1
+    name: taking
+    tasks:
+      build: {run: echo built > out.txt, artifacts: out.txt}
+      test: {run: grep built out.txt, inputs: build}
+    """
 
 
 @pytest.fixture
@@ -40,6 +47,14 @@ def test_run_is_watched_to_its_end_and_shown_as_it_ended(apart, worker, project)
     run = apart.json("show", "latest")
     assert (run["state"], run["counts"]["passed"], run["counts"]["failed"]) == ("failed", 17, 3)
     assert len(apart.results(run["run_id"])) == 20
+
+
+def test_a_task_takes_what_another_left_at_whichever_master(apart, worker, project):
+    root = project({"fleetest.yaml": TAKING})
+
+    done = apart.fleetest("run", cwd=root)
+
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_output_is_followed_while_it_is_written(client, worker, tmp_path):
