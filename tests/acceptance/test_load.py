@@ -43,7 +43,11 @@ SUITE = """
         abort_window: 2s
     """
 SHOPPERS = """
-    from locust import HttpUser, constant, task
+    from locust import HttpUser, constant, events, task
+
+    @events.test_start.add_listener
+    def begin(environment, **_):
+        print("shoppers begin", flush=True)
 
     class Shopper(HttpUser):
         wait_time = constant(0.4)
@@ -115,4 +119,5 @@ def test_load_is_the_one_that_was_asked_for_and_figures_are_those_of_the_server(
         "all generators were stopped: error_rate < 50%: it was"
     )
     assert "GET /authors" in shown
+    assert "shoppers begin" in wide_cluster.fleetest("logs", run.run_id, "broken").stdout
     assert [row.request for row in tasks["broken"].load] == ["GET /broken", ""]

@@ -132,10 +132,12 @@ class LoadPlan:
     What is asked of a load test, besides its load.
 
     Args:
+        length: of its schedule.
         thresholds: each becomes a case.
         abort: likewise; and when one does not hold over `abort_window`, all generators are stopped.
     """
 
+    length: timedelta = timedelta()
     thresholds: tuple[Threshold, ...] = ()
     abort: tuple[Threshold, ...] = ()
     abort_window: timedelta = LIVE_WINDOW

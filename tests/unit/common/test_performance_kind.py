@@ -73,6 +73,11 @@ SIMPLE = "host: http://h, requests: [{path: /}]"
         (f"{SIMPLE}, stages: [{{duration: 5, target: 1}}]", "'5' is not a duration", "5s or 5m"),
         (f"{SIMPLE}, stages: [{{duration: 5s, target: -1}}]", "target: must be at least 0", ""),
         (f"{SIMPLE}, stages: [{{duration: 5s, target: 0}}]", "stages: there is never any load", "above 0"),
+        (
+            f"{SIMPLE}, stages: [{{duration: 20m, target: 1}}, {{duration: 10m, target: 0}}]",
+            "the schedule takes 30m, and `timeouts.total` is 30m",
+            "As in `timeouts: {total: 33m}`.",
+        ),
         (f"{SIMPLE}, {STAGES}, thresholds: [p95 < 300]", "compared with a time, not '300'", "Write 300ms."),
         (f"{SIMPLE}, {STAGES}, thresholds: [fast]", "'fast' is not a threshold", "p95 < 300ms"),
         (f"{SIMPLE}, {STAGES}, thresholds: [p95 < 3s, p95 < 3s]", "'p95 < 3s' is there twice", "Take one out."),

@@ -181,8 +181,7 @@ class PerformanceKeys(Section):
 
 def _wrong_schedule(keys: PerformanceKeys) -> list[Fault]:
     faults = []
-    lengths = [stage.duration for stage in keys.stages if stage.duration is not None]
-    if sum(lengths, timedelta()) > _LONGEST_SCHEDULE:
+    if _length(keys) > _LONGEST_SCHEDULE:
         faults.append(Fault(message="all together are longer than 7 days", path=("stages",)))
     if not any(stage.target for stage in keys.stages) and not keys.start:
         hint = "Give a stage a target above 0."
@@ -192,6 +191,10 @@ def _wrong_schedule(keys: PerformanceKeys) -> list[Fault]:
     if keys.abort_window is None or not timedelta(seconds=1) <= keys.abort_window <= timedelta(minutes=10):
         faults.append(Fault(message="must be between 1s and 10m", path=("abort_window",)))
     return faults
+
+
+def _length(keys: PerformanceKeys) -> timedelta:
+    return sum((stage.duration or timedelta() for stage in keys.stages), timedelta())
 
 
 def _wrong_scenario(keys: PerformanceKeys) -> list[Fault]:
@@ -277,6 +280,7 @@ class Performance:
             runner=RunnerType.LOAD,
             command=(_scenario(keys),),
             load=LoadPlan(
+                length=_length(keys),
                 thresholds=tuple(keys.thresholds),
                 abort=tuple(keys.abort),
                 abort_window=keys.abort_window or LIVE_WINDOW,

@@ -21,7 +21,7 @@ from fleetest.common.suite.problems import Findings
 from fleetest.common.suite.services import check_services
 from fleetest.common.suite.task_models import check_defaults, task_model
 from fleetest.common.suite.tree import Entry, Node, mapping, without
-from fleetest.common.suite.uses import check_gangs, resolve_uses
+from fleetest.common.suite.uses import check_gangs, check_schedules, resolve_uses
 from fleetest.common.suite.validation import validated
 from fleetest.common.tasks import Input, Need, Resources, Task, Timeouts, Use
 
@@ -75,6 +75,7 @@ def load_suite(text: str, *, source: str, environment: str = "", settings: Mappi
         draft.kind.work(model) if draft.kind and model else None for draft, model in zip(drafts, models, strict=True)
     ]
     check_gangs(drafts, models, works, findings)
+    check_schedules(drafts, models, works, findings)
     check_inputs(drafts, models, works, taken, findings)
     uses = resolve_uses(drafts, models, works, head.pools, findings) if head else {}
     chosen = choose_environment(root, environment, settings, findings)

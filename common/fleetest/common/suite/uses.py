@@ -1,22 +1,25 @@
 """
-Named resources and gangs: that tasks use pools as the suite declares them, no more of one than there is, and that a
-gang can be one.
+Named resources, gangs and schedules: that tasks use pools as the suite declares them, no more of one than there is,
+that a gang can be one, and that a load test has the time that it takes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Final
 
 from fleetest.common.kinds.kind import Work
 from fleetest.common.suite.drafts import Draft
+from fleetest.common.suite.durations import format_duration
 from fleetest.common.suite.model import TaskModel
 from fleetest.common.suite.problems import Fault, Findings, closest
 from fleetest.common.tasks import CLUSTER_WIDE, Access, Use
 
-__all__ = ["check_gangs", "resolve_uses"]
+__all__ = ["check_gangs", "check_schedules", "resolve_uses"]
 
 _MAX_GANG: Final = 500
+_MARGIN: Final = timedelta(minutes=1)
 
 
 def check_gangs(
@@ -34,6 +37,21 @@ def check_gangs(
             findings.add(place, "a gang needs a number of shards", "As in `shards: 4`: they start together.")
         elif shards > _MAX_GANG:
             findings.add(place, f"a gang of {shards} shards is too large", f"It has at most {_MAX_GANG}.")
+
+
+def check_schedules(
+    drafts: Sequence[Draft], models: Sequence[TaskModel | None], works: Sequence[Work | None], findings: Findings
+) -> None:
+    """No limit ends a load test before its schedule does."""
+    for draft, model, work in zip(drafts, models, works, strict=True):
+        if draft.node is None or model is None or work is None or work.load is None:
+            continue
+        length, limit = work.load.length, model.timeouts.total
+        if limit is not None and length >= limit:
+            stages = draft.node.entries.get("stages")
+            message = f"the schedule takes {format_duration(length)}, and `timeouts.total` is {format_duration(limit)}"
+            hint = f"As in `timeouts: {{total: {format_duration(length + max(length / 10, _MARGIN))}}}`."
+            findings.add(stages.key if stages else draft.node.place, message, hint)
 
 
 def resolve_uses(

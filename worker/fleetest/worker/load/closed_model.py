@@ -65,6 +65,9 @@ class ClosedModel:
         """All may go after what they do."""
         self._stopped.set()
 
+    def leave(self) -> None:
+        """All have gone."""
+
     def _be(self, users: int) -> None:
         """Let users come or go until there are so many."""
         coming = [

@@ -16,6 +16,7 @@ import gevent
 from gevent.event import Event
 from gevent.lock import Semaphore
 from locust.exception import InterruptTaskSet, RescheduleTask, RescheduleTaskImmediately, StopUser
+from locust.user import User
 from locust.user.task import DefaultTaskSet
 
 from .schedule import Schedule
@@ -54,7 +55,8 @@ class OpenModel:
         self._begun = 0
         self._longest = 0.0
         for each in classes:
-            self._idle[each] += [self._arrive(each) for _ in range(_READY_MADE // len(classes) + 1)]
+            if each.on_start is User.on_start:  # what users do to get ready is part of the load
+                self._idle[each] += [self._arrive(each) for _ in range(_READY_MADE // len(classes) + 1)]
 
     @property
     def users(self) -> int:
@@ -81,6 +83,14 @@ class OpenModel:
     def stop(self) -> None:
         """Nobody arrives any more."""
         self._stopped.set()
+
+    def leave(self) -> None:
+        """Let those go who are free."""
+        for user in (user for users in self._idle.values() for user in users):
+            try:
+                user.on_stop()
+            except Exception as error:
+                self._tell(error)
 
     def _wait_until(self, moment: float) -> None:
         left = moment - time.perf_counter()

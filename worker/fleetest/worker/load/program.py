@@ -11,6 +11,7 @@ from typing import Any
 
 import gevent
 from gevent.event import Event
+from locust import events
 from locust.env import Environment
 
 from .closed_model import ClosedModel
@@ -70,7 +71,10 @@ class Generator:
         self._second = 0
         classes = user_classes(scenario)
         self._environment = Environment(
-            user_classes=classes, host=filled(scenario["host"]) or None, stop_timeout=_DRAIN_SECONDS
+            user_classes=classes,
+            events=events,  # those that a locustfile listens to
+            host=filled(scenario["host"]) or None,
+            stop_timeout=_DRAIN_SECONDS,
         )
         self._environment.events.request.add_listener(self._hear)
         runner = self._environment.create_local_runner()
@@ -93,6 +97,7 @@ class Generator:
         self._model.stop()
         self._drain(making)
         self._tell(0.0, last=True)
+        self._model.leave()
         self._environment.events.test_stop.fire(environment=self._environment)
         self._errors.tell()
         if self._model.broken:
