@@ -17,7 +17,7 @@ from fleetest.common.workspace import WorkspaceFile
 from fleetest.master.cache.entries import entry_key
 from fleetest.master.explain import ReasonKind, explain
 from fleetest.master.reconciler import Reconciler
-from fleetest.master.reports import Artifacts, Ended, Planned, Results
+from fleetest.master.reports import Artifacts, Ended, Results
 from fleetest.master.roster import Roster
 from fleetest.master.runs.environment import environment_key
 from fleetest.master.servicers.convert import task_spec_to_proto
@@ -25,7 +25,7 @@ from fleetest.master.sessions import Assigned, Session
 from fleetest.master.supplying import Supplying
 from fleetest.master.workspaces import BlobWorkspaces
 from tests.tools.core import INTERVAL, LEASE_TTL, Core
-from tests.tools.story import cases, command_task, need, pytest_task, result
+from tests.tools.story import command_task, need, pytest_task, result
 
 LOGIN = command_task("login", artifacts=("state.json", "out"))
 DOES_NOT_FIT = "what it takes of others does not fit its workspace"
@@ -110,98 +110,30 @@ async def test_what_is_taken_is_in_the_workspace_and_replaces_what_was_there(cor
     assert told.environment_key != environment_key(told.ref.run_id, request, request.tasks[1])
 
 
-async def test_a_task_takes_what_its_globs_match_to_where_it_wants_it(core: Core) -> None:
-    _, session, [login] = await begun(core, LOGIN, browse(taking("out/*.json", into="from/login")))
-    await leave(core, login, {"state.json": b"s", "out/a.json": b"a", "out/b.txt": b"b"})
-
-    [told] = await supplied(core, session)
-
-    assert await files_of(core, told) == {**SUITE, "from/login/out/a.json": b"a"}
-
-
-async def test_files_of_all_shards_come_together_in_a_run_without_files(core: Core) -> None:
-    parts = command_task("login", shards=3)
-    _, session, shards = await begun(core, parts, browse(taking(".coverage.*")), workspace_digest="")
-    for number, shard in enumerate(shards):
-        await leave(core, shard, {f".coverage.{number}": b"%d" % number, "same.txt": b"same"})
-
-    [told] = await supplied(core, session)
-
-    assert await files_of(core, told) == {".coverage.0": b"0", ".coverage.1": b"1", ".coverage.2": b"2"}
-
-
 @pytest.mark.parametrize(
-    ("left", "wanted", "reason"),
+    ("left", "into", "reason"),
     [
-        ({}, taking("state.json"), "login left nothing that matches 'state.json'"),
-        ({}, taking(), "login left no artifacts"),
+        ("else.json", "", "login left nothing that matches 's*': it left else.json"),
         (
-            {f"{name}.png": b"" for name in "abcde"},
-            taking("*.png", "state.json"),
-            "login left nothing that matches 'state.json': it left a.png, b.png, c.png and 2 more",
+            "state.json",
+            "test_a.py",
+            f"{DOES_NOT_FIT}: 'test_a.py/state.json': lies below 'test_a.py', which is no directory",
         ),
-        (
-            {"test_a.py/x": b""},
-            taking(),
-            f"{DOES_NOT_FIT}: 'test_a.py/x': lies below 'test_a.py', which is no directory",
-        ),
+        ("s/../../x", "", f"{DOES_NOT_FIT}: 's/../../x': is not a plain relative path"),
     ],
 )
-async def test_what_cannot_be_had_fails_the_task_before_it_begins(core, left, wanted, reason):
-    run_id, session, [login] = await begun(core, LOGIN, browse(wanted), command_task("later", needs=(need("browse"),)))
-    await leave(core, login, left)
+async def test_what_cannot_be_had_fails_the_task_before_it_begins(
+    core: Core, left: str, into: str, reason: str
+) -> None:
+    later = command_task("later", needs=(need("browse"),))
+    run_id, session, [login] = await begun(core, LOGIN, browse(taking("s*", into=into)), later)
+    await leave(core, login, {left: b""})
 
     assert await supplied(core, session) == []
 
     assert await reason_of(core, run_id) == (TaskState.FAILED, reason)
     assert (await core.status(run_id)).tasks["later"].state is TaskState.SKIPPED
     assert (await core.status(run_id)).state is RunState.FAILED
-
-
-async def test_a_path_that_leads_out_of_the_workspace_is_refused(core: Core) -> None:
-    run_id, session, [login] = await begun(core, LOGIN, browse(taking()))
-    await leave(core, login, {"../../etc/cron.d/x": b"* * * * * root id"})
-
-    assert await supplied(core, session) == []
-
-    state, reason = await reason_of(core, run_id)
-    assert state is TaskState.FAILED
-    assert reason.endswith("'../../etc/cron.d/x': is not a plain relative path")
-
-
-async def test_what_is_optional_may_be_missing(core: Core) -> None:
-    wanted = taking("state.json", optional=True)
-    _, session, [login] = await begun(core, LOGIN, browse(wanted, when=When.ALWAYS))
-    await leave(core, login, {}, Verdict.FAILED)
-
-    [told] = await supplied(core, session)
-
-    assert await files_of(core, told) == SUITE
-
-
-async def test_different_files_at_one_path_are_refused(core: Core) -> None:
-    run_id, session, shards = await begun(core, command_task("login", shards=2), browse(taking()))
-    for number, shard in enumerate(shards):
-        await leave(core, shard, {"same.txt": b"same", "junit.xml": b"%d" % number})
-
-    assert await supplied(core, session) == []
-
-    state, reason = await reason_of(core, run_id)
-    assert state is TaskState.FAILED
-    assert reason == ("login#0 and login#1 both left junit.xml, and not the same: each file needs a path of its own")
-
-
-async def test_of_what_shards_of_pytest_left_at_one_path_the_newest_is_taken(core: Core) -> None:
-    _, session, [plan] = await begun(core, pytest_task("login", shards=2), browse(taking("log")))
-    await core.report(plan.ref, Planned(cases=cases("a", "b")), Ended(verdict=Verdict.COMPLETED))
-    first, second = await core.assigned(session)
-    await leave(core, first, {"log": b"1"}, passed=first.case_ids)
-    core.clock.advance(timedelta(seconds=1))
-    await leave(core, second, {"log": b"1 and 2"}, passed=second.case_ids)
-
-    [told] = await supplied(core, session)
-
-    assert (await files_of(core, told))["log"] == b"1 and 2"
 
 
 async def test_what_is_not_kept_any_more_is_not_taken_and_what_was_taken_stays(core: Core) -> None:
