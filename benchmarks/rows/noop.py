@@ -16,18 +16,18 @@ from fleetest.client import AsyncClient
 
 __all__ = ["measure"]
 
-_SLOW: Final = frozenset({"Celery", "dask.distributed"})
-"""Peers that are given a fifth of the tasks, so that a round stays short: their rate does not grow with the number."""
+_SHARES: Final = {"Celery": 10, "dask.distributed": 10, "Ray": 2, "Dramatiq": 2}
+"""
+What part of the tasks peers are given, so that a round stays short: none of them takes less than three seconds, and
+their rates do not grow with the number.
+"""
 
 
 async def measure(bench: Bench) -> Sequence[Figure]:
     """Tasks/s of everybody, in turns."""
     count = bench.size(10_000, 500)
     async with everybody(bench) as all_of_them:
-        theirs = {
-            name: partial(_theirs, peer, count // 5 if name in _SLOW else count)
-            for name, peer in all_of_them.peers.items()
-        }
+        theirs = {name: partial(_theirs, peer, count // _SHARES[name]) for name, peer in all_of_them.peers.items()}
         measured = await in_turns(
             {OURS: partial(_ours, all_of_them.client, count), **theirs}, rounds=bench.rounds, say=bench.say
         )
@@ -43,7 +43,7 @@ async def measure(bench: Bench) -> Sequence[Figure]:
                 "Each of our tasks has its own claim, lease, attempt and result in the durable store.",
                 f"A worker of ours has {SLOTS} slots: it takes so many tasks in advance, and does one after the other.",
                 "The peers keep everything in memory.",
-                f"{' and '.join(sorted(_SLOW))} are given {count // 5:,} tasks.",
+                f"Given: {', '.join(f'{name} {count // share:,} tasks' for name, share in _SHARES.items())}.",
             ),
         )
     ]

@@ -48,9 +48,9 @@ _LONG: Final = tuple(
 """A part of a suite of many minutes that takes plain pytest a little more than one."""
 
 _ALL: Final = (
-    _Real(name="jinja2", rounds=5),
+    _Real(name="jinja2", rounds=3),
     _Real(name="click", rounds=2),
-    _Real(name="networkx", arguments=_LONG, rounds=2),
+    _Real(name="networkx", arguments=_LONG, rounds=1),
 )
 
 
@@ -113,7 +113,7 @@ def _figures(real: _Real, measured: Measured, *, missing: str = "") -> Sequence[
             ours=Side(name=OURS, missing=missing) if missing else side(OURS, which, measured),
             peers=(theirs(),),
             aims=(Aim(limit=limit, against=LOAD),),
-            notes=(f"At most {real.rounds} rounds.",),
+            notes=(f"At most {real.rounds} round{'s' if real.rounds > 1 else ''}.",),
         )
         for which, limit in (("first", 1.0), ("second", 0.9))
     ]
