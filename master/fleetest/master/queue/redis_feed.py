@@ -26,6 +26,8 @@ _KEPT: Final = 4096
 
 _READ_AT_ONCE: Final = 500
 _BLOCK: Final = timedelta(seconds=5)
+_PAUSE: Final = timedelta(milliseconds=10)
+"""Before more is read than the first of a while: what was published at once is told at once, and not one by one."""
 
 
 class RedisCommitFeed:
@@ -76,6 +78,7 @@ class RedisCommitFeed:
             failures = 0
             if notices:
                 yield notices
+                await asyncio.sleep(_PAUSE.total_seconds())  # lets notices gather; not a wait for anything
 
     async def _end(self) -> bytes:
         """Where the stream ends now; reading after `$` anew each time would miss what comes between two reads."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
+from itertools import islice
 
 import structlog
 
@@ -139,6 +140,7 @@ class RunBook:
         self._on_commit = on_commit
         self._on_change = on_change
         self._keepers: dict[str, RunKeeper] = {}
+        self._ended: set[str] = set()  # of these, those whose runs are known to have ended
         self._enqueuing = Counter[str]()
 
     def keeper(self, run_id: str) -> RunKeeper:
@@ -169,7 +171,7 @@ class RunBook:
 
     def live_keepers(self) -> Sequence[RunKeeper]:
         """Of the runs that this master has to do with just now."""
-        return [keeper for keeper in self._keepers.values() if keeper.live]
+        return [keeper for run_id, keeper in self._keepers.items() if run_id not in self._ended and keeper.live]
 
     async def pass_on_stops(self, notices: Sequence[CommitNotice]) -> None:
         """
@@ -256,9 +258,11 @@ class RunBook:
     def _forget_some(self) -> None:
         surplus = len(self._keepers) + 1 - _KEPT
         if surplus > 0:
-            over = [run_id for run_id, keeper in self._keepers.items() if keeper.over]
-            for run_id in over[:surplus]:
+            # Those that were used longest ago are in front, and mostly over: the others need not be looked at.
+            over = (run_id for run_id, keeper in self._keepers.items() if keeper.over)
+            for run_id in list(islice(over, surplus)):
                 del self._keepers[run_id]
+                self._ended.discard(run_id)
 
     async def _after_commit(self, status: RunStatus, committed: Committed) -> None:
         commit, decider = committed.commit, committed.decider
@@ -285,6 +289,7 @@ class RunBook:
             await self._give_back(status, committed.events)
             await self.enqueue(status, decider.enqueue)
             if any(isinstance(event, RunEnded) for event in committed.events):
+                self._ended.add(status.run_id)
                 _log_end(status)
                 await self._secrets.drop(status.run_id)
         except FleetestError as error:
