@@ -323,7 +323,7 @@ class Agent:
             try:
                 async with asyncio.timeout_at(patience_ends):
                     await self._changed.wait()
-                if self._outbox.ending:
+                if self._outbox.sending:
                     await asyncio.sleep(0)  # what ended in this turn is reported first: somebody waits for it
             except TimeoutError:
                 patience_ends = None

@@ -71,9 +71,9 @@ class Outbox:
         return not self._waiting and not self._spool
 
     @property
-    def ending(self) -> bool:
-        """Whether an attempt has ended in this turn of the loop, and its reports are sent in the next."""
-        return self._ending
+    def sending(self) -> bool:
+        """Whether an attempt has ended in this turn of the loop, or a batch is about to be taken."""
+        return self._ending or self._grown.is_set()
 
     @property
     def problem(self) -> str:
