@@ -37,7 +37,8 @@ if command -v bash > /dev/null; then
     status=$(bash -c '
         exec 3<> "/dev/tcp/$0/$1" || exit 1
         printf "GET %s HTTP/1.1\r\nHost: %s:%s\r\nConnection: close\r\nUser-Agent: fleetest\r\n\r\n" "$2" "$0" "$1" >&3
-        read -r _ status _ <&3 && echo "$status"' "$1" "$2" "$3" 2>&1)
+        read -r _ status _ <&3 && echo "$status"
+        cat <&3 > /dev/null 2>&1' "$1" "$2" "$3" 2>&1)  # who hangs up early is an error in servers' logs
 elif command -v curl > /dev/null; then
     status=$(curl --silent --show-error --output /dev/null --write-out '%{http_code}' "http://$1:$2$3" 2>&1)
 elif command -v wget > /dev/null; then
