@@ -57,17 +57,16 @@ class Worker:
         self.host = Host(clock)
 
         def make_slots(observer):
-            made = [
-                Slot(
+            def make_slot(number):
+                return Slot(
                     number,
                     executors={"process": self.executor},
                     runners={"echo": self.runner},
                     observer=observer,
                     idle_timeout=idle_timeout,
                 )
-                for number in range(slots)
-            ]
-            return Slots(made, CAPACITY)
+
+            return Slots([make_slot(number) for number in range(slots)], CAPACITY, make_slot)
 
         def make_roster(on_change):
             return Roster(
@@ -284,6 +283,23 @@ async def test_idle_environment_is_closed_after_a_while(master, address, tmp_pat
         await master.until(lambda: ("close", "env") in worker.executor.log)
 
         assert worker.runner.sessions[0].closed
+
+
+async def test_what_is_in_a_runs_network_is_closed_with_the_service_that_it_needed(master, address, tmp_path):
+    service = {"service": worker_pb2.Service(), "run_network": "r1"}
+    master.enqueue("wait-served", shard="shop#0", key="shop", **service)
+
+    async with working(tmp_path, address) as worker:
+        await worker.runner.ran.wait()
+        master.enqueue("a", key="served", run_network="r1")
+        await master.ended()
+        master.enqueue("b", shard="other#0", key="other")
+        await master.ended("other#0")
+        assert "close" not in dict(worker.executor.log)
+        worker.runner.gate("served").set()
+        await master.until(lambda: {("close", "shop"), ("close", "served")} <= set(worker.executor.log))
+
+        assert ("close", "other") not in worker.executor.log
 
 
 async def expecting(master, worker, *, run="r1", key="env"):
