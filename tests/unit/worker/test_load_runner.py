@@ -11,20 +11,8 @@ import pytest
 from fleetest.common.states import Outcome, Verdict
 from fleetest.worker.runners.load import LoadRunner
 from fleetest.worker.runners.load_generator import load_sample
+from tests.support.load_speaker import READY, SAMPLE, SPEAKER
 from tests.tools.local_worker import DirectoryBlobs, RecordingReporter, assignment, environment, make_spec, suite
-
-# In the place of gevent, it speaks as a generator does, and then does as its scenario says.
-SPEAKER = """
-    import json, os, socket, sys
-    line = socket.socket(socket.AF_UNIX)
-    line.connect(os.environ["FLEETEST_LOAD_SOCKET"])
-    def say(**message):
-        line.sendall(json.dumps(message).encode() + b"\\n")
-    say(event="hello", protocol=1, token=os.environ["FLEETEST_LOAD_TOKEN"])
-    exec(os.environ["FLEETEST_LOAD_SCENARIO"])
-    """
-SAMPLE = "dict(event='sample', second=%d, length_us=1000000, users=1, arrivals=1, lag_us=0, last=%s, requests=[])"
-READY = "say(event='ready'); line.recv(99); say(**" + SAMPLE % (0, False) + "); "
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ __all__ = ["Recorder"]
 _LOWEST_US = 1
 _HIGHEST_US = 3_600_000_000
 _DIGITS = 3
-_MOST_NAMES = 500
+_MOST_NAMES = 200
 _OTHERS = "(others)"
 
 
