@@ -253,6 +253,7 @@ async def open_core(path: Path, redis_url: str, *, busy_timeout: timedelta = BUS
                 CachedPlanning(Planning(store, registry, workspaces), cache),
                 custody,
                 LoadRecords(blobs, custody),
+                clock,
                 peers.output_grew,
             ),
             custody=custody,

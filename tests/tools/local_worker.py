@@ -17,6 +17,7 @@ from textwrap import dedent
 from types import MappingProxyType
 from typing import Any
 
+from fleetest.common.coverage import FileCoverage
 from fleetest.common.load import LoadSample
 from fleetest.common.results import Artifact, CaseResult, PlannedCase
 from fleetest.common.states import ShardKind
@@ -94,6 +95,7 @@ class RecordingReporter:
     written: bytearray = field(default_factory=bytearray)
     stored: list[Artifact] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    covered: dict[str, FileCoverage] = field(default_factory=dict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     start: CommonStart | None = None
     samples: list[LoadSample] = field(default_factory=list)
@@ -146,6 +148,11 @@ class RecordingReporter:
         self.stored += artifacts
         self.problems += problems
         self.changed.set()
+
+    def coverage_measured(self, files: Mapping[str, FileCoverage]) -> None:
+        self.covered.update(files)
+
+    coverage_combined = coverage_measured
 
     @property
     def text(self) -> str:

@@ -30,6 +30,7 @@ from fleetest.common.convert import (
     version_control_from_proto,
     worker_state_from_proto,
 )
+from fleetest.common.convert_coverage import coverage_totals_from_proto
 from fleetest.common.results import Counts
 from fleetest.v1 import fleet_pb2, run_pb2
 
@@ -121,6 +122,17 @@ def run_from_proto(message: run_pb2.Run) -> values.Run:
         position=message.position,
         suite=message.suite,
         environment=message.environment,
+        coverage=tuple(_run_coverage(each) for each in message.coverage),
+    )
+
+
+def _run_coverage(message: run_pb2.RunCoverage) -> values.RunCoverage:
+    return values.RunCoverage(
+        task_id=message.task_id,
+        totals=coverage_totals_from_proto(message.totals),
+        combined=message.combined,
+        files=message.files,
+        worst={each.path: coverage_totals_from_proto(each.totals) for each in message.worst},
     )
 
 
@@ -335,6 +347,16 @@ def _cases_handed_back(at: datetime, message: run_pb2.RunEvent) -> events.RunEve
     )
 
 
+def _coverage_updated(at: datetime, message: run_pb2.RunEvent) -> events.RunEvent:
+    updated = message.coverage_updated
+    return events.CoverageUpdated(
+        at=at,
+        task_id=updated.task_id,
+        totals=coverage_totals_from_proto(updated.totals),
+        combined=updated.combined,
+    )
+
+
 def _artifacts_saved(at: datetime, message: run_pb2.RunEvent) -> events.RunEvent:
     saved = message.artifacts_saved
     return events.ArtifactsSaved(
@@ -413,6 +435,7 @@ _EVENTS: Final[Mapping[str, Callable[[datetime, run_pb2.RunEvent], events.RunEve
     "gang_started": _gang_started,
     "performance_measured": _performance_measured,
     "gang_broken": _gang_broken,
+    "coverage_updated": _coverage_updated,
     "artifacts_saved": _artifacts_saved,
     "attempt_ended": _attempt_ended,
     "task_ended": _task_ended,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from fleetest.client.values import Run
+from fleetest.common.coverage import CoverageTotals
 from fleetest.common.results import Artifact, CacheOrigin, CaseResult, PlannedCase, ResourceUsage
 from fleetest.common.states import Outcome, RunState, ShardKind, TaskState, Verdict
 
@@ -23,6 +24,7 @@ __all__ = [
     "CasesFinished",
     "CasesHandedBack",
     "Commit",
+    "CoverageUpdated",
     "GangBroken",
     "GangStarted",
     "PerformanceMeasured",
@@ -177,6 +179,22 @@ class PerformanceMeasured:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CoverageUpdated:
+    """
+    More has been executed than was known.
+
+    Args:
+        task_id: of the task that combines it.
+        combined: whether that has worked it out; before, running tests tell of lines alone.
+    """
+
+    at: datetime
+    task_id: str
+    totals: CoverageTotals
+    combined: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactsSaved:
     """Files that can be downloaded now."""
 
@@ -241,6 +259,7 @@ RunEvent = (
     | CasesHandedBack
     | GangStarted
     | GangBroken
+    | CoverageUpdated
     | PerformanceMeasured
     | ArtifactsSaved
     | AttemptEnded

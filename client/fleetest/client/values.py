@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from fleetest.common.coverage import CoverageTotals
 from fleetest.common.load import LoadRow
 from fleetest.common.results import Artifact, CaseResult, Counts, ResourceSample, ResourceUsage, VersionControl
 from fleetest.common.states import RunState, TaskState, WorkerState
@@ -18,6 +19,7 @@ __all__ = [
     "Reason",
     "ReasonKind",
     "Run",
+    "RunCoverage",
     "ServerInfo",
     "Submission",
     "TaskArtifact",
@@ -86,6 +88,25 @@ class TaskStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunCoverage:
+    """
+    What a run's tests have executed.
+
+    Args:
+        task_id: of the task that combines it.
+        combined: whether that has worked it out; before, it is what running tests have told so far, without branches.
+        files: how many there are.
+        worst: those with the most that was not executed, by path; at most 10.
+    """
+
+    task_id: str
+    totals: CoverageTotals
+    combined: bool = False
+    files: int = 0
+    worst: Mapping[str, CoverageTotals] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """
     A run.
@@ -95,6 +116,7 @@ class Run:
         position: of the last commit that this answer contains; `watch` goes on from there.
         suite: the suite's text as submitted; empty in lists.
         environment: which of the suite's environments it is in; empty without one.
+        coverage: what its tests have executed; nothing when that is not measured, or not yet known.
     """
 
     run_id: str
@@ -114,6 +136,7 @@ class Run:
     position: int = 0
     suite: str = ""
     environment: str = ""
+    coverage: tuple[RunCoverage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ __all__ = [
     "CLUSTER_WIDE",
     "Access",
     "CachePolicy",
+    "Coverage",
     "Input",
     "KeepWhen",
     "Need",
@@ -48,6 +49,7 @@ class RunnerType(StrEnum):
 
     PYTEST = "pytest"
     COMMAND = "command"
+    COVERAGE = "coverage"
     SERVICE = "service"
     LOAD = "load"
 
@@ -296,6 +298,26 @@ class CachePolicy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Coverage:
+    """
+    How coverage.py measures what a task's tests execute. What is not said here, its own configuration says.
+
+    Args:
+        source: directories and packages; empty: as configured.
+        branch: whether branches are measured; `None`: as configured.
+        fail_under: the percentage below which the task that combines fails; `None`: as configured.
+        config: its configuration file, relative to where the tests start; empty: it is looked for as usual.
+        combined_by: the task that combines what this one and others measure; that task's own name in itself.
+    """
+
+    source: tuple[str, ...] = ()
+    branch: bool | None = None
+    fail_under: float | None = None
+    config: str = ""
+    combined_by: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReportOptions:
     """
     How reports are read.
@@ -352,6 +374,7 @@ class Task:
         inputs: what it takes of the artifacts of those that it needs.
         workspace_digest: of the files that it runs on; empty means those of its run. Known once all that it needs have
             ended, of a task with inputs.
+        coverage: how is measured what its tests execute; of a task that combines such measurements, how they were made.
     """
 
     name: str
@@ -397,6 +420,7 @@ class Task:
     load: LoadPlan | None = None
     inputs: tuple[Input, ...] = ()
     workspace_digest: str = ""
+    coverage: Coverage | None = None
 
     @property
     def served_by(self) -> tuple[str, ...]:

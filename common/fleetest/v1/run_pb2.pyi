@@ -500,6 +500,7 @@ class Run(_message.Message):
     POSITION_FIELD_NUMBER: _builtins.int
     SUITE_FIELD_NUMBER: _builtins.int
     ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    COVERAGE_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     project: _builtins.str
     suite_name: _builtins.str
@@ -527,6 +528,10 @@ class Run(_message.Message):
     def submitted_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def ended_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def coverage(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunCoverage]:
+        """what its tests have executed; of each task that combines"""
+
     def __init__(
         self,
         *,
@@ -547,14 +552,76 @@ class Run(_message.Message):
         position: _builtins.int = ...,
         suite: _builtins.str = ...,
         environment: _builtins.str = ...,
+        coverage: _abc.Iterable[Global___RunCoverage] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "ended_at", b"ended_at", "submitted_at", b"submitted_at", "version_control", b"version_control"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "ended_at", b"ended_at", "environment", b"environment", "labels", b"labels", "position", b"position", "project", b"project", "reason", b"reason", "retry_of", b"retry_of", "run_id", b"run_id", "state", b"state", "submitted_at", b"submitted_at", "suite", b"suite", "suite_name", b"suite_name", "tasks", b"tasks", "user", b"user", "version_control", b"version_control", "workspace_digest", b"workspace_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "coverage", b"coverage", "ended_at", b"ended_at", "environment", b"environment", "labels", b"labels", "position", b"position", "project", b"project", "reason", b"reason", "retry_of", b"retry_of", "run_id", b"run_id", "state", b"state", "submitted_at", b"submitted_at", "suite", b"suite", "suite_name", b"suite_name", "tasks", b"tasks", "user", b"user", "version_control", b"version_control", "workspace_digest", b"workspace_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Run: _TypeAlias = Run  # noqa: Y015
+
+@_typing.final
+class RunCoverage(_message.Message):
+    """What tests have executed, of one task that combines what others measure."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    TOTALS_FIELD_NUMBER: _builtins.int
+    COMBINED_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
+    WORST_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    combined: _builtins.bool
+    """as the task has worked it out; false: as far as running sessions have said"""
+    files: _builtins.int
+    @_builtins.property
+    def totals(self) -> _types_pb2.CoverageTotals: ...
+    @_builtins.property
+    def worst(self) -> _containers.RepeatedCompositeFieldContainer[Global___FileTotals]:
+        """those with the most that was not executed, at most 10"""
+
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        totals: _types_pb2.CoverageTotals | None = ...,
+        combined: _builtins.bool = ...,
+        files: _builtins.int = ...,
+        worst: _abc.Iterable[Global___FileTotals] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["totals", b"totals"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["combined", b"combined", "files", b"files", "task_id", b"task_id", "totals", b"totals", "worst", b"worst"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunCoverage: _TypeAlias = RunCoverage  # noqa: Y015
+
+@_typing.final
+class FileTotals(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    TOTALS_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    @_builtins.property
+    def totals(self) -> _types_pb2.CoverageTotals: ...
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        totals: _types_pb2.CoverageTotals | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["totals", b"totals"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "totals", b"totals"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FileTotals: _TypeAlias = FileTotals  # noqa: Y015
 
 @_typing.final
 class GetRunRequest(_message.Message):
@@ -811,6 +878,7 @@ class RunEvent(_message.Message):
     GANG_STARTED_FIELD_NUMBER: _builtins.int
     GANG_BROKEN_FIELD_NUMBER: _builtins.int
     PERFORMANCE_MEASURED_FIELD_NUMBER: _builtins.int
+    COVERAGE_UPDATED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -847,6 +915,8 @@ class RunEvent(_message.Message):
     def gang_broken(self) -> Global___GangBroken: ...
     @_builtins.property
     def performance_measured(self) -> Global___PerformanceMeasured: ...
+    @_builtins.property
+    def coverage_updated(self) -> Global___CoverageUpdated: ...
     def __init__(
         self,
         *,
@@ -868,12 +938,13 @@ class RunEvent(_message.Message):
         gang_started: Global___GangStarted | None = ...,
         gang_broken: Global___GangBroken | None = ...,
         performance_measured: Global___PerformanceMeasured | None = ...,
+        coverage_updated: Global___CoverageUpdated | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["artifacts_saved", b"artifacts_saved", "at", b"at", "attempt_ended", b"attempt_ended", "attempt_running", b"attempt_running", "attempt_started", b"attempt_started", "cancel_requested", b"cancel_requested", "cases_asked_back", b"cases_asked_back", "cases_finished", b"cases_finished", "cases_handed_back", b"cases_handed_back", "event", b"event", "gang_broken", b"gang_broken", "gang_started", b"gang_started", "performance_measured", b"performance_measured", "run_ended", b"run_ended", "run_submitted", b"run_submitted", "task_ended", b"task_ended", "task_planned", b"task_planned", "task_queued", b"task_queued", "wrong_hit", b"wrong_hit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["artifacts_saved", b"artifacts_saved", "at", b"at", "attempt_ended", b"attempt_ended", "attempt_running", b"attempt_running", "attempt_started", b"attempt_started", "cancel_requested", b"cancel_requested", "cases_asked_back", b"cases_asked_back", "cases_finished", b"cases_finished", "cases_handed_back", b"cases_handed_back", "coverage_updated", b"coverage_updated", "event", b"event", "gang_broken", b"gang_broken", "gang_started", b"gang_started", "performance_measured", b"performance_measured", "run_ended", b"run_ended", "run_submitted", b"run_submitted", "task_ended", b"task_ended", "task_planned", b"task_planned", "task_queued", b"task_queued", "wrong_hit", b"wrong_hit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts_saved", b"artifacts_saved", "at", b"at", "attempt_ended", b"attempt_ended", "attempt_running", b"attempt_running", "attempt_started", b"attempt_started", "cancel_requested", b"cancel_requested", "cases_asked_back", b"cases_asked_back", "cases_finished", b"cases_finished", "cases_handed_back", b"cases_handed_back", "event", b"event", "gang_broken", b"gang_broken", "gang_started", b"gang_started", "performance_measured", b"performance_measured", "run_ended", b"run_ended", "run_submitted", b"run_submitted", "task_ended", b"task_ended", "task_planned", b"task_planned", "task_queued", b"task_queued", "wrong_hit", b"wrong_hit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts_saved", b"artifacts_saved", "at", b"at", "attempt_ended", b"attempt_ended", "attempt_running", b"attempt_running", "attempt_started", b"attempt_started", "cancel_requested", b"cancel_requested", "cases_asked_back", b"cases_asked_back", "cases_finished", b"cases_finished", "cases_handed_back", b"cases_handed_back", "coverage_updated", b"coverage_updated", "event", b"event", "gang_broken", b"gang_broken", "gang_started", b"gang_started", "performance_measured", b"performance_measured", "run_ended", b"run_ended", "run_submitted", b"run_submitted", "task_ended", b"task_ended", "task_planned", b"task_planned", "task_queued", b"task_queued", "wrong_hit", b"wrong_hit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["run_submitted", "task_queued", "task_planned", "attempt_started", "attempt_running", "cases_finished", "artifacts_saved", "attempt_ended", "task_ended", "cancel_requested", "run_ended", "cases_asked_back", "cases_handed_back", "wrong_hit", "gang_started", "gang_broken", "performance_measured"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["run_submitted", "task_queued", "task_planned", "attempt_started", "attempt_running", "cases_finished", "artifacts_saved", "attempt_ended", "task_ended", "cancel_requested", "run_ended", "cases_asked_back", "cases_handed_back", "wrong_hit", "gang_started", "gang_broken", "performance_measured", "coverage_updated"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -1297,6 +1368,44 @@ class LoadRow(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LoadRow: _TypeAlias = LoadRow  # noqa: Y015
+
+@_typing.final
+class CoverageUpdated(_message.Message):
+    """More has been executed than was known: by running tests, at most each 5 seconds, or as a task combined it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
+    COMBINED_FIELD_NUMBER: _builtins.int
+    TOTALS_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    """that combines"""
+    combined: _builtins.bool
+    """the files are all that there are"""
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.FileCoverage]:
+        """all that is known of those of which more is known now"""
+
+    @_builtins.property
+    def totals(self) -> _types_pb2.CoverageTotals:
+        """of all files so far"""
+
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        files: _abc.Iterable[_types_pb2.FileCoverage] | None = ...,
+        combined: _builtins.bool = ...,
+        totals: _types_pb2.CoverageTotals | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["totals", b"totals"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["combined", b"combined", "files", b"files", "task_id", b"task_id", "totals", b"totals"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CoverageUpdated: _TypeAlias = CoverageUpdated  # noqa: Y015
 
 @_typing.final
 class ArtifactsSaved(_message.Message):

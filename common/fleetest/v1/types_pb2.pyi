@@ -683,3 +683,71 @@ class VersionControl(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___VersionControl: _TypeAlias = VersionControl  # noqa: Y015
+
+@_typing.final
+class FileCoverage(_message.Message):
+    """What tests have executed of a file. A set of lines is bytes: bit `line % 8` of byte `line / 8`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    COVERED_FIELD_NUMBER: _builtins.int
+    BRANCHES_FIELD_NUMBER: _builtins.int
+    COVERED_BRANCHES_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """relative to the workspace; absolute outside of it"""
+    lines: _builtins.bytes
+    """that can be executed"""
+    covered: _builtins.bytes
+    """that were"""
+    branches: _builtins.int
+    """ways that lead on from lines with more than one; 0: not counted"""
+    covered_branches: _builtins.int
+    """that were taken"""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        lines: _builtins.bytes = ...,
+        covered: _builtins.bytes = ...,
+        branches: _builtins.int = ...,
+        covered_branches: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["branches", b"branches", "covered", b"covered", "covered_branches", b"covered_branches", "lines", b"lines", "path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FileCoverage: _TypeAlias = FileCoverage  # noqa: Y015
+
+@_typing.final
+class CoverageTotals(_message.Message):
+    """How much there is to execute, of a file or of many, and how much was."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINES_FIELD_NUMBER: _builtins.int
+    COVERED_FIELD_NUMBER: _builtins.int
+    BRANCHES_FIELD_NUMBER: _builtins.int
+    COVERED_BRANCHES_FIELD_NUMBER: _builtins.int
+    lines: _builtins.int
+    covered: _builtins.int
+    branches: _builtins.int
+    covered_branches: _builtins.int
+    def __init__(
+        self,
+        *,
+        lines: _builtins.int = ...,
+        covered: _builtins.int = ...,
+        branches: _builtins.int = ...,
+        covered_branches: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["branches", b"branches", "covered", b"covered", "covered_branches", b"covered_branches", "lines", b"lines"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CoverageTotals: _TypeAlias = CoverageTotals  # noqa: Y015

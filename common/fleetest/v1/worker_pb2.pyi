@@ -373,6 +373,7 @@ class Report(_message.Message):
     ENDED_FIELD_NUMBER: _builtins.int
     HANDED_BACK_FIELD_NUMBER: _builtins.int
     LOAD_SAMPLE_FIELD_NUMBER: _builtins.int
+    COVERAGE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def attempt(self) -> _types_pb2.AttemptRef: ...
     @_builtins.property
@@ -393,6 +394,8 @@ class Report(_message.Message):
     def handed_back(self) -> Global___HandedBack: ...
     @_builtins.property
     def load_sample(self) -> Global___LoadSample: ...
+    @_builtins.property
+    def coverage(self) -> Global___CoverageMeasured: ...
     def __init__(
         self,
         *,
@@ -406,12 +409,13 @@ class Report(_message.Message):
         ended: Global___Ended | None = ...,
         handed_back: Global___HandedBack | None = ...,
         load_sample: Global___LoadSample | None = ...,
+        coverage: Global___CoverageMeasured | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "at", b"at", "attempt", b"attempt", "ended", b"ended", "handed_back", b"handed_back", "load_sample", b"load_sample", "output", b"output", "planned", b"planned", "report", b"report", "results", b"results", "running", b"running"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "at", b"at", "attempt", b"attempt", "coverage", b"coverage", "ended", b"ended", "handed_back", b"handed_back", "load_sample", b"load_sample", "output", b"output", "planned", b"planned", "report", b"report", "results", b"results", "running", b"running"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "at", b"at", "attempt", b"attempt", "ended", b"ended", "handed_back", b"handed_back", "load_sample", b"load_sample", "output", b"output", "planned", b"planned", "report", b"report", "results", b"results", "running", b"running"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "at", b"at", "attempt", b"attempt", "coverage", b"coverage", "ended", b"ended", "handed_back", b"handed_back", "load_sample", b"load_sample", "output", b"output", "planned", b"planned", "report", b"report", "results", b"results", "running", b"running"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_report: _TypeAlias = _typing.Literal["running", "planned", "results", "output", "artifacts", "ended", "handed_back", "load_sample"]  # noqa: Y015
+    _WhichOneofReturnType_report: _TypeAlias = _typing.Literal["running", "planned", "results", "output", "artifacts", "ended", "handed_back", "load_sample", "coverage"]  # noqa: Y015
     _WhichOneofArgType_report: _TypeAlias = _typing.Literal["report", b"report"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_report) -> _WhichOneofReturnType_report | None: ...
 
@@ -596,6 +600,34 @@ class ArtifactsLeft(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ArtifactsLeft: _TypeAlias = ArtifactsLeft  # noqa: Y015
+
+@_typing.final
+class CoverageMeasured(_message.Message):
+    """What tests have executed so far. Of files that are not named, nothing has changed since the attempt, or another one in
+    the same process, said it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILES_FIELD_NUMBER: _builtins.int
+    COMBINED_FIELD_NUMBER: _builtins.int
+    combined: _builtins.bool
+    """all that the run's tests executed, of all files: what was said before is out of date"""
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.FileCoverage]: ...
+    def __init__(
+        self,
+        *,
+        files: _abc.Iterable[_types_pb2.FileCoverage] | None = ...,
+        combined: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["combined", b"combined", "files", b"files"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CoverageMeasured: _TypeAlias = CoverageMeasured  # noqa: Y015
 
 @_typing.final
 class HandedBack(_message.Message):
@@ -1003,13 +1035,14 @@ class TaskSpec(_message.Message):
     GANG_FIELD_NUMBER: _builtins.int
     SERVICE_FIELD_NUMBER: _builtins.int
     RUN_NETWORK_FIELD_NUMBER: _builtins.int
+    COVERAGE_FIELD_NUMBER: _builtins.int
     spec_id: _builtins.str
     """run and task"""
     environment_key: _builtins.str
     """equal keys may share a warm environment and a resident session"""
     task_id: _builtins.str
     type: _builtins.str
-    """how it is run: "pytest", "command", "service" or "load" """
+    """how it is run: "pytest", "command", "service", "load" or "coverage" """
     project: _builtins.str
     workspace_digest: _builtins.str
     """empty: an empty directory"""
@@ -1086,6 +1119,10 @@ class TaskSpec(_message.Message):
     def service(self) -> Global___Service:
         """of type "service" """
 
+    @_builtins.property
+    def coverage(self) -> Global___Coverage:
+        """of "pytest": what its tests execute is measured; of "coverage": how it was"""
+
     def __init__(
         self,
         *,
@@ -1123,14 +1160,57 @@ class TaskSpec(_message.Message):
         gang: _builtins.bool = ...,
         service: Global___Service | None = ...,
         run_network: _builtins.str = ...,
+        coverage: Global___Coverage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "service", b"service", "silence_timeout", b"silence_timeout", "start_timeout", b"start_timeout", "total_timeout", b"total_timeout", "version_control", b"version_control"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["coverage", b"coverage", "limits", b"limits", "service", b"service", "silence_timeout", b"silence_timeout", "start_timeout", b"start_timeout", "total_timeout", b"total_timeout", "version_control", b"version_control"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "artifacts_when", b"artifacts_when", "cache_inputs", b"cache_inputs", "cases", b"cases", "command", b"command", "env", b"env", "environment_key", b"environment_key", "executor", b"executor", "fingerprints", b"fingerprints", "gang", b"gang", "image", b"image", "limits", b"limits", "network", b"network", "project", b"project", "pull", b"pull", "python", b"python", "random_seed", b"random_seed", "report_options", b"report_options", "reports", b"reports", "run_network", b"run_network", "secret_names", b"secret_names", "service", b"service", "setup", b"setup", "setup_digest", b"setup_digest", "shell", b"shell", "silence_timeout", b"silence_timeout", "spec_id", b"spec_id", "start_timeout", b"start_timeout", "task_id", b"task_id", "total_timeout", b"total_timeout", "type", b"type", "version_control", b"version_control", "working_directory", b"working_directory", "workspace_digest", b"workspace_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "artifacts_when", b"artifacts_when", "cache_inputs", b"cache_inputs", "cases", b"cases", "command", b"command", "coverage", b"coverage", "env", b"env", "environment_key", b"environment_key", "executor", b"executor", "fingerprints", b"fingerprints", "gang", b"gang", "image", b"image", "limits", b"limits", "network", b"network", "project", b"project", "pull", b"pull", "python", b"python", "random_seed", b"random_seed", "report_options", b"report_options", "reports", b"reports", "run_network", b"run_network", "secret_names", b"secret_names", "service", b"service", "setup", b"setup", "setup_digest", b"setup_digest", "shell", b"shell", "silence_timeout", b"silence_timeout", "spec_id", b"spec_id", "start_timeout", b"start_timeout", "task_id", b"task_id", "total_timeout", b"total_timeout", "type", b"type", "version_control", b"version_control", "working_directory", b"working_directory", "workspace_digest", b"workspace_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TaskSpec: _TypeAlias = TaskSpec  # noqa: Y015
+
+@_typing.final
+class Coverage(_message.Message):
+    """How coverage.py measures. What is not set is as its own configuration says."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    BRANCH_FIELD_NUMBER: _builtins.int
+    FAIL_UNDER_FIELD_NUMBER: _builtins.int
+    CONFIG_FIELD_NUMBER: _builtins.int
+    branch: _builtins.bool
+    fail_under: _builtins.float
+    """in percent"""
+    config: _builtins.str
+    """its configuration file, relative to `working_directory`"""
+    @_builtins.property
+    def source(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """directories and packages"""
+
+    def __init__(
+        self,
+        *,
+        source: _abc.Iterable[_builtins.str] | None = ...,
+        branch: _builtins.bool | None = ...,
+        fail_under: _builtins.float | None = ...,
+        config: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_branch", b"_branch", "_fail_under", b"_fail_under", "branch", b"branch", "fail_under", b"fail_under"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_branch", b"_branch", "_fail_under", b"_fail_under", "branch", b"branch", "config", b"config", "fail_under", b"fail_under", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__branch: _TypeAlias = _typing.Literal["branch"]  # noqa: Y015
+    _WhichOneofArgType__branch: _TypeAlias = _typing.Literal["_branch", b"_branch"]  # noqa: Y015
+    _WhichOneofReturnType__fail_under: _TypeAlias = _typing.Literal["fail_under"]  # noqa: Y015
+    _WhichOneofArgType__fail_under: _TypeAlias = _typing.Literal["_fail_under", b"_fail_under"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__branch) -> _WhichOneofReturnType__branch | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__fail_under) -> _WhichOneofReturnType__fail_under | None: ...
+
+Global___Coverage: _TypeAlias = Coverage  # noqa: Y015
 
 @_typing.final
 class ReportOptions(_message.Message):

@@ -9,6 +9,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 
+from fleetest.common.clock import Clock
+from fleetest.common.coverage import FileCoverage
 from fleetest.common.errors import LeaseLost, NotFound, WrongState
 from fleetest.common.limits import MAX_CASES_PER_TASK
 from fleetest.common.load import LoadSample
@@ -16,15 +18,29 @@ from fleetest.common.results import Artifact, PlannedCase, ResourceUsage
 from fleetest.common.states import Outcome, Verdict
 from fleetest.master.blobs.custody import Custody
 from fleetest.master.cache.planning import CachedPlanning
+from fleetest.master.coverage_window import CoverageWindow
 from fleetest.master.load_records import LoadRecords
 from fleetest.master.runs.book import RunBook
 from fleetest.master.runs.decisions import Decider
 from fleetest.master.runs.planner import Plan
 from fleetest.master.runs.results import KeptResult
+from fleetest.master.runs.state import RunStatus
 from fleetest.master.sessions import AttemptRef
 from fleetest.master.store.ports import LogPiece, Store
 
-__all__ = ["Artifacts", "Ended", "HandedBack", "Inbox", "Loaded", "Output", "Planned", "Report", "Results", "Running"]
+__all__ = [
+    "Artifacts",
+    "CoverageMeasured",
+    "Ended",
+    "HandedBack",
+    "Inbox",
+    "Loaded",
+    "Output",
+    "Planned",
+    "Report",
+    "Results",
+    "Running",
+]
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +91,13 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     sample: LoadSample
 
 
+class CoverageMeasured(msgspec.Struct, frozen=True, kw_only=True):
+    """What tests have executed of these files; `combined`: all that the run's tests have, of all files."""
+
+    files: Mapping[str, FileCoverage]
+    combined: bool = False
+
+
 class Ended(msgspec.Struct, frozen=True, kw_only=True):
     """The attempt's end."""
 
@@ -85,7 +108,7 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     extra: tuple[str, ...] = ()
 
 
-Content = Running | Planned | Results | HandedBack | Output | Artifacts | Loaded | Ended
+Content = Running | Planned | Results | HandedBack | Output | Artifacts | CoverageMeasured | Loaded | Ended
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,6 +133,7 @@ class Inbox:
         planning: CachedPlanning,
         custody: Custody,
         load_records: LoadRecords,
+        clock: Clock,
         on_output: Callable[[Collection[str]], None],
     ) -> None:
         self._store = store
@@ -117,6 +141,8 @@ class Inbox:
         self._planning = planning
         self._custody = custody
         self._load_records = load_records
+        self._clock = clock
+        self._coverage = CoverageWindow()
         self._on_output = on_output
 
     async def take(self, reports: Sequence[Report]) -> frozenset[AttemptRef]:
@@ -171,19 +197,31 @@ class Inbox:
         try:
             plans = await self._plans(run_id, reports)
             await self._keep_artifacts(run_id, reports)
+            await self._gather_coverage(run_id, reports)
         except NotFound:
             return {report.ref for report in reports}
+        gathered = self._coverage.waiting(run_id)
 
-        def take_all(decider: Decider) -> set[AttemptRef]:
+        def take_all(decider: Decider) -> tuple[set[AttemptRef], bool]:
             refused = set()
             for report in reports:
                 try:
                     _take(decider, report, plans)
                 except LeaseLost:
                     refused.add(report.ref)
-            return refused
+            return refused, gathered is not None and gathered.write(decider)
 
-        return await self._book.keeper(run_id).ask(take_all)
+        refused, written = await self._book.keeper(run_id).ask(take_all)
+        if gathered is not None and written:
+            self._coverage.written(run_id, gathered)
+        return refused
+
+    async def _gather_coverage(self, run_id: str, reports: Sequence[Report]) -> None:
+        for report in reports:
+            if isinstance(report.content, CoverageMeasured) and not report.content.combined:
+                combined_by = _combined_by(await self._book.keeper(run_id).newest_status(), report.ref)
+                if combined_by:
+                    self._coverage.add(run_id, combined_by, report.content.files, self._clock.now())
 
     async def _plans(self, run_id: str, reports: Sequence[Report]) -> Mapping[AttemptRef, Plan]:
         """Plans need the history of earlier runs, which is read before the decision."""
@@ -216,6 +254,15 @@ class Inbox:
                     )
 
 
+def _combined_by(status: RunStatus, ref: AttemptRef) -> str:
+    """The task that combines what the attempt measures; empty when the attempt is over, or measures nothing."""
+    shard = status.shard(ref.shard_id)
+    if shard is None or shard.attempt is None or shard.attempt.token != ref.token:
+        return ""
+    coverage = status.tasks[shard.task_id].task.coverage
+    return coverage.combined_by if coverage is not None else ""
+
+
 def _piece(ref: AttemptRef, output: Output) -> LogPiece:
     return LogPiece(
         run_id=ref.run_id,
@@ -228,7 +275,9 @@ def _piece(ref: AttemptRef, output: Output) -> LogPiece:
     )
 
 
-def _take(decider: Decider, report: Report, plans: Mapping[AttemptRef, Plan]) -> None:
+def _take(  # noqa: C901 - a flat table
+    decider: Decider, report: Report, plans: Mapping[AttemptRef, Plan]
+) -> None:
     ref, content = report.ref, report.content
     match content:
         case Running(variables=variables):
@@ -251,6 +300,10 @@ def _take(decider: Decider, report: Report, plans: Mapping[AttemptRef, Plan]) ->
             decider.artifacts_saved(ref.shard_id, ref.token, content.artifacts, content.problems)
         case Loaded(sample=sample):
             decider.load_sampled(ref.shard_id, ref.token, sample)
+        case CoverageMeasured(combined=True):
+            decider.coverage_combined(ref.shard_id, ref.token, content.files)
+        case CoverageMeasured():
+            pass  # it gathers, and is written with what others measure
         case Ended():
             decider.attempt_ended(
                 ref.shard_id,

@@ -238,6 +238,7 @@ class Master:
                     CachedPlanning(Planning(store, registry, workspaces), cache),
                     custody,
                     LoadRecords(blobs, custody),
+                    clock,
                     peers.output_grew,
                 ),
                 leases=Leases(store, book),

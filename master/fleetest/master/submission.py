@@ -19,6 +19,7 @@ from fleetest.common.limits import MAX_SUITE_BYTES
 from fleetest.common.results import VersionControl
 from fleetest.common.serving import follows
 from fleetest.common.states import RunState
+from fleetest.common.suite.combining import without_coverage
 from fleetest.common.tasks import Network, Task
 from fleetest.common.workspace import Workspace
 from fleetest.master.blobs.custody import Custody
@@ -197,7 +198,7 @@ class Desk:
             raise WrongState(f"run {run_id} was imported: only what made its reports can run it again")
         if not status.state.ended:
             raise WrongState(f"run {run_id} has not ended yet", hint=f"wait for it: fleetest watch {run_id}")
-        tasks = status.request.tasks if everything else await tasks_to_repeat(status, self._inputs)
+        tasks = status.request.tasks if everything else without_coverage(await tasks_to_repeat(status, self._inputs))
         if not tasks:
             raise WrongState(
                 f"every task of run {run_id} passed; there is nothing to repeat",

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleetest.common.coverage import FileCoverage
 from fleetest.common.errors import InvalidRequest
 from fleetest.common.load import LoadSample, RequestSample
 from fleetest.common.results import Artifact, CaseResult, PlannedCase, ResourceSample, ResourceUsage, VersionControl
 from fleetest.common.states import Outcome, ShardKind, Verdict
-from fleetest.common.tasks import Network, Pull, ReportOptions, Resources
+from fleetest.common.tasks import Coverage, Network, Pull, ReportOptions, Resources
 from fleetest.v1 import types_pb2, worker_pb2
 from fleetest.worker import convert
 from fleetest.worker.assignments import AttemptRef, Ended, TaskSpec
@@ -24,7 +25,17 @@ from fleetest.worker.messages import (
     Want,
     Welcome,
 )
-from fleetest.worker.reports import ArtifactsLeft, HandedBack, Loaded, Output, Planned, Report, Results, Running
+from fleetest.worker.reports import (
+    ArtifactsLeft,
+    CoverageMeasured,
+    HandedBack,
+    Loaded,
+    Output,
+    Planned,
+    Report,
+    Results,
+    Running,
+)
 
 texts = st.text(st.characters(codec="utf-8"), max_size=10)
 tuples = st.lists(texts, max_size=3).map(tuple)
@@ -66,6 +77,11 @@ bodies = st.one_of(
             ),
         ),
     ),
+    st.builds(
+        CoverageMeasured,
+        files=st.dictionaries(texts, st.builds(FileCoverage, lines=st.binary(max_size=3), branches=lines), max_size=2),
+        combined=st.booleans(),
+    ),
     st.builds(Ended, verdict=st.sampled_from(Verdict), reason=texts, usage=usages, missing=tuples, extra=tuples),
 )
 reports = st.builds(Report, ref=refs, at=st.datetimes(timezones=st.just(UTC)), body=bodies)
@@ -93,6 +109,7 @@ specs = st.builds(
     silence_timeout=st.none() | durations,
     total_timeout=st.none() | durations,
     artifacts=tuples,
+    coverage=st.none() | st.builds(Coverage, source=tuples, branch=st.none() | st.booleans(), config=texts),
     reports=tuples,
     report_options=st.dictionaries(texts, st.builds(ReportOptions, form=texts, fail_level=texts), max_size=2),
     secret_names=tuples,

@@ -28,6 +28,7 @@ from fleetest.worker.outbox import Outbox
 from fleetest.worker.ports import Blobs, Runner
 from fleetest.worker.readiness import Readiness
 from fleetest.worker.roster import Roster
+from fleetest.worker.runners.combining import CombiningRunner
 from fleetest.worker.runners.command import CommandRunner
 from fleetest.worker.runners.load import LoadRunner
 from fleetest.worker.runners.pytest import PytestRunner
@@ -43,7 +44,7 @@ __all__ = ["open_worker"]
 
 
 def _runners(blobs: Blobs) -> Sequence[Runner]:
-    return CommandRunner(blobs), LoadRunner(blobs), PytestRunner(blobs), ServiceRunner(blobs)
+    return CombiningRunner(blobs), CommandRunner(blobs), LoadRunner(blobs), PytestRunner(blobs), ServiceRunner(blobs)
 
 
 @asynccontextmanager

@@ -10,10 +10,11 @@ from typing import Protocol
 
 import msgspec
 
+from fleetest.common.coverage import FileCoverage
 from fleetest.common.load import LoadSample
 from fleetest.common.results import Artifact, CaseResult, PlannedCase, ResourceUsage, VersionControl
 from fleetest.common.states import ShardKind, Verdict
-from fleetest.common.tasks import KeepWhen, Network, Pull, ReportOptions, Resources, Service
+from fleetest.common.tasks import Coverage, KeepWhen, Network, Pull, ReportOptions, Resources, Service
 
 __all__ = ["Assignment", "AttemptRef", "Ended", "Reporter", "TaskSpec"]
 
@@ -64,6 +65,7 @@ class TaskSpec:
     gang: bool = False
     service: Service | None = None
     run_network: str = ""
+    coverage: Coverage | None = None
 
     @property
     def executor_name(self) -> str:
@@ -156,3 +158,9 @@ class Reporter(Protocol):
 
     def artifacts(self, artifacts: Sequence[Artifact], problems: Sequence[str]) -> None:
         """The content has been stored already."""
+
+    def coverage_measured(self, files: Mapping[str, FileCoverage]) -> None:
+        """Tests have executed this of files by now, by path relative to the workspace. Of others nothing is new."""
+
+    def coverage_combined(self, files: Mapping[str, FileCoverage]) -> None:
+        """All that the tests of the run have executed, of all files."""

@@ -38,6 +38,12 @@ from fleetest.common.convert import (
     version_control_from_proto,
     version_control_to_proto,
 )
+from fleetest.common.convert_coverage import (
+    coverage_from_proto,
+    coverage_to_proto,
+    file_coverage_to_proto,
+    file_coverages_from_proto,
+)
 from fleetest.common.errors import InvalidRequest
 from fleetest.common.results import ResourceUsage
 from fleetest.common.tasks import KeepWhen, Network, Pull
@@ -66,6 +72,7 @@ from fleetest.worker.messages import (
 )
 from fleetest.worker.reports import (
     ArtifactsLeft,
+    CoverageMeasured,
     HandedBack,
     Loaded,
     Output,
@@ -245,6 +252,9 @@ def _fill_report(message: worker_pb2.Report, value: Report) -> None:  # noqa: C9
             message.artifacts.problems.extend(map(text_to_proto, left.problems))
         case Loaded(sample=sample):
             message.load_sample.CopyFrom(load_sample_to_proto(sample))
+        case CoverageMeasured(files=files, combined=combined):
+            message.coverage.combined = combined
+            message.coverage.files.extend(file_coverage_to_proto(path, file) for path, file in files.items())
         case Ended() as ended:
             _fill_ended(message.ended, ended)
 
@@ -275,6 +285,10 @@ def report_from_proto(message: worker_pb2.Report) -> Report:
             )
         case "load_sample":
             body = Loaded(sample=load_sample_from_proto(message.load_sample))
+        case "coverage":
+            body = CoverageMeasured(
+                files=file_coverages_from_proto(message.coverage.files), combined=message.coverage.combined
+            )
         case "ended":
             body = ended_from_proto(message.ended)
         case _:
@@ -419,6 +433,7 @@ def task_spec_to_proto(value: TaskSpec) -> worker_pb2.TaskSpec:
         gang=value.gang,
         cache_inputs=value.cache_inputs,
         service=service_to_proto(value.service) if value.service is not None else None,
+        coverage=coverage_to_proto(value.coverage) if value.coverage is not None else None,
         run_network=value.run_network,
     )
 
@@ -458,5 +473,6 @@ def task_spec_from_proto(message: worker_pb2.TaskSpec) -> TaskSpec:
         gang=message.gang,
         cache_inputs=tuple(message.cache_inputs),
         service=service_from_proto(message.service) if message.HasField("service") else None,
+        coverage=coverage_from_proto(message.coverage) if message.HasField("coverage") else None,
         run_network=message.run_network,
     )

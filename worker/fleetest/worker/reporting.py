@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from itertools import islice
 from types import MappingProxyType
 from typing import Final
 
 import msgspec
 
 from fleetest.common.clock import Clock
+from fleetest.common.coverage import FileCoverage
 from fleetest.common.limits import MAX_OUTPUT_BYTES, MAX_RESULT_TEXT_BYTES
 from fleetest.common.load import LoadSample
 from fleetest.common.masking import Masker
@@ -21,6 +23,7 @@ from fleetest.worker.common_start import CommonStart
 from fleetest.worker.outbox import Outbox
 from fleetest.worker.reports import (
     ArtifactsLeft,
+    CoverageMeasured,
     HandedBack,
     Loaded,
     Output,
@@ -35,6 +38,9 @@ __all__ = ["AttemptReporter"]
 
 _SURELY_SHORT: Final = MAX_RESULT_TEXT_BYTES // 4
 """No character takes more than four bytes."""
+
+_FILES_AT_ONCE: Final = 500
+"""Of coverage: a report of them is not larger than one of results."""
 
 _NO_SECRETS: Final = Masker(())
 
@@ -138,6 +144,17 @@ class AttemptReporter:
                 problems=tuple(map(text, problems)),
             )
         )
+
+    def coverage_measured(self, files: Mapping[str, FileCoverage]) -> None:
+        masked = iter(self._masked_paths(files).items())
+        while part := dict(islice(masked, _FILES_AT_ONCE)):
+            self._say(CoverageMeasured(files=part))
+
+    def coverage_combined(self, files: Mapping[str, FileCoverage]) -> None:
+        self._say(CoverageMeasured(files=self._masked_paths(files), combined=True))
+
+    def _masked_paths(self, files: Mapping[str, FileCoverage]) -> dict[str, FileCoverage]:
+        return {self._masker.text(path): file for path, file in files.items()}
 
     def ended(self, ended: Ended) -> Ended:
         """The attempt's last word; answers it without secrets, fit for logs."""

@@ -7,11 +7,23 @@ from datetime import datetime
 
 import msgspec
 
+from fleetest.common.coverage import FileCoverage
 from fleetest.common.load import LoadSample
 from fleetest.common.results import Artifact, CaseResult, PlannedCase
 from fleetest.worker.assignments import AttemptRef, Ended
 
-__all__ = ["ArtifactsLeft", "HandedBack", "Loaded", "Output", "Planned", "Report", "ReportBody", "Results", "Running"]
+__all__ = [
+    "ArtifactsLeft",
+    "CoverageMeasured",
+    "HandedBack",
+    "Loaded",
+    "Output",
+    "Planned",
+    "Report",
+    "ReportBody",
+    "Results",
+    "Running",
+]
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -68,7 +80,14 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     sample: LoadSample
 
 
-ReportBody = Running | Planned | Results | HandedBack | Output | ArtifactsLeft | Loaded | Ended
+class CoverageMeasured(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What tests have executed of these files, by path; `combined`: all that the run's tests have, of all files."""
+
+    files: Mapping[str, FileCoverage]
+    combined: bool = False
+
+
+ReportBody = Running | Planned | Results | HandedBack | Output | ArtifactsLeft | CoverageMeasured | Loaded | Ended
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, gc=False):

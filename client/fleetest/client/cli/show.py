@@ -11,13 +11,15 @@ import click
 from fleetest.client.cli.connecting import connected, master_option, project_option, running
 from fleetest.client.cli.output import json_form, output_option, print_json, print_lines, print_table
 from fleetest.client.cli.run_ids import optional_run_argument
-from fleetest.client.values import CaseRecord, Run, TaskArtifact, TaskStatus
+from fleetest.client.values import CaseRecord, Run, RunCoverage, TaskArtifact, TaskStatus
 from fleetest.client.view.harmless import harmless, one_line
 from fleetest.client.view.words import (
     ago,
     counts_text,
+    coverage_text,
     duration_text,
     latency_text,
+    percent_text,
     plural,
     rate_text,
     short_id,
@@ -64,6 +66,7 @@ def show(*, run_id: str, task_id: str, every_case: bool, verbose: bool, project:
         empty="no tasks",
     )
     _print_load(run)
+    print_lines(line for coverage in run.coverage for line in _coverage_lines(coverage))
     if cases:
         click.echo()
     print_lines(line for record in cases for line in _case_lines(record, artifacts, now, verbose=verbose))
@@ -142,6 +145,26 @@ def _load_row(task: TaskStatus, row: LoadRow) -> tuple[str, ...]:
     latencies = (row.mean, row.p50, row.p95, row.p99, row.max)
     name = f"  {one_line(row.request)}" if row.request else one_line(task.task_id)
     return (name, f"{row.requests:,}", f"{row.errors:,}", rate_text(row.throughput), *map(latency_text, latencies))
+
+
+def _coverage_lines(coverage: RunCoverage) -> Iterator[Text]:
+    """The total, and where most is lacking."""
+    from rich.text import Text
+
+    yield Text()
+    incomplete = "" if coverage.combined else "  as far as running tests have told"
+    yield Text.assemble(
+        (f"{one_line(coverage.task_id)}  ", "bold"),
+        f"{coverage_text(coverage.totals)} in {plural(coverage.files, 'file')}",
+        (incomplete, "dim"),
+    )
+    for path, totals in coverage.worst.items():
+        lines = f"{totals.lines - totals.covered:,} of {plural(totals.lines, 'line')}"
+        branches = f", {totals.branches - totals.covered_branches:,} of {totals.branches:,} branches"
+        yield Text.assemble(
+            f"{percent_text(totals):>9}  {one_line(path)}",
+            (f"  lacks {lines}{branches if totals.branches else ''}", "dim"),
+        )
 
 
 def _memory(task: TaskStatus) -> str:

@@ -21,6 +21,7 @@ from fleetest.client.view.words import (
     duration_text,
     eta_text,
     load_text,
+    percent_text,
     plural,
     state_style,
 )
@@ -212,6 +213,8 @@ def _totals(view: RunView, now: datetime, width: int) -> Text:
         text.append(f" · {counts.flaky:,} flaky", "yellow")
     slots = plural(view.slots_in_use, "slot") if view.slots_in_use else "nothing runs"
     text.append(f"{' · ' if text.plain.strip() else ''}{slots} · {clock_text(view.elapsed(now))}", "dim")
+    for covered in view.coverage.values():
+        text.append(f" · {percent_text(covered.totals)} covered", "dim")
     if view.cancelling:
         text.append(" · stopping", "yellow")
     elif eta := eta_text(view.eta()):

@@ -23,6 +23,7 @@ from fleetest.client.events import (
     CasesFinished,
     CasesHandedBack,
     Commit,
+    CoverageUpdated,
     GangBroken,
     GangStarted,
     PerformanceMeasured,
@@ -191,6 +192,7 @@ class RunView:
         self.ended_at: datetime | None = None
         self.tasks: dict[str, TaskView] = {}
         self.wrong_hits: list[WrongHit] = []
+        self.coverage: dict[str, CoverageUpdated] = {}
         self.attempts = LiveAttempts()
 
     def apply(self, commit: Commit) -> list[News]:
@@ -285,6 +287,8 @@ class RunView:
                     outcome=event.outcome,
                     cached_from=event.cached_from,
                 )
+            case CoverageUpdated():
+                self.coverage[event.task_id] = event
             case CasesAskedBack() | CasesHandedBack() | GangStarted() | GangBroken():
                 pass  # where cases run is no news, nor when exactly
             case PerformanceMeasured():

@@ -22,6 +22,7 @@ from fleetest.client.view.words import (
     duration_text,
     eta_text,
     load_text,
+    percent_text,
     plural,
     state_style,
 )
@@ -82,7 +83,8 @@ class PlainRenderer:
             return
         self._said_counts = counts
         slots = plural(view.slots_in_use, "slot") if view.slots_in_use else "nothing runs"
-        parts = (counts, slots, clock_text(view.elapsed(now)), eta_text(view.eta()))
+        covered = [f"{percent_text(each.totals)} covered" for each in view.coverage.values()]
+        parts = (counts, *covered, slots, clock_text(view.elapsed(now)), eta_text(view.eta()))
         self._say(Text(f"... {', '.join(part for part in parts if part)}", "dim"), now)
 
     def _tell_preparations(self, view: RunView, now: datetime) -> None:

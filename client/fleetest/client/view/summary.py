@@ -13,7 +13,7 @@ from rich.text import Text
 from fleetest.client.view.fold import RunView, TaskView
 from fleetest.client.view.harmless import first_line, one_line
 from fleetest.client.view.lines import in_task
-from fleetest.client.view.words import counts_text, duration_text, plural, short_id, state_style
+from fleetest.client.view.words import counts_text, coverage_text, duration_text, plural, short_id, state_style
 from fleetest.common.states import RunState, TaskState
 
 __all__ = ["summary_lines", "totals_text"]
@@ -42,6 +42,7 @@ def summary_lines(view: RunView, now: datetime) -> Iterator[Text]:
     yield from _slowest(view)
     yield from _flaky(view)
     yield from _wrong_hits(view)
+    yield from _coverage(view)
     yield Text()
     yield Text.assemble((view.state.value.upper(), f"bold {state_style(view.state)}"), f"  {totals_text(view, now)}")
     if view.reason and view.state in _EXPLAINED_ENDS:
@@ -121,6 +122,14 @@ def _wrong_hits(view: RunView) -> Iterator[Text]:
         yield Text.assemble("  ", (one_line(hit.case_id), "yellow"), (in_task(hit.task_id, hit.case_id), "dim"))
     if (more := len(view.wrong_hits) - _FLAKY_SHOWN) > 0:
         yield Text(f"  and {more:,} more", "dim")
+
+
+def _coverage(view: RunView) -> Iterator[Text]:
+    if view.coverage:
+        yield Text()
+    for task_id, told in view.coverage.items():
+        incomplete = "" if told.combined else "  as far as running tests have told"
+        yield Text.assemble((f"{one_line(task_id)}  ", "dim"), coverage_text(told.totals), (incomplete, "dim"))
 
 
 def _next_steps(view: RunView) -> Iterator[Text]:

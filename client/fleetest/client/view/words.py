@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
+from fleetest.common.coverage import CoverageTotals
 from fleetest.common.results import Counts
 from fleetest.common.states import RunState, TaskState, WorkerState
 
@@ -18,10 +19,12 @@ __all__ = [
     "ahead",
     "clock_text",
     "counts_text",
+    "coverage_text",
     "duration_text",
     "eta_text",
     "latency_text",
     "load_text",
+    "percent_text",
     "plural",
     "rate_text",
     "share_text",
@@ -159,6 +162,18 @@ def counts_text(counts: Counts) -> str:
         (counts.cached, "cached"),
     )
     return ", ".join(f"{count:,} {word}" for count, word in shown if count)
+
+
+def percent_text(totals: CoverageTotals) -> str:
+    """`87.4 %`; less than all is never shown as all."""
+    percent = totals.percent
+    return f"{min(percent, 99.9) if percent < 100 else percent:.1f} %"  # noqa: PLR2004 - percent
+
+
+def coverage_text(totals: CoverageTotals) -> str:
+    """`87.4 % of 1,204 lines and 310 branches`."""
+    branches = f" and {totals.branches:,} branches" if totals.branches else ""
+    return f"{percent_text(totals)} of {plural(totals.lines, 'line')}{branches}"
 
 
 def verdict_text(counts: Counts) -> str:

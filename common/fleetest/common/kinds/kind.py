@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from fleetest.common.load import LoadPlan
 from fleetest.common.suite.section import Section
-from fleetest.common.tasks import CachePolicy, OnLost, ReportOptions, RunnerType, Service, Split
+from fleetest.common.tasks import CachePolicy, Coverage, OnLost, ReportOptions, RunnerType, Service, Split
 
 __all__ = ["Kind", "Work"]
 
@@ -40,6 +40,7 @@ class Work:
         maxfail: stop the task after so many failures; 0 means never.
         last_failed: run only the cases that failed the last time.
         cache: how results of earlier runs are used; `None`: not at all.
+        coverage: how is measured what its tests execute; `None`: not at all.
         gang: of a command without `cases`, or of a load test: its shards start together, and this becomes of them when
             one is lost.
         image: for a task that names none, where it is to run in a container.
@@ -63,6 +64,7 @@ class Work:
     maxfail: int = 0
     last_failed: bool = False
     cache: CachePolicy | None = None
+    coverage: Coverage | None = None
     gang: OnLost | None = None
     image: str = ""
     env: Mapping[str, str] = field(default_factory=dict)

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Final
 
 from fleetest.common.kinds.kind import Kind, Work
+from fleetest.common.suite.combining import with_combining
 from fleetest.common.suite.document import read_document
 from fleetest.common.suite.drafts import read_drafts
 from fleetest.common.suite.environments import choose_environment, in_environment
@@ -100,7 +101,7 @@ def load_suite(text: str, *, source: str, environment: str = "", settings: Mappi
         supersede=head.supersede,
         fail_fast=head.fail_fast,
         environment=chosen.name if chosen else "",
-        tasks=tasks,
+        tasks=with_combining(tasks),
     )
 
 
@@ -163,6 +164,7 @@ def _task(
         reports=work.reports,
         report_options=work.report_options,
         cache=work.cache,
+        coverage=work.coverage,
         uses=uses,
         gang=work.gang,
         service=work.service,

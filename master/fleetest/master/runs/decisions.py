@@ -17,11 +17,13 @@ from types import MappingProxyType
 import msgspec
 
 from fleetest.common.backoff import Backoff
+from fleetest.common.coverage import FileCoverage, totals_of
 from fleetest.common.errors import InvalidRequest, LeaseLost, NotFound, WrongState
 from fleetest.common.latencies import decode_counts
 from fleetest.common.load import LoadSample
 from fleetest.common.results import Artifact, ResourceUsage
 from fleetest.common.states import Outcome, ShardKind, TaskState, Verdict
+from fleetest.master.runs.coverage import CoverageTable
 from fleetest.master.runs.endings import (
     DESERTED,
     NOBODY_NEEDS_IT,
@@ -44,6 +46,7 @@ from fleetest.master.runs.events import (
     CasesAskedBack,
     CasesFinished,
     CasesHandedBack,
+    CoverageUpdated,
     Event,
     GangBroken,
     GangStarted,
@@ -319,6 +322,25 @@ class Decider:
                     replace(artifact, attempt=shard.attempts, created_at=self.now) for artifact in artifacts
                 ),
                 problems=tuple(problems),
+            )
+        )
+
+    def coverage_measured(self, task_id: str, files: Mapping[str, FileCoverage]) -> None:
+        """
+        Running tests have executed this, of those that the task combines. What is known already is left out; once the
+        task has combined it, or the run has ended, nothing is taken.
+        """
+        news = self.status.coverage.get(task_id, CoverageTable()).news(files)
+        if news and task_id in self.status.tasks and not self.status.state.ended:
+            totals = self.status.coverage.get(task_id, CoverageTable()).totals_with(news)
+            self._emit(CoverageUpdated(at=self.now, task_id=task_id, files=news, totals=totals))
+
+    def coverage_combined(self, shard_id: str, token: int, files: Mapping[str, FileCoverage]) -> None:
+        """The task has combined what others measured: this is all that there is."""
+        shard, _ = self._attempt(shard_id, token)
+        self._emit(
+            CoverageUpdated(
+                at=self.now, task_id=shard.task_id, files=dict(files), totals=totals_of(files), combined=True
             )
         )
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import msgspec
 
-from fleetest.common.tasks import Task
+from fleetest.common.tasks import RunnerType, Task
 from fleetest.common.workspace import Workspace, WorkspaceFile
 from fleetest.master.runs.events import RunSubmitted, Supplied
 
@@ -56,10 +56,12 @@ def supply(task: Task, workspace: Workspace, taken: Sequence[WorkspaceFile]) -> 
         workspace: with `taken` in it.
     """
     inputs, cache = SetupInputs(workspace.files), task.cache
+    # What sessions have measured is nothing to set up anew for: it is reported where it was measured.
+    combines = task.runner is RunnerType.COVERAGE
     declared = inputs.digest(cache.inputs) if cache is not None and cache.inputs else ""
     return Supplied(
         workspace_digest=workspace.digest,
-        setup_digest=setup_digest(task, inputs),
+        setup_digest=task.setup_digest if combines else setup_digest(task, inputs),
         inputs_digest="" if cache is None else _digest([declared, sorted((file.path, file.digest) for file in taken)]),
     )
 
@@ -94,6 +96,7 @@ def environment_key(run_id: str, request: RunSubmitted, task: Task) -> str:
             task.working_directory,
             sorted(task.secret_variables.items()),
             run_id if is_of_its_run else "",
+            *([task.coverage] if task.coverage is not None else []),
         ]
     )
 

@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from fleetest.common.coverage import CoverageTotals, FileCoverage
 from fleetest.common.load import LoadSample
 from fleetest.common.results import Artifact, CacheOrigin, PlannedCase, ResourceUsage, VersionControl
 from fleetest.common.states import Outcome, RunState, ShardKind, TaskState, Verdict
@@ -28,6 +29,7 @@ __all__ = [
     "CasesAskedBack",
     "CasesFinished",
     "CasesHandedBack",
+    "CoverageUpdated",
     "Event",
     "GangBroken",
     "GangStarted",
@@ -253,6 +255,23 @@ class PerformanceMeasured(_Event, frozen=True, kw_only=True):
     p99: timedelta = timedelta()
 
 
+class CoverageUpdated(_Event, frozen=True, kw_only=True):
+    """
+    More has been executed than was known.
+
+    Args:
+        task_id: of the task that combines it.
+        files: by path, all that is known of those of which more is known now; `combined`: all that there are, as that
+            task has worked it out.
+        totals: of all files so far.
+    """
+
+    task_id: str
+    files: Mapping[str, FileCoverage]
+    totals: CoverageTotals
+    combined: bool = False
+
+
 class ArtifactsSaved(_Event, frozen=True, kw_only=True):
     """Files that an attempt left behind."""
 
@@ -331,6 +350,7 @@ Event = (
     | CasesHandedBack
     | GangStarted
     | GangBroken
+    | CoverageUpdated
     | LoadSampled
     | PerformanceMeasured
     | ArtifactsSaved

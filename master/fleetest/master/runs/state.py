@@ -16,6 +16,7 @@ from fleetest.common.results import Artifact, CacheOrigin, Counts, PlannedCase, 
 from fleetest.common.serving import follows, seen_from_outside
 from fleetest.common.states import Outcome, RunState, ShardKind, TaskState, Verdict
 from fleetest.common.tasks import Need, Resources, RetryOn, Task, When
+from fleetest.master.runs.coverage import CoverageTable
 from fleetest.master.runs.environment import environment_key, supplied_task
 from fleetest.master.runs.events import (
     ArtifactsSaved,
@@ -26,6 +27,7 @@ from fleetest.master.runs.events import (
     CasesAskedBack,
     CasesFinished,
     CasesHandedBack,
+    CoverageUpdated,
     Event,
     GangBroken,
     GangStarted,
@@ -248,6 +250,7 @@ class RunStatus:
     Attributes:
         position: of the last applied commit; 0 before the first.
         dealt: those of its tasks whose cases are dealt to shards.
+        coverage: what its tests have executed, by the tasks that combine it.
         touched: tasks of which an event may have decided the next step, since somebody last emptied the set. Not part
             of what the log says: whoever decides draws every consequence into the same commit.
     """
@@ -262,6 +265,7 @@ class RunStatus:
         self.stop: CancelRequested | None = None
         self.tasks: dict[str, TaskStatus] = {}
         self.dealt: list[TaskStatus] = []
+        self.coverage: dict[str, CoverageTable] = {}
         self.touched: dict[str, None] = {}
         self.tally: dict[str, int] = {}
         self.live_tasks = 0
@@ -376,6 +380,8 @@ class RunStatus:
                 self._sample(self.tasks[task_id], event)
             case GangBroken(task_id=task_id):
                 self.tasks[task_id].gang_break = event
+            case CoverageUpdated(task_id=task_id):
+                self.coverage.setdefault(task_id, CoverageTable()).take(event)
             case ArtifactsSaved(task_id=task_id):
                 kept = self.tasks[task_id].artifacts
                 kept |= {(event.shard_id, artifact.path): artifact for artifact in event.artifacts}

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
+from fleetest.common.coverage import CoverageTotals
 from fleetest.common.load import LoadRow
 from fleetest.common.results import Artifact, Counts, ResourceUsage, VersionControl
 from fleetest.common.states import RunState, TaskState
@@ -16,7 +17,7 @@ from fleetest.common.tasks import Resources
 from fleetest.master.runs.state import RunStatus, TaskStatus
 from fleetest.master.store.ports import RunRow
 
-__all__ = ["RunSummary", "ShardArtifact", "TaskSummary", "row_of", "summary_of", "summary_of_row"]
+__all__ = ["CoverageSummary", "RunSummary", "ShardArtifact", "TaskSummary", "row_of", "summary_of", "summary_of_row"]
 
 
 class ShardArtifact(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +53,24 @@ class TaskSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     load: tuple[LoadRow, ...] = ()
 
 
+class CoverageSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """
+    What tests have executed.
+
+    Args:
+        task_id: of the task that combines it.
+        combined: whether that has worked it out.
+        files: how many there are.
+        worst: those with the most that was not executed.
+    """
+
+    task_id: str
+    totals: CoverageTotals
+    combined: bool = False
+    files: int = 0
+    worst: tuple[tuple[str, CoverageTotals], ...] = ()
+
+
 class RunSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A run as listed."""
 
@@ -72,6 +91,7 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     retry_of: str = ""
     suite: str = ""
     environment: str = ""
+    coverage: tuple[CoverageSummary, ...] = ()
 
 
 def summary_of(status: RunStatus) -> RunSummary:
@@ -95,6 +115,16 @@ def summary_of(status: RunStatus) -> RunSummary:
         retry_of=request.retry_of,
         suite=request.suite_text,
         environment=request.environment,
+        coverage=tuple(
+            CoverageSummary(
+                task_id=task_id,
+                totals=table.totals,
+                combined=table.combined,
+                files=len(table.files),
+                worst=tuple(table.worst()),
+            )
+            for task_id, table in status.coverage.items()
+        ),
     )
 
 

@@ -24,13 +24,14 @@ from fleetest.common.convert import (
     version_control_to_proto,
     worker_state_to_proto,
 )
+from fleetest.common.convert_coverage import coverage_to_proto, coverage_totals_to_proto
 from fleetest.common.results import Counts
 from fleetest.common.states import WorkerState
 from fleetest.common.tasks import RunnerType, Task
 from fleetest.master.explain import TaskExplanation
 from fleetest.master.queue.ports import Presence
 from fleetest.master.runs.events import RunSubmitted
-from fleetest.master.runs.summary import RunSummary, TaskSummary
+from fleetest.master.runs.summary import CoverageSummary, RunSummary, TaskSummary
 from fleetest.master.sessions import (
     Acknowledge,
     Assign,
@@ -96,6 +97,19 @@ def run_to_proto(run: RunSummary) -> run_pb2.Run:
         position=run.position,
         suite=run.suite,
         environment=run.environment,
+        coverage=[_coverage_to_proto(each) for each in run.coverage],
+    )
+
+
+def _coverage_to_proto(coverage: CoverageSummary) -> run_pb2.RunCoverage:
+    return run_pb2.RunCoverage(
+        task_id=coverage.task_id,
+        totals=coverage_totals_to_proto(coverage.totals),
+        combined=coverage.combined,
+        files=coverage.files,
+        worst=[
+            run_pb2.FileTotals(path=path, totals=coverage_totals_to_proto(totals)) for path, totals in coverage.worst
+        ],
     )
 
 
@@ -305,5 +319,6 @@ def task_spec_to_proto(
         fingerprints=task.cache is not None,
         gang=task.gang is not None,
         cache_inputs=task.cache.inputs if task.cache is not None else (),
+        coverage=coverage_to_proto(task.coverage) if task.coverage is not None else None,
         random_seed=int(run_id.replace("-", ""), 16) & 0x7FFFFFFF,
     )

@@ -24,6 +24,7 @@ from fleetest.common.convert import (
     time_to_proto,
     verdict_to_proto,
 )
+from fleetest.common.convert_coverage import coverage_totals_to_proto, file_coverage_to_proto
 from fleetest.common.results import ResourceUsage
 from fleetest.master.runs.events import (
     ArtifactsSaved,
@@ -34,6 +35,7 @@ from fleetest.master.runs.events import (
     CasesAskedBack,
     CasesFinished,
     CasesHandedBack,
+    CoverageUpdated,
     Event,
     GangBroken,
     GangStarted,
@@ -156,6 +158,13 @@ def _performance_measured(event: PerformanceMeasured, message: run_pb2.RunEvent,
         fill_duration(getattr(measured, name), getattr(event, name))
 
 
+def _coverage_updated(event: CoverageUpdated, message: run_pb2.RunEvent, _: Commit) -> None:
+    updated = message.coverage_updated
+    updated.task_id, updated.combined = event.task_id, event.combined
+    updated.files.extend(file_coverage_to_proto(path, file) for path, file in event.files.items())
+    updated.totals.CopyFrom(coverage_totals_to_proto(event.totals))
+
+
 def _shard_plan(shard: ShardPlan) -> run_pb2.ShardPlan:
     plan = run_pb2.ShardPlan(shard_id=shard.shard_id, cases=shard.cases)
     if shard.predicted is not None:
@@ -205,6 +214,7 @@ _FILL: Final[dict[type[Event], Callable[[Any, run_pb2.RunEvent, Commit], None]]]
     CasesHandedBack: _cases_handed_back,
     GangStarted: _gang_started,
     GangBroken: _gang_broken,
+    CoverageUpdated: _coverage_updated,
     PerformanceMeasured: _performance_measured,
     ArtifactsSaved: _artifacts_saved,
     AttemptEnded: _attempt_ended,

@@ -23,6 +23,7 @@ from fleetest.common.convert import (
     resources_from_proto,
     verdict_from_proto,
 )
+from fleetest.common.convert_coverage import file_coverages_from_proto
 from fleetest.common.errors import DependencyUnavailable, InvalidRequest, LeaseLost
 from fleetest.common.results import ResourceSample, ResourceUsage
 from fleetest.master.access.principals import caller
@@ -32,6 +33,7 @@ from fleetest.master.queue.ports import Presence, WorkerRegistry
 from fleetest.master.reports import (
     Artifacts,
     Content,
+    CoverageMeasured,
     Ended,
     HandedBack,
     Inbox,
@@ -355,6 +357,10 @@ def _content(message: worker_pb2.Report, clock_ahead: timedelta) -> Content:
             )
         case "load_sample":
             return Loaded(sample=load_sample_from_proto(message.load_sample))
+        case "coverage":
+            return CoverageMeasured(
+                files=file_coverages_from_proto(message.coverage.files), combined=message.coverage.combined
+            )
         case "ended":
             ended = message.ended
             return Ended(

@@ -18,6 +18,9 @@ From the session, each with an `event`:
 - ``start``: `id`. The case begins.
 - ``done``: a result, and `mark` (see `marks.py`). The case's teardown is over. `uncacheable`, if there, says why the
   result must not be cached.
+- ``measured``: `files`, each ``[path, lines, covered]``, of which more was executed than was said before (see
+  `measuring.py`), with both sets of lines in base64; a `problem`, if any; and whether it is the `last` time. A data
+  file has been handed in.
 - ``cleared``: answers ``clear``; `problem` holds what the teardown that this needed had to say.
 - ``untidy``: `problem`, what another teardown between two cases had to say.
 - ``stopped``: nothing more will run; `kind` is ``exit``, ``limit``, ``internal`` or ``usage``, `reason` a line.
@@ -39,8 +42,10 @@ the descriptor lies high, and it is looked at before each use: what is no longer
 The `Config` that `launch.py` reads has: `socket`, `token`, `claims_file`, `mark` (what marks in the output begin with),
 `dump_file` and `dump_signal` (stacks of all threads go there on that signal), `workspace`, `seed`, `own_hash_seed`
 (whether the task sets PYTHONHASHSEED itself), `text_limit_bytes`, `arguments`, `fingerprints` (whether they are asked
-for), `cache_inputs` (what tests may read and stay cacheable, or null when nothing of them is cached), and `waits`:
-whether to wait for ``begin`` when pytest is imported.
+for), `cache_inputs` (what tests may read and stay cacheable, or null when nothing of them is cached), `coverage` (null
+when nothing is measured; else `directory` where to hand in data files, `interval_seconds` between two times while cases
+wait, and for coverage.py `source`, `branch` and `config`), and `waits`: whether to wait for ``begin`` when pytest is
+imported.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import importlib.util
 import json
 import os
 import sys
-from typing import Any, List
+from typing import Any, Dict, List, Tuple
 
 __all__ = ["main"]
 
@@ -40,6 +40,28 @@ def _become_the_pytest_command(arguments: List[str], own_hash_seed: Any) -> None
         os.environ.pop("PYTHONHASHSEED", None)
 
 
+def _traced(config: Dict[str, Any], channel: Any) -> Tuple[Any, bool]:
+    """What measures coverage, if that is asked for; and whether it could be started."""
+    if config["coverage"] is None:
+        return None, True
+    tracing = _load("tracing")
+    try:
+        return tracing.start(config["coverage"]), True
+    except tracing.CannotMeasure as error:
+        channel.send({"event": "stopped", "kind": "usage", "reason": str(error)})
+        return None, False
+
+
+def _watchers(config: Dict[str, Any], channel: Any, tracer: Any) -> Tuple[Any, Any]:
+    """What tells whether results may be cached, and what measures; `None` for what is not asked for."""
+    witness = measuring = None
+    if config["cache_inputs"] is not None:
+        witness = _load("witness").Witness(config["workspace"], config["cache_inputs"])
+    if tracer is not None:
+        measuring = _load("measuring").Measuring(tracer, config["coverage"], config["workspace"], channel)
+    return witness, measuring
+
+
 def main() -> int:
     """Run pytest with the plugin; answers the exit code."""
     with open(sys.argv[1], encoding="utf-8") as file:
@@ -56,6 +78,9 @@ def main() -> int:
         watch = waiting.Watch(config["workspace"])
     else:
         _become_the_pytest_command(config["arguments"], config["own_hash_seed"])
+    tracer, can_start = _traced(config, channel)
+    if not can_start:
+        return CANNOT_START
     try:
         import pytest
     except ImportError as error:
@@ -72,15 +97,20 @@ def main() -> int:
     fingerprints = None
     if config["fingerprints"]:
         fingerprints = functools.partial(_load("fingerprint").Fingerprints, _load("closure"))
-    witness = None
-    if config["cache_inputs"] is not None:
-        witness = _load("witness").Witness(config["workspace"], config["cache_inputs"])
-    plugins = [_load("plugin").ResidentPlugin(channel, claims, marks, _load("outcome"), config, fingerprints, witness)]
-    if witness is not None:
-        plugins.append(witness)
+    witness, measuring = _watchers(config, channel, tracer)
+    plugins = [
+        _load("plugin").ResidentPlugin(
+            channel, claims, marks, _load("outcome"), config, fingerprints, witness, measuring
+        )
+    ]
+    plugins += [plugin for plugin in (witness, measuring) if plugin is not None]
     if importlib.util.find_spec("pytest_playwright") is not None:
         plugins.append(_load("browsers").Browsers())
-    return int(pytest.main(config["arguments"], plugins=plugins))
+    try:
+        return int(pytest.main(config["arguments"], plugins=plugins))
+    finally:
+        if measuring is not None:
+            measuring.end()
 
 
 if __name__ == "__main__":

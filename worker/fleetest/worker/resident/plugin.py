@@ -10,6 +10,7 @@ from __future__ import annotations
 import faulthandler
 import os
 import traceback
+from bisect import bisect_right
 from collections import deque
 from typing import Any, Deque, Dict, List, Set, Tuple
 
@@ -44,6 +45,7 @@ class ResidentPlugin:
         fingerprints: makes `Fingerprints` of the session, the workspace and the collected modules; `None` when nobody
             asks for them.
         witness: tells whether results may be cached; `None` when nothing is cached.
+        measuring: measures coverage; `None` when nothing does.
     """
 
     def __init__(
@@ -55,9 +57,10 @@ class ResidentPlugin:
         config: Dict[str, Any],
         fingerprints: Any = None,
         witness: Any = None,
+        measuring: Any = None,
     ) -> None:
         self._channel, self._claims, self._marks, self._outcome = channel, claims, marks, outcome
-        self._fingerprints, self._witness = fingerprints, witness
+        self._fingerprints, self._witness, self._measuring = fingerprints, witness, measuring
         self._modules: List[str] = []
         self._limit = config["text_limit_bytes"]
         self._seed = config["seed"]
@@ -71,6 +74,7 @@ class ResidentPlugin:
         self._seen: Dict[str, int] = {}
         self._places: Dict[str, str] = {}
         self._named = 0
+        self._ends: List[int] = []  # of what was named at once: the number after its last
         self._waiting: Deque[Tuple[int, str]] = deque()
         self._kept_alive_for: Any = None  # the item for whose sake the last one left fixtures
         self._have_run: Set[str] = set()
@@ -174,7 +178,7 @@ class ResidentPlugin:
                 if self._claims.begin(number):
                     self._keep_alive_only_for(session, self._items[case_id])
                     following = self._kept_alive_for = self._items[self._waiting[0][1]] if self._waiting else None
-                    self._run(session, case_id, following)
+                    self._run(session, case_id, following, number)
             elif self._end:
                 self._channel.flush()
                 return True
@@ -192,6 +196,7 @@ class ResidentPlugin:
             if "run" in message:
                 self._waiting.extend(enumerate(message["run"], self._named))
                 self._named += len(message["run"])
+                self._ends.append(self._named)
                 self._flush = False
             elif "drop" in message:
                 self._waiting = deque(each for each in self._waiting if each[0] not in message["drop"])
@@ -226,7 +231,7 @@ class ResidentPlugin:
             return str(self._outcome.bounded(traceback.format_exc(), self._limit)[0])
         return ""
 
-    def _run(self, session: Any, case_id: str, following: Any) -> None:
+    def _run(self, session: Any, case_id: str, following: Any, number: int) -> None:
         item = self._items[case_id]
         self._make_fresh(case_id, item)
         self._reports = []
@@ -245,6 +250,8 @@ class ResidentPlugin:
         self._reports = []
         if self._witness is not None:
             result["uncacheable"] = self._outcome.bounded(self._witness.end_case(), self._limit)[0]
+        if self._measuring is not None and self._is_last_of_an_attempt(number):
+            self._measuring.hand_in_at_times()  # before the result, at which the attempt ends
         result.update(event="done", mark=self._mark(session))
         self._channel.send_soon(result)  # the next case, if there is one, starts now
         if self._canary.is_dead():
@@ -257,6 +264,10 @@ class ResidentPlugin:
         if session.shouldstop:
             self._send_stopped("limit", str(session.shouldstop))
             raise session.Interrupted(session.shouldstop)
+
+    def _is_last_of_an_attempt(self, number: int) -> bool:
+        """Whether the case that follows, if one does, was named with others."""
+        return bool(self._waiting) and bisect_right(self._ends, number) != bisect_right(self._ends, self._waiting[0][0])
 
     def _mark(self, session: Any) -> int:
         """Set a mark behind all that pytest has written."""

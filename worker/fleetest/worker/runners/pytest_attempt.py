@@ -54,6 +54,11 @@ class Attempt:
     def is_plan(self) -> bool:
         return self.assignment.kind is ShardKind.PLAN
 
+    @property
+    def is_measured(self) -> bool:
+        """Whether what its tests execute is measured."""
+        return self.assignment.spec.coverage is not None and not self.is_plan
+
     def announce(self, notes: Sequence[str]) -> None:
         """Say, once, that tests start."""
         if not self.announced:

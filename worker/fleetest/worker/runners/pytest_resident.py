@@ -26,6 +26,7 @@ from fleetest.worker.runners.endings import ending_of
 from fleetest.worker.runners.output_fence import OutputFence
 from fleetest.worker.runners.pytest_channel import Channel, case_result, fingerprints, planned_cases
 from fleetest.worker.runners.pytest_claims import Claims
+from fleetest.worker.runners.pytest_coverage import Measured
 from fleetest.worker.tail import Tail
 
 __all__ = ["Collection", "Conditions", "Resident", "resident_key"]
@@ -33,6 +34,7 @@ __all__ = ["Collection", "Conditions", "Resident", "resident_key"]
 _FILES: Final = Path(__file__).parent.parent / "resident"
 _DRAIN: Final = timedelta(seconds=2)
 _END_GRACE: Final = timedelta(seconds=10)
+_MEASURED_GRACE: Final = timedelta(seconds=60)  # what it has measured is lost with it
 _STACKS_WAIT_SECONDS: Final = 2.0
 _STACKS_POLL_SECONDS: Final = 0.05
 _LOST_AFTER_SECONDS: Final = 1.0
@@ -149,6 +151,7 @@ class Resident:
         finished: how many cases it has finished.
         flushed: whether it knows that nothing comes after what it has.
         has_waited: whether it waited for its run, and has said nothing since that began.
+        measured: of coverage; `None` when nothing is measured.
     """
 
     def __init__(
@@ -164,6 +167,7 @@ class Resident:
         self.finished = 0
         self.flushed = False
         self.has_waited = False
+        self.measured: Measured | None = None
         self._on_message = on_message
         self._on_gone = on_gone
         self._broken = ""
@@ -206,7 +210,7 @@ class Resident:
             self._tail.write(content)
             self._output(content)
 
-        fence = OutputFence(mark, on_output=write, on_message=lambda message: self._on_message(self, message))
+        fence = OutputFence(mark, on_output=write, on_message=self._hear)
         self._channel = Channel(
             self._directory / "s",
             token=token,
@@ -216,10 +220,14 @@ class Resident:
         )
         self._channel.listen()
         self._claims = Claims(self._directory / _CLAIMS)
+        if spec.coverage is not None:
+            self.measured = Measured(environment, spec.coverage)
+            await asyncio.to_thread(self.measured.prepare)
         config = self._directory / "config.json"
         content = {
             **_own_config(seen, token, mark),
             **_config(environment, spec, seen, fingerprints=fingerprints),
+            "coverage": self.measured.config() if self.measured is not None else None,
             "waits": waits,
         }
         config.write_text(json.dumps(content), encoding="utf-8")
@@ -321,8 +329,9 @@ class Resident:
         self._send({"clear": True})
         self._send({"end": True})
         if self._watch is not None:
+            grace = _END_GRACE if self.measured is None else _MEASURED_GRACE
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(self._watch), _END_GRACE.total_seconds())
+                await asyncio.wait_for(asyncio.shield(self._watch), grace.total_seconds())
         await self.stop(timedelta())
 
     async def stop(self, grace: timedelta) -> None:
@@ -331,6 +340,15 @@ class Resident:
             await self._process.stop(grace)
         if self._watch is not None:
             await self._watch
+
+    def _hear(self, message: Mapping[str, Any]) -> None:
+        if message["event"] != "measured" or self.measured is None:
+            self._on_message(self, message)
+            return
+        try:  # whoever has ended the process listens no more, and this it says last
+            self.measured.take(message)
+        except ValueError as error:
+            self.hang_up(f"the session said what makes no sense: {error}")
 
     def _send(self, message: Mapping[str, Any]) -> None:
         if self._channel is not None:
@@ -363,6 +381,8 @@ class Resident:
         fence.end()
         self._claims.close()
         await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
+        if self.measured is not None:
+            self.measured.end()
         self._on_gone(self, ending)
 
 

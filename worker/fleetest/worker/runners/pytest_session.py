@@ -32,6 +32,7 @@ from fleetest.worker.ports import Blobs, Environment
 from fleetest.worker.runners.pytest_appetite import Appetite
 from fleetest.worker.runners.pytest_attempt import Attempt, RunningCase
 from fleetest.worker.runners.pytest_channel import case_result
+from fleetest.worker.runners.pytest_coverage import Measured
 from fleetest.worker.runners.pytest_resident import Key, Resident, resident_key
 from fleetest.worker.runners.pytest_standby import Standbys, conditions_of
 
@@ -63,6 +64,7 @@ class PytestSession:
         self._attempts: list[Attempt] = []
         self._resident: Resident | None = None
         self._last_key: Key | None = None
+        self._measured: list[Measured] = []
         self._spent = ResourceUsage()
         self._usage_read = -_RECENT_SECONDS, self._spent
         self._started_at = 0.0
@@ -217,6 +219,7 @@ class PytestSession:
         try:
             if self._last_key is not None and self._last_key != head.key:
                 await self._make_pristine(head.assignment.spec)
+                await self._discard_measured()
             wanted = head.is_plan and head.assignment.spec.fingerprints
             self._resident = await self._open_resident(head.key, fingerprints=wanted)
         except InvalidRequest as error:
@@ -231,7 +234,8 @@ class PytestSession:
 
     async def _open_resident(self, key: Key, *, fingerprints: bool) -> Resident:
         conditions = conditions_of(self._environment, key)
-        waiting = self._standbys.take(self._environment, conditions)
+        # Coverage is measured from before pytest is imported.
+        waiting = self._standbys.take(self._environment, conditions) if key[1].coverage is None else None
         if waiting is not None:
             waiting.begin(
                 key,
@@ -246,6 +250,8 @@ class PytestSession:
         await resident.start(
             self._environment, self._write, conditions=conditions, waits=False, fingerprints=fingerprints
         )
+        if resident.measured is not None:
+            self._measured.append(resident.measured)
         return resident
 
     async def _begin_early(self, key: Key) -> None:
@@ -270,8 +276,13 @@ class PytestSession:
         if self._attempts or self._closing or self._last_key is None:
             return
         await self._end_resident()
-        if self._preparing is None or self._preparing.done():
+        if self._last_key[1].coverage is None and (self._preparing is None or self._preparing.done()):
             self._preparing = asyncio.create_task(self._standbys.prepare(self._environment, self._last_key[1]))
+
+    async def _discard_measured(self) -> None:
+        """What is left of another run is nobody's by now."""
+        while self._measured:
+            await asyncio.to_thread(self._measured.pop().discard)
 
     async def _make_pristine(self, spec: TaskSpec) -> None:
         """For another run, after the process of the one before has ended and may have written its last."""
@@ -479,6 +490,18 @@ class PytestSession:
         self._attempts.remove(attempt)
         self._rest_soon()
         ended = Ended(verdict=verdict, reason=reason, usage=self._used(attempt), missing=attempt.missing)
+        if attempt.is_measured:
+            self._events.put_nowait(lambda: self._end_measured(attempt, ended))
+        else:
+            self._finish_soon(attempt, ended)
+
+    async def _end_measured(self, attempt: Attempt, ended: Ended) -> None:
+        """All that its tests execute is known once their process has ended; unless other attempts go on in that."""
+        if self._resident is not None and not any(other.key == self._resident.key for other in self._attempts):
+            await self._end_resident()
+        self._finish_soon(attempt, ended)
+
+    def _finish_soon(self, attempt: Attempt, ended: Ended) -> None:
         task = asyncio.create_task(self._finish(attempt, ended))
         self._finishing.add(task)
         task.add_done_callback(self._finishing.discard)
@@ -486,8 +509,16 @@ class PytestSession:
     async def _finish(self, attempt: Attempt, ended: Ended) -> None:
         if not attempt.is_plan:
             await attempt.collector.finish(ended.verdict)
+        if attempt.is_measured:
+            await self._hand_in(attempt)
         if not attempt.future.done():
             attempt.future.set_result(ended)
+
+    async def _hand_in(self, attempt: Attempt) -> None:
+        for measured in list(self._measured):
+            if await measured.hand_in(self._blobs, attempt.reporter) and measured in self._measured:
+                self._measured.remove(measured)
+                await asyncio.to_thread(measured.discard)
 
     def _usage(self) -> ResourceUsage:
         process = self._resident.process if self._resident is not None else None
