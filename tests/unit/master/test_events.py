@@ -10,6 +10,7 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from fleetest.common.convert import case_result_from_proto, case_result_to_proto
+from fleetest.common.coverage import CoverageTotals, FileCoverage
 from fleetest.common.errors import InvalidRequest
 from fleetest.common.load import LoadSample, RequestSample
 from fleetest.common.results import Artifact, CacheOrigin, CaseResult, PlannedCase, ResourceUsage, VersionControl
@@ -24,6 +25,7 @@ from fleetest.master.runs.events import (
     CasesAskedBack,
     CasesFinished,
     CasesHandedBack,
+    CoverageUpdated,
     Event,
     GangBroken,
     GangStarted,
@@ -122,6 +124,13 @@ EVENTS: tuple[Event, ...] = (
         ),
     ),
     PerformanceMeasured(at=AT, task_id="load", second=5, window=SECOND, throughput=39.5, p95=SECOND),
+    CoverageUpdated(
+        at=AT,
+        task_id="coverage",
+        files={"a.py": FileCoverage(lines=b"\x06", covered=b"\x02")},
+        totals=CoverageTotals(lines=2, covered=1),
+        combined=True,
+    ),
     ArtifactsSaved(
         at=AT, shard_id="unit#0", task_id="unit", artifacts=(Artifact(path="x", digest="d", size_bytes=1 << 33),)
     ),
