@@ -123,7 +123,10 @@ def quantity_text(metric: str, value: float) -> str:
         return f"{value:,.4g}/s" if value < 1000 else f"{value:,.0f}/s"  # noqa: PLR2004 - four digits
     if metric in _COUNTS:
         return f"{value:,.0f}"
-    return f"{value:.4g}s" if value >= 1 else f"{value * 1000:.4g}ms"
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if value >= size:
+            return f"{value / size:.4g}{unit}"
+    return f"{value * 1e6:.4g}us"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -380,9 +380,15 @@ def test_a_load_test_shows_its_last_seconds_while_it_runs():
 
     for seconds in (3, 14):
         renderer.tick(view, at(seconds))
+    stop = run_pb2.CancelRequested(task_id="load", by="load", reason="p95 < 1s: it was 2s over 10s")
+    [commit] = commits([run_pb2.RunEvent(cancel_requested=stop)])
+    renderer.show(view, view.apply(commit_from_proto(commit)), at(15))
 
     assert area_text(view).splitlines()[1].rstrip().endswith("39.9/s, p95 148 ms, 1.2% errors, 7 users  0:08")
-    assert stream.getvalue() == "... load: 39.9/s, p95 148 ms, 1.2% errors, 7 users, 1 slot, 0:13\n"
+    assert stream.getvalue().splitlines() == [
+        "... load: 39.9/s, p95 148 ms, 1.2% errors, 7 users, 1 slot, 0:13",
+        "STOP load: all generators are stopped: p95 < 1s: it was 2s over 10s",
+    ]
 
 
 def test_live_area_says_what_is_prepared_and_what_waits_its_turn():

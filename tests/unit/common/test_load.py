@@ -37,7 +37,7 @@ def ours(values: list[int]) -> Latencies:
     [
         ("p95 < 300ms", "p95", 0.3, "p95 < 300ms"),
         (" p99.9<=1.5s ", "p99.9", 1.5, "p99.9 <= 1.5s"),
-        ("mean<800us", "mean", 0.0008, "mean < 0.8ms"),
+        ("mean<800us", "mean", 0.0008, "mean < 800us"),
         ("error_rate < 1%", "error_rate", 0.01, "error_rate < 1%"),
         ("error_rate <= 0.05%", "error_rate", 0.0005, "error_rate <= 0.05%"),
         ("throughput > 500/s", "throughput", 500.0, "throughput > 500/s"),

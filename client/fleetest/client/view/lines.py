@@ -39,6 +39,9 @@ _INDENT: Final = "    "
 _FAILED: Final = "failed"
 """Who stopped a task, when its own failure did."""
 
+_ABORTED: Final = "load"
+"""Who stopped a load test, when a threshold of it did."""
+
 _OUTCOME_WORDS: Final = {Outcome.FAILED: "FAILED", Outcome.ERROR: "ERROR", Outcome.TIMED_OUT: "TIMED OUT"}
 
 
@@ -155,6 +158,9 @@ def _cancel_lines(news: CancelAsked) -> list[Text]:
     if news.by == _FAILED:
         title = Text.assemble(("NOTE ", "bold yellow"), f"{one_line(news.task_id)}: {first_line(news.reason)}")
         return [title, *_written_lines(news.reason)]
+    if news.by == _ABORTED:
+        why = f"{one_line(news.task_id)}: all generators are stopped: {first_line(news.reason)}"
+        return [Text.assemble(("STOP ", "bold yellow"), why)]
     what = f"task {one_line(news.task_id)}" if news.task_id else "the run"
     why = f": {first_line(news.reason)}" if news.reason else f" by {one_line(news.by)}" if news.by else ""
     return [Text.assemble(("STOP ", "bold yellow"), f"{what} is being cancelled{why}"), *_written_lines(news.reason)]
