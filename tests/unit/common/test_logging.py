@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import sys
 from datetime import datetime
 
 import pytest
@@ -74,3 +76,15 @@ def test_terminal_form_is_for_people(capsys):
     assert "task_leased" in text
     with pytest.raises(ValueError, match="Expecting value"):
         json.loads(text)
+
+
+def test_line_that_nobody_can_read_any_more_fails_nobody(monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w", encoding="utf-8", buffering=1) as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        configure_logging("master")
+
+        structlog.get_logger().info("task_leased", attempt=2)
+        with open(os.devnull, "wb") as somewhere:  # for what is left in its buffer
+            os.dup2(somewhere.fileno(), writer)
