@@ -28,7 +28,7 @@ SUITE = """
         stages: [{duration: %(seconds)ss, target: %(rate)s}]
         thresholds: [p95 < 4s, error_rate < 1%%, {GET /books: [p99 < 1s]}]
       four:
-        host: ${SHOP}
+        host: ${env.SHOP}
         env: {SHOP: %(four)s}
         requests: [{path: /books, weight: 3}, {path: /authors}]
         stages: [{duration: %(seconds)ss, target: %(rate)s}]

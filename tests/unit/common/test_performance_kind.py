@@ -29,7 +29,7 @@ def scenario(found: Task) -> dict[str, Any]:
 
 def test_a_load_test_is_a_gang_of_generators_with_one_scenario_and_thresholds() -> None:
     load = task(
-        "host: '${SHOP_URL}', model: open, start: 0, generators: 4, on_lost_generator: exclude, shards: 9,"
+        "host: '${env.SHOP_URL}', model: open, start: 0, generators: 4, on_lost_generator: exclude, shards: 9,"
         "stages: [{duration: 30s, target: 50}, {duration: 1m, target: 50}],"
         "requests: [{path: /books, weight: 3}, {method: POST, path: /orders, name: buy, json: {n: 1}, expect: 201}],"
         "thresholds: [p95 < 300ms, {buy: [error_rate < 1%, p99 < 1s]}], abort: error_rate < 50%, abort_window: 5s"

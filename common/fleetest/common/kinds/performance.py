@@ -53,12 +53,14 @@ def _statuses(value: object) -> object:
 class RequestModel(Section):
     """One request of a scenario."""
 
-    path: Text = Field(description="Behind `host`, or a whole URL; `${NAME}` in it is a variable of the environment.")
+    path: Text = Field(
+        description="Behind `host`, or a whole URL; `${env.NAME}` in it is a variable of the environment."
+    )
     method: Annotated[Line, Field(pattern=r"^[A-Z]{1,20}$")] = Field("GET", description="Of HTTP, in capitals.")
     name: Line = Field("", description="What it is measured as; else the method and the path, as in `GET /books`.")
-    headers: dict[Line, Text] = Field({}, description="Sent with it; `${NAME}` as in `path`.")
-    body: Text = Field("", description="Sent as it is; `${NAME}` as in `path`.")
-    json_: Any = Field(None, alias="json", description="Sent as JSON, instead of `body`; `${NAME}` in its texts.")
+    headers: dict[Line, Text] = Field({}, description="Sent with it; `${env.NAME}` as in `path`.")
+    body: Text = Field("", description="Sent as it is; `${env.NAME}` as in `path`.")
+    json_: Any = Field(None, alias="json", description="Sent as JSON, instead of `body`; `${env.NAME}` in its texts.")
     expect: Annotated[
         list[int], BeforeValidator(_statuses, json_schema_input_type=list[int] | int), Field(min_length=1)
     ] = Field([], description="The status that is no error, or several; else any below 400.")
@@ -145,7 +147,7 @@ class PerformanceKeys(Section):
     classes: list[Line] = Field([], description="Which of its classes of users; else all.")
     requests: list[RequestModel] = Field([], max_length=500, description="Instead of `locustfile`: what is requested.")
     host: Text = Field(
-        "", description="What paths are behind: `http://shop.test`; `${NAME}` is a variable of the environment."
+        "", description="What paths are behind: `http://shop.test`; `${env.NAME}` is a variable of the environment."
     )
     think_time: Annotated[list[Duration], BeforeValidator(_think_time, json_schema_input_type=str | list[str])] = Field(
         [], description="In the closed model, between two requests of a user: a time, or the shortest and longest."
@@ -200,7 +202,7 @@ def _length(keys: PerformanceKeys) -> timedelta:
 def _wrong_scenario(keys: PerformanceKeys) -> list[Fault]:
     faults = []
     if keys.requests and not keys.host and any(not _is_url(each.path) for each in keys.requests):
-        hint = "As in `host: http://127.0.0.1:8000`, or `host: ${SHOP_URL}` for a service `shop`."
+        hint = "As in `host: http://127.0.0.1:8000`, or `host: ${env.SHOP_URL}` for a service `shop`."
         faults.append(Fault(message="paths need a `host` before them", hint=hint, path=("requests",)))
     if keys.host and not _is_url(keys.host):
         hint = "It begins with http:// or https://."
@@ -229,7 +231,7 @@ def _wrong_scenario(keys: PerformanceKeys) -> list[Fault]:
 
 
 def _is_url(text: str) -> bool:
-    return text.startswith(("http://", "https://", "${"))
+    return text.startswith(("http://", "https://", "${env."))
 
 
 def _name_of(request: RequestModel) -> str:

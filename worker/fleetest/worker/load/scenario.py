@@ -16,7 +16,7 @@ from locust.util.load_locustfile import load_locustfile
 __all__ = ["Unfit", "filled", "user_classes"]
 
 # `$${` is how a text says `${` itself.
-_PLACEHOLDER = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_PLACEHOLDER = re.compile(r"\$\$\{|\$\{env\.([A-Za-z_][A-Za-z0-9_]*)\}")
 _REDIRECTS = range(300, 400)
 _BAD = 400
 
