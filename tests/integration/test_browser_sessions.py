@@ -76,7 +76,8 @@ async def test_browser_lives_from_shard_to_shard_and_what_cases_left_stays(shop:
     )
     state = {"origins": [{"origin": shop, "localStorage": [{"name": "name", "value": "Emma"}]}]}
     (workspace / "state.json").write_text(json.dumps(state))
-    spec = spec_of(workspace, f"base_url: '{shop}', device: Pixel 7, storage_state: state.json, trace: off")
+    keys = "base_url: '${env.SHOP_URL}', device: Pixel 7, storage_state: state.json, trace: off"
+    spec = spec_of(workspace, keys, env={"SHOP_URL": shop})
     cases = [f"test_shop.py::test_{name}[chromium]" for name in ("one", "two", "three")]
 
     async with opened(spec, blobs=tmp_path / "blobs") as session:

@@ -67,7 +67,10 @@ class PlaywrightKeys(SessionKeys):
     )
     browser: Annotated[Browser, BY_VALUE] = Field(Browser.CHROMIUM, description="Which browser the cases run in.")
     device: Line = Field("", description="A device that Playwright knows and emulates: `Pixel 7`.")
-    base_url: Line = Field("", description="What `page.goto('/path')` is relative to.")
+    base_url: Line = Field(
+        "",
+        description="What `page.goto('/path')` is relative to; `${env.NAME}` in it is a variable of the environment.",
+    )
     trace: Annotated[Keep, BY_VALUE] = Field(Keep.FAILED, description="Of which cases a trace is kept.")
     screenshot: Annotated[Keep, BY_VALUE] = Field(Keep.FAILED, description="Of which cases a last screenshot is kept.")
     full_page: bool = Field(default=False, description="Whether a screenshot shows the page beyond what is visible.")

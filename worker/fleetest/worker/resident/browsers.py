@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -41,6 +42,9 @@ class Browsers:
     def pytest_configure(self, config: Any) -> None:
         if not config.pluginmanager.has_plugin(_PLUGIN):
             return
+        if config.option.base_url:
+            # It may be known only where the tests run: a service has whichever port was free.
+            config.option.base_url = _filled("base_url", config.option.base_url)
         state = _storage_state(config)
         # Now, because of two plugins with a fixture of the same name the later one is asked; a conftest's stays above.
         config.pluginmanager.register(_Fixtures(self._chromium, state), "fleetest-browsers")
@@ -86,6 +90,17 @@ def _has_own_chromium(executable: str) -> bool:
     folder, _, inside = executable.partition(os.sep + "chromium-")
     revision = inside.partition(os.sep)[0]
     return os.path.exists(executable) or os.path.isdir(os.path.join(folder, "chromium_headless_shell-" + revision))
+
+
+def _filled(key: str, text: str) -> str:
+    """The text with variables of the environment put in."""
+
+    def value(match: Any) -> str:
+        if match.group(1) not in os.environ:
+            raise pytest.UsageError(f"{key} {text}: there is no variable {match.group(1)}")
+        return os.environ[match.group(1)]
+
+    return re.sub(r"\$\{env\.(\w+)\}", value, text)
 
 
 def _storage_state(config: Any) -> str:
