@@ -1,8 +1,9 @@
 """
 A small shop: the system under test of this suite.
 
-It answers REST below /api, GraphQL at /graphql, and pages for people. What it sells and what was ordered is kept in
-memory. `python shop.py` listens at the address that HOST names, on the port that PORT names.
+It answers REST below /api, GraphQL at /graphql, and pages for people, who sign in before they buy. What it sells and
+what was ordered is kept in memory. `python shop.py` listens at the address that HOST names, on the port that PORT
+names.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import os
 import re
 import sys
 import threading
+from http.cookies import SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, quote, unquote
 
 from graphql import build_schema, graphql_sync
 
@@ -28,6 +31,8 @@ SCHEMA = build_schema("""
     type Order { id: Int! books: [Book!]! cents: Int! }
     type Query { books(at_most: Int): [Book!]! book(id: Int!): Book order(id: Int!): Order }
 """)
+SIGN_IN = '<form method="post"><label>Name <input name="name"></label><button>Go</button></form>'
+BUY = '<form method="post" action="/orders"><button name="book" value="{id}">Buy</button></form>'
 
 
 class Orders:
@@ -76,19 +81,43 @@ class Handler(BaseHTTPRequestHandler):
             self._json(200, {"status": "up"})
         elif self.path == "/":
             links = "".join(f'<li><a href="/books/{each}">{BOOKS[each]["title"]}</a></li>' for each in BOOKS)
-            self._page("The shop", f"<ul>{links}</ul>")
+            reader = self._reader()
+            who = f"<p>Hello, {html.escape(reader)}</p>" if reader else '<p><a href="/sign-in">Sign in</a></p>'
+            self._page("The shop", f"{who}<ul>{links}</ul>")
+        elif self.path == "/sign-in":
+            self._page(
+                "Sign in", '<form method="post"><label>Name <input name="name"></label><button>Go</button></form>'
+            )
         elif self.path == "/api/books":
             self._json(200, list(BOOKS.values()))
         elif found and (thing := (BOOKS if found[2] == "books" else ORDERS).get(int(found[3]))):
             if found[1]:
                 self._json(200, thing)
             else:
-                self._page(str(thing.get("title", "Order")), f"<p>{thing['cents'] / 100:.2f} €</p><a href='/'>Back</a>")
+                buy = BUY.format(**thing) if found[2] == "books" else ""
+                price = f"<p>{thing['cents'] / 100:.2f} €</p>"
+                self._page(str(thing.get("title", "Order")), price + buy + '<a href="/">Back</a>')
         else:
             self._json(404, {"error": f"there is no {self.path}"})
 
     def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
+        content = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
+        if self.path in {"/sign-in", "/orders"}:
+            self._submitted({name: values[0] for name, values in parse_qs(content).items()})
+        else:
+            self._asked(json.loads(content))
+
+    def _submitted(self, form: dict[str, str]) -> None:
+        """What people sent by a form."""
+        if self.path == "/sign-in":
+            self._see_other("/", cookie=f"reader={quote(form.get('name', ''))}; HttpOnly; SameSite=Lax")
+        elif self._reader():
+            self._see_other(f"/orders/{ORDERS.place([int(form['book'])])['id']}")
+        else:
+            self._see_other("/sign-in")
+
+    def _asked(self, asked: dict[str, object]) -> None:
+        """What programs sent."""
         if self.path == "/graphql":
             answer = graphql_sync(SCHEMA, asked["query"], Root(), variable_values=asked.get("variables"))
             self._json(200, answer.formatted)
@@ -98,6 +127,19 @@ class Handler(BaseHTTPRequestHandler):
             self._json(422, {"error": f"there is no book {unknown[0]}"})
         else:
             self._json(201, ORDERS.place(asked["books"]))
+
+    def _reader(self) -> str:
+        """Who signed in; empty when nobody did."""
+        cookie = SimpleCookie(self.headers.get("Cookie", "")).get("reader")
+        return unquote(cookie.value) if cookie else ""
+
+    def _see_other(self, path: str, cookie: str = "") -> None:
+        self.send_response(303)
+        self.send_header("Location", path)
+        if cookie:
+            self.send_header("Set-Cookie", cookie)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
     def _json(self, status: int, content: object) -> None:
         self._answer(status, "application/json", json.dumps(content))
