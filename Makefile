@@ -10,8 +10,8 @@ PACKAGES := common/fleetest/common client/fleetest master/fleetest worker/fleete
 COVERAGE_FLOOR := 90
 # Compile modules once, not in every process that is started.
 unexport PYTHONDONTWRITEBYTECODE
-# Two processes, the tests in containers first: they take longest.
-PYTEST := pytest -n 2 --dist loadscope --no-loadscope-reorder
+# Three processes on two cores, since many tests wait; those that take longest first.
+TESTS := -n 3 --dist loadscope --no-loadscope-reorder tests/acceptance tests/chaos tests/integration tests/contract tests/unit
 
 .PHONY: help demo test check protos bench bench-page profile format clean
 
@@ -33,13 +33,12 @@ demo: $(VENV)/.installed  ## Run the example suite on a cluster of its own
 test: $(VENV)/.installed  ## Install what the tests need, and pass them
 	@tests/tools/prepare.sh
 	@$(BIN)/coverage erase
-	@PATH="$(CURDIR)/$(BIN):$$PATH" FLEETEST_TEST_ALL=1 $(BIN)/coverage run -m $(PYTEST) tests/integration tests/unit tests/contract
+	@PATH="$(CURDIR)/$(BIN):$$PATH" FLEETEST_TEST_ALL=1 $(BIN)/coverage run -m pytest $(TESTS)
 	@$(BIN)/coverage combine --quiet
 	@for component in common client master worker; do \
 		echo "coverage of $$component:"; \
 		$(BIN)/coverage report --include="$$component/*" --fail-under=$(COVERAGE_FLOOR) || exit 1; \
 	done
-	@PATH="$(CURDIR)/$(BIN):$$PATH" FLEETEST_TEST_ALL=1 $(BIN)/$(PYTEST) tests/chaos tests/acceptance
 
 check: $(VENV)/.installed  ## Lint, types, layers, and whether the stubs are current
 	@$(BIN)/ruff format --check --quiet . || { echo "run: make format"; exit 1; }

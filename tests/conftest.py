@@ -31,7 +31,7 @@ hypothesis.settings.load_profile("busy")
 
 
 class FilesTogether(LoadScopeScheduling):
-    """For several processes: each file is run by one of them, and all that need a Docker Engine by the same one."""
+    """For several processes: each file is run by one of them, and all of a directory that share a Docker Engine, too."""
 
     def _split_scope(self, nodeid: str) -> str:
         return _group_of(self.config.rootpath / nodeid.partition("::")[0])
@@ -39,7 +39,7 @@ class FilesTogether(LoadScopeScheduling):
 
 @cache
 def _group_of(file: Path) -> str:
-    return "in containers" if "docker_engine" in file.read_text() else str(file)
+    return f"{file.parent}, in containers" if "docker_engine" in file.read_text() else str(file)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FilesTogether:

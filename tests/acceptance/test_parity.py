@@ -22,7 +22,7 @@ from tests.tools.parity import Recorded, differences, plain
 
 SUITES = Path(__file__).parents[2] / ".cache" / "suites"
 NAMES = ("click", "attrs", "jinja2", "werkzeug")
-ARGUMENTS = {"attrs": ("-p", "few_examples")}
+ARGUMENTS = ("-p", "few_examples")
 SHAPES = {1: ("1", "1"), 2: ("2", "1"), 4: ("2", "2")}
 
 
@@ -38,7 +38,7 @@ def sized_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 
 @cache
 def expected(name: str) -> dict[str, Recorded]:
-    return dict(plain(SUITES / name / "venv" / "bin" / "python", SUITES / name / "src", ARGUMENTS.get(name, ())))
+    return dict(plain(SUITES / name / "venv" / "bin" / "python", SUITES / name / "src", ARGUMENTS))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -48,10 +48,9 @@ def test_real_suite_gives_what_plain_pytest_gives(sized_cluster, tmp_path, name)
         pytest.skip("run tests/tools/make_suites.sh first")
     source = tmp_path / name
     shutil.copytree(SUITES / name / "src", source, symlinks=True)
-    arguments = ARGUMENTS.get(name, ())
 
     ran = sized_cluster.fleetest(
-        "run", "--", "pytest", *arguments, cwd=source, timeout=280, VIRTUAL_ENV=str(SUITES / name / "venv")
+        "run", "--", "pytest", *ARGUMENTS, cwd=source, timeout=280, VIRTUAL_ENV=str(SUITES / name / "venv")
     )
 
     assert ran.returncode in {0, 1}, ran.stdout + ran.stderr

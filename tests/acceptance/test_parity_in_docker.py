@@ -69,7 +69,7 @@ def sources(images: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory)
         shutil.copytree(SUITES / name / "src", directory / name, symlinks=True)
     tasks = {
         name: {
-            "args": [*ARGUMENTS.get(name, ())],
+            "args": [*ARGUMENTS],
             "working_directory": name,
             "image": image,
             "pull": "never",
@@ -87,9 +87,7 @@ def expected(
     docker = ["docker", f"--host={docker_engine.url}"]
     with ThreadPoolExecutor(2) as pool:
         plain = pool.map(
-            lambda name: plain_in_container(
-                docker, images[name], sources, working_directory=name, arguments=ARGUMENTS.get(name, ())
-            ),
+            lambda name: plain_in_container(docker, images[name], sources, working_directory=name, arguments=ARGUMENTS),
             NAMES,
         )
         return dict(zip(NAMES, plain, strict=True))

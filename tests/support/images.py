@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import shutil
 import subprocess
@@ -44,7 +45,18 @@ def make_context(directory: Path, *, python: str) -> Path:
 
 
 def _wheels_of_others(own: Path, python: str) -> Path:
-    """All that our wheel needs, and what tasks need; asked for once, as long as what decides it stays the same."""
+    """
+    All that our wheel needs, and what tasks need; asked for once, as long as what decides it stays the same.
+
+    One process asks; others that come meanwhile wait for it.
+    """
+    _CACHE.parent.mkdir(exist_ok=True)
+    with _CACHE.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _kept_wheels(own, python)
+
+
+def _kept_wheels(own: Path, python: str) -> Path:
     decides = (_ROOT / "pyproject.toml").read_bytes() + " ".join([python, *_RUNNING]).encode()
     kept = _CACHE / hashlib.sha256(decides).hexdigest()[:16]
     if kept.exists():
