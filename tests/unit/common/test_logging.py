@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 import structlog
@@ -86,5 +87,5 @@ def test_line_that_nobody_can_read_any_more_fails_nobody(monkeypatch):
         configure_logging("master")
 
         structlog.get_logger().info("task_leased", attempt=2)
-        with open(os.devnull, "wb") as somewhere:  # for what is left in its buffer
+        with Path(os.devnull).open("wb") as somewhere:  # for what is left in its buffer
             os.dup2(somewhere.fileno(), writer)
