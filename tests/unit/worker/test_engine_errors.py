@@ -24,6 +24,8 @@ IMAGE = "registry.example/team/app:1"
         (400, 'OCI runtime create failed: exec: "/bin/sh": stat /bin/sh: no such file or directory', InvalidRequest),
         (500, "error while mounting volume '/v/_data': failed to mount local volume: invalid argument", MountFailed),
         (500, "driver failed programming external connectivity", DependencyUnavailable),
+        (500, "Bind for 0.0.0.0:8080 failed: port is already allocated", InvalidRequest),
+        (404, "could not find an available, non-overlapping IPv4 address pool among the defaults", CapacityExceeded),
     ],
 )
 def test_answers_of_the_engine_have_their_place_in_the_tree(status, said, error):
