@@ -20,7 +20,7 @@ from pathlib import Path
 
 __all__ = ["SlowServer", "slow_server"]
 
-SHORTEST, LONGEST = 0.5, 2.5
+SHORTEST, LONGEST, PARTS = 0.5, 2.5, 240
 
 
 @dataclass
@@ -59,7 +59,7 @@ def _times() -> Iterator[float]:
     """Every part of the range equally often, in no order."""
     chance = random.Random(7)
     while True:
-        part = [SHORTEST + (LONGEST - SHORTEST) * (number + 0.5) / 40 for number in range(40)]
+        part = [SHORTEST + (LONGEST - SHORTEST) * (number + 0.5) / PARTS for number in range(PARTS)]
         chance.shuffle(part)
         yield from part
 
