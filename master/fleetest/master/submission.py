@@ -201,7 +201,7 @@ class Desk:
         tasks = status.request.tasks if everything else without_coverage(await tasks_to_repeat(status, self._inputs))
         if not tasks:
             raise WrongState(
-                f"every task of run {run_id} passed; there is nothing to repeat",
+                f"every test of run {run_id} passed; there is nothing to repeat",
                 hint=f"to run all of it again: fleetest retry --all {run_id}",
             )
         _check_secrets(tasks, secrets)

@@ -114,11 +114,13 @@ class TailWork:
             return TailLook()
         key = status.environment_key(task)
         warm = {index: number for index, number in able.items() if key in idle[index].bid.warm_environment_keys}
+        # Where coverage is measured, a slot that is idle has ended its process to know all of it.
+        at_once = bool(warm) and task.task.coverage is None
         look = look_at_tail(
             task,
             self._clock.now(),
             idle=sum((warm or able).values()),
-            worth_seconds=WORTH_SECONDS if warm else COLD_WORTH_SECONDS,
+            worth_seconds=WORTH_SECONDS if at_once else COLD_WORTH_SECONDS,
             idle_speed=_mean_speed(task, [idle[index].bid.worker_id for index in warm or able]),
             slots={session.presence.worker_id: session.presence.slots for session in self._sessions},
         )
