@@ -9,6 +9,8 @@ stop() {
     rm -rf "$FLEETEST_DATA_DIR"
 }
 trap stop EXIT
+# The shop has tests for a browser, which workers look for when they start.
+../../tests/tools/install_debian.sh chromium || true
 
 echo '$ cd examples/bookshop && fleetest run'
 fleetest run
@@ -19,5 +21,10 @@ fleetest artifacts latest
 echo
 echo '$ cd ../shop && fleetest run'
 cd ../shop
-fleetest run || code=$?
+tasks=()
+if ! fleetest workers --capabilities | grep --quiet browser=chromium; then
+    echo 'no worker has a browser, so without the tests that need one'
+    tasks=(--task=pages --task=api --task=graph --task=links --task=catalogue --task=load)
+fi
+fleetest run "${tasks[@]}" || code=$?
 exit $code
