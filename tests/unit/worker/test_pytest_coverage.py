@@ -98,3 +98,16 @@ async def test_configuration_that_coverage_refuses_is_told(tmp_path: Path) -> No
 
     assert "coverage.py refuses its configuration" in ended.reason
     assert "absent.toml" in ended.reason
+
+
+async def test_what_is_lost_with_a_process_is_told(tmp_path: Path) -> None:
+    workspace = suite(tmp_path / "w", test_a="import os\ndef test(): os.kill(os.getpid(), 9)")
+    spec = make_spec(workspace, coverage=COVERED, env={"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"})
+
+    async with opened(spec, blobs=tmp_path / "blobs") as session:
+        _, reporter = await run_cases(session, spec, ["test_a.py::test"])
+
+    assert reporter.problems == [
+        "coverage is not complete: the process of the tests was ended before it had handed in all"
+    ]
+    assert reporter.problems[0] in reporter.text

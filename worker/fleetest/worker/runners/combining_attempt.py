@@ -47,7 +47,7 @@ class _Figures:
         totals = totals_of(self.files)
         branches = f" and {totals.branches:,} branches" if totals.branches else ""
         asked = f"; {self.fail_under:g} % are asked for" if self.fail_under else ""
-        return f"{self.total:.2f} % of {totals.lines:,} lines{branches} in {len(self.files):,} files{asked}"
+        return f"{self.total:.2f} % of {totals.lines:,} lines{branches}{asked}"
 
 
 class CombiningAttempt(CommandAttempt):

@@ -109,8 +109,9 @@ class Measured:
                 artifacts, unstored = (), (f"coverage data could not be stored: {error.message}",)
             self._stored |= {self._top / artifact.path for artifact in artifacts}
             if self._problem:
-                problems = [*problems, f"coverage could not be measured: {self._problem.strip().splitlines()[-1]}"]
-                self._problem = ""
+                told, self._problem = f"coverage is not complete: {self._problem.strip().splitlines()[-1]}", ""
+                problems = [*problems, told]
+                reporter.output(f"\n{told}\n".encode())
             if artifacts or problems or unstored:
                 reporter.artifacts(artifacts, [*problems, *unstored])
             return over and not unstored
