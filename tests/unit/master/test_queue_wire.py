@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
@@ -12,6 +15,7 @@ from redis.exceptions import ResponseError
 from fleetest.master.queue.connection import connect
 from fleetest.master.queue.embedded_redis import EmbeddedRedis
 from fleetest.master.queue.wire import Wire
+from tests.support.certificates import Authority, Pair
 
 
 @pytest.fixture
@@ -54,3 +58,35 @@ async def test_commands_wait_for_nothing_when_their_connection_was_cut(redis: Re
 
     async with asyncio.timeout(5):
         assert await wire.call("CLIENT", "ID") != identity
+
+
+async def test_wire_may_be_encrypted(embedded_redis: EmbeddedRedis, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    async with encrypting(embedded_redis, authority.issue()) as port:
+        client = connect(f"rediss://localhost:{port}?ssl_ca_certs={authority.ca}")
+        wire = Wire(client)
+
+        answers = await asyncio.gather(*(wire.call("ECHO", "a" * size) for size in (1, 100_000, 2)))
+        await client.aclose()
+
+    assert [len(answer) for answer in answers] == [1, 100_000, 2]
+
+
+@asynccontextmanager
+async def encrypting(redis: EmbeddedRedis, pair: Pair) -> AsyncIterator[int]:
+    """A port on which Redis is reached by TLS; the one that we bring along speaks none."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there_reader, there_writer = await asyncio.open_unix_connection(redis.url.removeprefix("unix://"))
+        await asyncio.gather(copy(reader, there_writer), copy(there_reader, writer))
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while content := await reader.read(1 << 16):
+            writer.write(content)
+            await writer.drain()
+        writer.close()
+
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(pair.certificate, pair.key)
+    async with await asyncio.start_server(serve, "localhost", 0, ssl=context) as server:
+        yield server.sockets[0].getsockname()[1]
