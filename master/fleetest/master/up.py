@@ -10,10 +10,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, closing
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -31,12 +30,12 @@ from fleetest.common.ids import new_token
 from fleetest.common.tether import TETHER_VARIABLE
 from fleetest.common.version import version
 from fleetest.master.queue.embedded_redis import EmbeddedRedis
+from fleetest.master.reserved_port import reserved_port
 
 __all__ = ["Cluster", "ClusterShape"]
 
 _log = structlog.get_logger()
 
-DEFAULT_PORT: Final = 50051
 HOPELESS_AFTER: Final = 2
 """A master that ends so often before it ever served will not start the next time either."""
 
@@ -106,7 +105,7 @@ class Cluster:
         await redis.start()
         self._stack.push_async_callback(redis.stop)
         self._stack.push_async_callback(self._stop_children)
-        port = _free_port(self._shape.port)
+        port = self._stack.enter_context(reserved_port(self._shape.port))
         self.address = f"127.0.0.1:{port}"
         token, join_token = new_token(), new_token()
         environment = {
@@ -241,18 +240,6 @@ def _redis_again(redis: EmbeddedRedis) -> Callable[[], Awaitable[int]]:
         return await redis.wait()
 
     return run_once
-
-
-def _free_port(wanted: int) -> int:
-    for port in (wanted,) if wanted else (DEFAULT_PORT, 0):
-        with closing(socket.socket()) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise DependencyUnavailable(f"port {wanted} is taken", hint="choose another with --port, or leave it out")
 
 
 def _end_of(log: Path, lines: int = 5) -> str:
