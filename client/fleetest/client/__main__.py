@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import sys
 
+from fleetest.common.tuning import hasten
+
 __all__ = ["main"]
 
 
 def main() -> None:
     """Run the command line and leave with its exit code; no traceback reaches the user."""
+    hasten()
     from fleetest.client.cli.invocation import invoke
 
     for stream in (sys.stdout, sys.stderr):
