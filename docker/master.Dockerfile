@@ -12,8 +12,8 @@ RUN python3 -m venv --without-pip /opt/fleetest \
     && if [ -d docker/wheels ]; then set -- --no-index --find-links docker/wheels 'fleetest[master]'; \
         else set -- '.[master]'; fi \
     && python3 -m pip --python /opt/fleetest install --no-cache-dir --disable-pip-version-check "$@" \
-    # Only compilers and type checkers read these.
-    && find /opt/fleetest -type f \( -name '*.py[ix]' -o -name '*.pxd' -o -name '*.[ch]' \) -delete
+    # Only compilers and type checkers read these, and nothing is highlighted here.
+    && find /opt/fleetest -type f \( -name '*.py[ix]' -o -name '*.pxd' -o -name '*.[ch]' -o -path '*/pygments/lexers/*.pyc' \) -delete
 
 FROM ${BASE_IMAGE}
 LABEL org.opencontainers.image.title="Fleetest master" \
