@@ -13,8 +13,7 @@ ray==2.60.0
 dramatiq[redis]==2.2.1
 pytest==9.2.0
 pytest-xdist[psutil]==3.8.0
-py-spy==0.4.3
-"
+py-spy==0.4.3"
 if [ -f "$target/made" ] && [ "$(cat "$target/made")" = "$packages" ]; then
     exit 0
 fi
