@@ -27,9 +27,9 @@ _INTRODUCTION: Final = """\
 
 <!-- Written by `python -m benchmarks.page`; change that, not this. -->
 
-Fleetest beside its peers, measured in one run on one machine. Sides take turns (A B C A B C), so that a machine whose
-speed drifts slows all of them alike; a figure is the median of its rounds, a ratio the median of the ratios round by
-round. Nothing is simplified on our side: the durable store is on, and every result is checked.
+Fleetest beside its peers, each row measured in one run on one machine. Sides take turns (A B C A B C), so that a
+machine whose speed drifts slows all of them alike; a figure is the median of its rounds, a ratio the median of the
+ratios round by round. Nothing is simplified on our side: the durable store is on, and every result is checked.
 
 `make bench` measures everything, `make bench-NAME` one row. Both leave JSON in `.cache/benchmarks`, out of which
 `make bench-page` writes this page. Meanwhile the machine must have nothing else to do. Where the time goes,
@@ -100,9 +100,10 @@ def _circumstances(results: Sequence[Result]) -> Iterator[str]:
     yield from ("## Where this was measured", "", "| | |", "|---|---|")
     for name, value in {**last.machine, **last.versions}.items():
         yield f"| {name} | {value} |"
-    yield from ("", "| row | measured | rounds | seconds | load before |", "|---|---|---|---|---|")
+    yield from ("", "| row | measured | Fleetest | rounds | seconds | load before |", "|---|---|---|---|---|---|")
     for each in results:
-        yield f"| {each.row} | {each.began} | {_rounds(each)} | {each.seconds:.0f} | {each.load:.1f} |"
+        ours = each.versions.get("Fleetest", "")
+        yield f"| {each.row} | {each.began} | {ours} | {_rounds(each)} | {each.seconds:.0f} | {each.load:.1f} |"
 
 
 def _rounds(result: Result) -> str:

@@ -7,7 +7,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -39,13 +39,14 @@ class Suite:
     Args:
         source: where it is.
         python: of the environment that it runs in.
-        outcomes: how its cases end, when that is known beforehand; else everybody must come to what plain pytest did.
+        outcomes: how many cases end in which way; when that is not known, whoever runs it first says so, and all others
+            must come to the same.
     """
 
     source: Path
     python: Path
     arguments: Sequence[str] = ()
-    outcomes: Mapping[str, int] | None = None
+    outcomes: dict[str, int] = field(default_factory=dict)
 
     def theirs(self, name: str) -> Measurement:
         """A round of plain pytest, or of pytest-xdist."""
@@ -78,17 +79,6 @@ class Suite:
         self._check(OURS, outcomes)
         return done.seconds
 
-    def known_outcomes(self) -> Mapping[str, int]:
-        """What plain pytest says of the suite."""
-        done = run(
-            self.python,
-            *("-m", "pytest", "-q", "-p", "no:cacheprovider", *self.arguments),
-            cwd=self.source,
-            environment=self._environment(),
-            exit_codes=_ENDED,
-        )
-        return _counted(done.output)
-
     def _environment(self) -> Mapping[str, str]:
         """Of a peer: what it compiles is compiled each time, as in a slot of ours, which keeps nothing of a run."""
         return {**os.environ, **self._active(), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -97,8 +87,10 @@ class Suite:
         return {"VIRTUAL_ENV": str(self.python.parents[1])}
 
     def _check(self, name: str, outcomes: Mapping[str, int]) -> None:
-        if self.outcomes is not None and dict(outcomes) != dict(self.outcomes):
-            raise RuntimeError(f"{name} says {dict(outcomes)}, not {dict(self.outcomes)}")
+        if not self.outcomes:
+            self.outcomes.update(outcomes)
+        if dict(outcomes) != self.outcomes:
+            raise RuntimeError(f"{name} says {dict(outcomes)}, not {self.outcomes}")
 
 
 def peers(suite: Suite, names: Sequence[str] = (PYTEST, LOAD, WORKSTEAL)) -> dict[str, Measurement]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
@@ -55,7 +54,7 @@ _ALL: Final = (
 
 
 async def measure(bench: Bench) -> Sequence[Figure]:
-    """Every case must end as under plain pytest, also for peers."""
+    """The peer begins; every case of ours must end as there."""
     figures: list[Figure] = []
     for real in _ALL[: bench.size(len(_ALL), 1)]:
         if not (real.directory / "made").exists():
@@ -70,8 +69,7 @@ async def _measured(bench: Bench, real: _Real, directory: Path) -> Measured:
     # A copy, so that no configuration of the directories above holds.
     source = shutil.copytree(real.directory / "src", directory / real.name, symlinks=True)
     suite = Suite(source=source, python=real.directory / "venv" / "bin" / "python", arguments=real.arguments)
-    suite = replace(suite, outcomes=_known_outcomes(suite, real))
-    bench.say(f"  {real.name}: {suite.outcomes}")
+    bench.say(f"  {real.name}")
     async with serving(directory / "cluster") as cluster:
 
         async def ours() -> Mapping[str, float]:
@@ -79,20 +77,6 @@ async def _measured(bench: Bench, real: _Real, directory: Path) -> Measured:
 
         rounds = min(bench.rounds, real.rounds)
         return await in_turns({LOAD: suite.theirs(LOAD), OURS: ours}, rounds=rounds, say=bench.say, warm_up=False)
-
-
-def _known_outcomes(suite: Suite, real: _Real) -> Mapping[str, int]:
-    """What plain pytest says, which is asked once for each version of a suite and of pytest."""
-    memory = real.directory / "outcomes.json"
-    asked = [(real.directory / "made").read_text(), *real.arguments]
-    if memory.exists():
-        known = json.loads(memory.read_text())
-        if known["asked"] == asked:
-            outcomes: Mapping[str, int] = known["outcomes"]
-            return outcomes
-    outcomes = suite.known_outcomes()
-    memory.write_text(json.dumps({"asked": asked, "outcomes": outcomes}))
-    return outcomes
 
 
 async def _twice(suite: Suite, cluster: Cluster) -> Mapping[str, float]:
