@@ -742,6 +742,40 @@ async def test_cases_are_handed_back_while_another_runs(tmp_path: Path) -> None:
     assert again.outcomes() == {"test_3": "passed", "test_4": "passed"}
 
 
+async def test_an_attempt_that_is_handed_back_whole_takes_no_artifact_of_another(tmp_path: Path) -> None:
+    """Nobody hears what it says after that: the file would be lost."""
+    go, begun = tmp_path / "go", tmp_path / "begun"
+    workspace = suite(
+        tmp_path / "w",
+        test_a=f"""
+            import pathlib, time
+            def test_1():
+                pathlib.Path("left.txt").touch()
+                pathlib.Path("{begun}").touch()
+                while not pathlib.Path("{go}").exists(): time.sleep(0.01)
+            def test_2(): pass
+            def test_3(): pass
+        """,
+    )
+    spec = make_spec(workspace, artifacts=("*.txt",))
+    ids = [f"test_a.py::test_{number}" for number in range(1, 4)]
+
+    async with opened(spec) as session:
+        owner, other = RecordingReporter(), RecordingReporter()
+        first = session.submit(assignment(spec, ids[:2], token=1), owner)
+        second = session.submit(assignment(spec, ids[2:], token=2), other)
+        while not begun.exists():
+            await asyncio.sleep(0.01)
+        session.hand_back(assignment(spec, ids[2:], token=2).ref, ids[2:])
+        await second
+        go.touch()
+        session.flush()
+        await first
+
+    assert other.stored == []
+    assert [artifact.path for artifact in owner.stored] == ["left.txt"]
+
+
 async def test_an_attempt_that_hands_back_what_is_left_of_it_ends(tmp_path: Path) -> None:
     """What was kept alive for the case that was handed back is torn down before whatever follows."""
     workspace = suite(

@@ -27,6 +27,8 @@ class Attempt:
         todo: the cases without a result, in order.
         missing: those that this session did not collect.
         fed: whether the present process has been told of them.
+        began: whether one of its cases has.
+        returned: all of it was given back before it began. It is no attempt any more: nobody hears what it says.
         active_since: the loop's time when it became the first in line; its total limit counts from there.
         decided: how it will have ended, once the case that runs has.
     """
@@ -39,6 +41,8 @@ class Attempt:
     missing: tuple[str, ...] = ()
     fed: bool = False
     announced: bool = False
+    began: bool = False
+    returned: bool = False
     active_since: float | None = None
     used_before: ResourceUsage = ResourceUsage()
     decided: tuple[Verdict, str] | None = None

@@ -378,6 +378,8 @@ class PytestSession:
         owner = next((attempt for attempt in self._attempts if attempt.fed and case_id in attempt.todo), None)
         self._running = RunningCase(case=case, attempt=owner, started_at=datetime.now(UTC))
         self._last_owner = owner
+        if owner is not None:
+            owner.began = True
 
     def _on_done(self, resident: Resident, message: Mapping[str, Any]) -> None:
         running, self._running = self._running, None
@@ -507,10 +509,12 @@ class PytestSession:
         task.add_done_callback(self._finishing.discard)
 
     async def _finish(self, attempt: Attempt, ended: Ended) -> None:
-        if not attempt.is_plan:
+        if attempt.returned:  # what lies about is others' to tell
+            await attempt.collector.stop()
+        elif not attempt.is_plan:
             await attempt.collector.finish(ended.verdict)
-        if attempt.is_measured:
-            await self._hand_in(attempt)
+            if attempt.is_measured:
+                await self._hand_in(attempt)
         if not attempt.future.done():
             attempt.future.set_result(ended)
 
@@ -550,6 +554,7 @@ class PytestSession:
             del attempt.todo[case_id]
         attempt.reporter.handed_back(given)
         if not attempt.todo:
+            attempt.returned = not attempt.began
             self._complete(attempt)
 
     async def _cancel_gently(self, attempt: Attempt, reason: str, _grace: timedelta) -> None:
