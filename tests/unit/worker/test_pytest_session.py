@@ -760,7 +760,7 @@ async def test_an_attempt_that_is_handed_back_whole_takes_no_artifact_of_another
     spec = make_spec(workspace, artifacts=("*.txt",))
     ids = [f"test_a.py::test_{number}" for number in range(1, 4)]
 
-    async with opened(spec) as session:
+    async with opened(spec, blobs=tmp_path / "blobs") as session:
         owner, other = RecordingReporter(), RecordingReporter()
         first = session.submit(assignment(spec, ids[:2], token=1), owner)
         second = session.submit(assignment(spec, ids[2:], token=2), other)
