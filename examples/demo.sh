@@ -22,7 +22,7 @@ echo
 echo '$ cd ../shop && fleetest run'
 cd ../shop
 tasks=()
-if ! fleetest workers --capabilities | grep --quiet browser=chromium; then
+if [[ $(fleetest workers --capabilities) != *browser=chromium* ]]; then
     echo 'no worker has a browser, so without the tests that need one'
     tasks=(--task=pages --task=api --task=graph --task=links --task=catalogue --task=load)
 fi
