@@ -6,12 +6,12 @@ A set of lines is a run of bytes: bit `line % 8` of byte `line // 8` says whethe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
 
-__all__ = ["CoverageTotals", "FileCoverage", "bits_of", "merged", "totals_of"]
+__all__ = ["CoverageTotals", "FileCoverage", "merged", "totals_of"]
 
 
 class FileCoverage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -82,16 +82,6 @@ def merged(one: FileCoverage, other: FileCoverage) -> FileCoverage:
 def totals_of(files: Mapping[str, FileCoverage]) -> CoverageTotals:
     """Of all files together."""
     return sum((file.totals for file in files.values()), CoverageTotals())
-
-
-def bits_of(lines: Iterable[int]) -> bytes:
-    """The set of these lines."""
-    content = bytearray()
-    for line in lines:
-        if line // 8 >= len(content):
-            content.extend(bytes(line // 8 + 1 - len(content)))
-        content[line // 8] |= 1 << line % 8
-    return bytes(content)
 
 
 def _union(one: bytes, other: bytes) -> bytes:

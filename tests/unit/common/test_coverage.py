@@ -9,8 +9,9 @@ from fleetest.common.convert_coverage import (
     file_coverage_to_proto,
     file_coverages_from_proto,
 )
-from fleetest.common.coverage import CoverageTotals, FileCoverage, bits_of, merged, totals_of
+from fleetest.common.coverage import CoverageTotals, FileCoverage, merged, totals_of
 from fleetest.common.tasks import Coverage
+from tests.support.line_sets import bits_of
 
 lines = st.sets(st.integers(1, 60))
 files = st.builds(

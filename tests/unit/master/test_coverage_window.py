@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
-from fleetest.common.coverage import CoverageTotals, FileCoverage, bits_of
+from fleetest.common.coverage import CoverageTotals, FileCoverage
 from fleetest.common.states import Verdict
 from fleetest.common.suite.combining import with_combining
 from fleetest.common.tasks import Coverage
@@ -13,6 +13,7 @@ from fleetest.master.reports import CoverageMeasured, Ended, Planned, Results, R
 from fleetest.master.runs.events import CoverageUpdated, decode
 from fleetest.master.runs.summary import summary_of
 from fleetest.master.sessions import AttemptRef
+from tests.support.line_sets import bits_of
 from tests.tools.core import Core
 from tests.tools.story import cases, pytest_task, result
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from fleetest.common.coverage import bits_of
 from fleetest.common.states import Verdict
 from fleetest.common.tasks import Coverage
+from tests.support.line_sets import bits_of
 from tests.tools.local_worker import RecordingReporter, assignment, make_spec, opened, run_cases, suite
 
 COVERED = Coverage(source=(".",))
