@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import gc
+import socket
+from pathlib import Path
+
 import pytest
 
 from fleetest.common.errors import (
@@ -11,6 +15,7 @@ from fleetest.common.errors import (
     WrongState,
 )
 from fleetest.worker.executors.docker.engine_errors import MountFailed, engine_error, engine_gone, image_error
+from fleetest.worker.executors.docker.sdk_engine import EngineAddress, SdkEngine
 
 IMAGE = "registry.example/team/app:1"
 
@@ -68,3 +73,22 @@ def test_engine_that_does_not_answer_is_named():
 
     assert "unix:///run/none.sock" in mapped.message
     assert "DOCKER_HOST" in mapped.hint
+
+
+async def test_engine_that_is_dead_leaves_no_socket_open(tmp_path):
+    with socket.socket(socket.AF_UNIX) as ended:
+        ended.bind(str(tmp_path / "docker.sock"))
+    gc.disable()  # it would close what is forgotten
+    try:
+        open_before = descriptors()
+
+        with pytest.raises(DependencyUnavailable, match=r"docker\.sock"):
+            await SdkEngine.connect(EngineAddress(url=f"unix://{tmp_path}/docker.sock"))
+
+        assert descriptors() == open_before
+    finally:
+        gc.enable()
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))

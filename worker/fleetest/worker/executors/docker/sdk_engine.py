@@ -1,4 +1,4 @@
-"""The `Engine` port over the Docker SDK; nothing else imports it."""
+"""The `Engine` port over the Docker SDK; beside `sdk_sockets`, nothing else imports it."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ from fleetest.worker.executors.docker.engine import (
 )
 from fleetest.worker.executors.docker.engine_errors import engine_error, engine_gone, image_error
 from fleetest.worker.executors.docker.sdk_connection import SdkConnection
+from fleetest.worker.executors.docker.sdk_sockets import use_closing_connections
 
 __all__ = ["EngineAddress", "SdkEngine"]
 
@@ -403,6 +404,7 @@ class SdkEngine:
 
 
 def _connect(address: EngineAddress) -> docker.APIClient:
+    use_closing_connections()
     tls = address.tls()
     try:
         probe = docker.APIClient(base_url=address.url, tls=tls or False, timeout=_CONNECT_SECONDS, version="auto")
