@@ -31,7 +31,8 @@ from fleetest.common.convert import (
     worker_state_from_proto,
 )
 from fleetest.common.convert_coverage import coverage_totals_from_proto
-from fleetest.common.results import Counts
+from fleetest.common.results import Counts, ResourceUsage
+from fleetest.common.states import Verdict
 from fleetest.v1 import fleet_pb2, run_pb2
 
 __all__ = [
@@ -47,6 +48,8 @@ __all__ = [
     "token_from_proto",
     "worker_from_proto",
 ]
+
+_UNMEASURED: Final = ResourceUsage()
 
 
 def _time(owner: Message, name: str) -> datetime | None:
@@ -259,11 +262,15 @@ def token_from_proto(message: fleet_pb2.Token) -> values.Token:
 def commit_from_proto(message: run_pb2.WatchRunResponse) -> events.Commit:
     """The commit; an event of a kind that only a newer version knows is left out."""
     at = time_from_proto(message.committed_at)
-    decoded = []
+    decoded: list[events.RunEvent] = []
     for each in message.events:
         kind = each.WhichOneof("event")
-        if kind is not None:
-            moment = time_from_proto(each.at) if each.HasField("at") else at
+        if kind is None:
+            continue
+        moment = time_from_proto(each.at) if each.HasField("at") else at
+        if kind == "attempt_done":
+            decoded += _attempt_done(moment, each.attempt_done)
+        else:
             decoded.append(_EVENTS[kind](moment, each))
     return events.Commit(position=message.position, at=at, events=tuple(decoded))
 
@@ -376,9 +383,35 @@ def _attempt_ended(at: datetime, message: run_pb2.RunEvent) -> events.RunEvent:
         token=ended.token,
         verdict=verdict_from_proto(ended.verdict),
         reason=ended.reason,
-        usage=resource_usage_from_proto(ended.usage),
+        usage=resource_usage_from_proto(ended.usage) if ended.HasField("usage") else _UNMEASURED,
         will_retry=ended.will_retry,
     )
+
+
+def _attempt_done(at: datetime, done: run_pb2.AttemptDone) -> list[events.RunEvent]:
+    """What it stands for."""
+    shard_id, task_id, token = done.shard_id, done.task_id, done.token
+    decoded: list[events.RunEvent] = [events.AttemptRunning(at=at, shard_id=shard_id, token=token)]
+    if done.results:
+        results = tuple(map(case_result_from_proto, done.results))
+        decoded.append(
+            events.CasesFinished(
+                at=at, shard_id=shard_id, task_id=task_id, token=token, worker_id=done.worker_id, results=results
+            )
+        )
+    usage = resource_usage_from_proto(done.usage) if done.HasField("usage") else _UNMEASURED
+    decoded.append(
+        events.AttemptEnded(
+            at=at,
+            shard_id=shard_id,
+            task_id=task_id,
+            token=token,
+            verdict=Verdict.COMPLETED,
+            reason=done.reason,
+            usage=usage,
+        )
+    )
+    return decoded
 
 
 def _task_ended(at: datetime, message: run_pb2.RunEvent) -> events.RunEvent:

@@ -66,7 +66,9 @@ async def watch_run(connection: Connection, run_id: str, *, after_position: int)
         patience.opened()
         error: FleetestError = DependencyUnavailable("the stream ended before the run did")
         try:
-            stream = services.runs.WatchRun(run_pb2.WatchRunRequest(run_id=run_id, after_position=position))
+            stream = services.runs.WatchRun(
+                run_pb2.WatchRunRequest(run_id=run_id, after_position=position, takes_done=True)
+            )
             async for message in stream:
                 if message.position <= position:
                     continue

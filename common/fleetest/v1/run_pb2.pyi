@@ -809,18 +809,22 @@ class WatchRunRequest(_message.Message):
 
     RUN_ID_FIELD_NUMBER: _builtins.int
     AFTER_POSITION_FIELD_NUMBER: _builtins.int
+    TAKES_DONE_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     after_position: _builtins.int
     """0: from the beginning"""
+    takes_done: _builtins.bool
+    """whether the caller takes AttemptDone for several events"""
     def __init__(
         self,
         *,
         run_id: _builtins.str = ...,
         after_position: _builtins.int = ...,
+        takes_done: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_position", b"after_position", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_position", b"after_position", "run_id", b"run_id", "takes_done", b"takes_done"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -879,6 +883,7 @@ class RunEvent(_message.Message):
     GANG_BROKEN_FIELD_NUMBER: _builtins.int
     PERFORMANCE_MEASURED_FIELD_NUMBER: _builtins.int
     COVERAGE_UPDATED_FIELD_NUMBER: _builtins.int
+    ATTEMPT_DONE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -917,6 +922,8 @@ class RunEvent(_message.Message):
     def performance_measured(self) -> Global___PerformanceMeasured: ...
     @_builtins.property
     def coverage_updated(self) -> Global___CoverageUpdated: ...
+    @_builtins.property
+    def attempt_done(self) -> Global___AttemptDone: ...
     def __init__(
         self,
         *,
@@ -939,12 +946,13 @@ class RunEvent(_message.Message):
         gang_broken: Global___GangBroken | None = ...,
         performance_measured: Global___PerformanceMeasured | None = ...,
         coverage_updated: Global___CoverageUpdated | None = ...,
+        attempt_done: Global___AttemptDone | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["artifacts_saved", b"artifacts_saved", "at", b"at", "attempt_ended", b"attempt_ended", "attempt_running", b"attempt_running", "attempt_started", b"attempt_started", "cancel_requested", b"cancel_requested", "cases_asked_back", b"cases_asked_back", "cases_finished", b"cases_finished", "cases_handed_back", b"cases_handed_back", "coverage_updated", b"coverage_updated", "event", b"event", "gang_broken", b"gang_broken", "gang_started", b"gang_started", "performance_measured", b"performance_measured", "run_ended", b"run_ended", "run_submitted", b"run_submitted", "task_ended", b"task_ended", "task_planned", b"task_planned", "task_queued", b"task_queued", "wrong_hit", b"wrong_hit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["artifacts_saved", b"artifacts_saved", "at", b"at", "attempt_done", b"attempt_done", "attempt_ended", b"attempt_ended", "attempt_running", b"attempt_running", "attempt_started", b"attempt_started", "cancel_requested", b"cancel_requested", "cases_asked_back", b"cases_asked_back", "cases_finished", b"cases_finished", "cases_handed_back", b"cases_handed_back", "coverage_updated", b"coverage_updated", "event", b"event", "gang_broken", b"gang_broken", "gang_started", b"gang_started", "performance_measured", b"performance_measured", "run_ended", b"run_ended", "run_submitted", b"run_submitted", "task_ended", b"task_ended", "task_planned", b"task_planned", "task_queued", b"task_queued", "wrong_hit", b"wrong_hit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts_saved", b"artifacts_saved", "at", b"at", "attempt_ended", b"attempt_ended", "attempt_running", b"attempt_running", "attempt_started", b"attempt_started", "cancel_requested", b"cancel_requested", "cases_asked_back", b"cases_asked_back", "cases_finished", b"cases_finished", "cases_handed_back", b"cases_handed_back", "coverage_updated", b"coverage_updated", "event", b"event", "gang_broken", b"gang_broken", "gang_started", b"gang_started", "performance_measured", b"performance_measured", "run_ended", b"run_ended", "run_submitted", b"run_submitted", "task_ended", b"task_ended", "task_planned", b"task_planned", "task_queued", b"task_queued", "wrong_hit", b"wrong_hit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts_saved", b"artifacts_saved", "at", b"at", "attempt_done", b"attempt_done", "attempt_ended", b"attempt_ended", "attempt_running", b"attempt_running", "attempt_started", b"attempt_started", "cancel_requested", b"cancel_requested", "cases_asked_back", b"cases_asked_back", "cases_finished", b"cases_finished", "cases_handed_back", b"cases_handed_back", "coverage_updated", b"coverage_updated", "event", b"event", "gang_broken", b"gang_broken", "gang_started", b"gang_started", "performance_measured", b"performance_measured", "run_ended", b"run_ended", "run_submitted", b"run_submitted", "task_ended", b"task_ended", "task_planned", b"task_planned", "task_queued", b"task_queued", "wrong_hit", b"wrong_hit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["run_submitted", "task_queued", "task_planned", "attempt_started", "attempt_running", "cases_finished", "artifacts_saved", "attempt_ended", "task_ended", "cancel_requested", "run_ended", "cases_asked_back", "cases_handed_back", "wrong_hit", "gang_started", "gang_broken", "performance_measured", "coverage_updated"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["run_submitted", "task_queued", "task_planned", "attempt_started", "attempt_running", "cases_finished", "artifacts_saved", "attempt_ended", "task_ended", "cancel_requested", "run_ended", "cases_asked_back", "cases_handed_back", "wrong_hit", "gang_started", "gang_broken", "performance_measured", "coverage_updated", "attempt_done"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -1476,6 +1484,47 @@ class AttemptEnded(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AttemptEnded: _TypeAlias = AttemptEnded  # noqa: Y015
+
+@_typing.final
+class AttemptDone(_message.Message):
+    """A short attempt that went well, in place of its AttemptRunning, CasesFinished and AttemptEnded."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHARD_ID_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    WORKER_ID_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    shard_id: _builtins.str
+    task_id: _builtins.str
+    token: _builtins.int
+    worker_id: _builtins.str
+    reason: _builtins.str
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.CaseResult]: ...
+    @_builtins.property
+    def usage(self) -> _types_pb2.ResourceUsage: ...
+    def __init__(
+        self,
+        *,
+        shard_id: _builtins.str = ...,
+        task_id: _builtins.str = ...,
+        token: _builtins.int = ...,
+        worker_id: _builtins.str = ...,
+        results: _abc.Iterable[_types_pb2.CaseResult] | None = ...,
+        reason: _builtins.str = ...,
+        usage: _types_pb2.ResourceUsage | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "results", b"results", "shard_id", b"shard_id", "task_id", b"task_id", "token", b"token", "usage", b"usage", "worker_id", b"worker_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttemptDone: _TypeAlias = AttemptDone  # noqa: Y015
 
 @_typing.final
 class TaskEnded(_message.Message):

@@ -96,9 +96,12 @@ class RegisterResponse(_message.Message):
     HEARTBEAT_INTERVAL_FIELD_NUMBER: _builtins.int
     SAMPLE_INTERVAL_FIELD_NUMBER: _builtins.int
     SESSION_ADDRESS_FIELD_NUMBER: _builtins.int
+    TAKES_DONE_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     session_address: _builtins.str
     """Where to open the session: "host:port", or ":port" on the host that was called; empty: on this connection."""
+    takes_done: _builtins.bool
+    """whether this master takes Done for several reports"""
     @_builtins.property
     def lease_ttl(self) -> _duration_pb2.Duration:
         """without a word for so long, the worker's leases are lost"""
@@ -117,10 +120,11 @@ class RegisterResponse(_message.Message):
         heartbeat_interval: _duration_pb2.Duration | None = ...,
         sample_interval: _duration_pb2.Duration | None = ...,
         session_address: _builtins.str = ...,
+        takes_done: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval", "lease_ttl", b"lease_ttl", "sample_interval", b"sample_interval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval", "lease_ttl", b"lease_ttl", "sample_interval", b"sample_interval", "session_address", b"session_address", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval", "lease_ttl", b"lease_ttl", "sample_interval", b"sample_interval", "session_address", b"session_address", "session_id", b"session_id", "takes_done", b"takes_done"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -374,6 +378,7 @@ class Report(_message.Message):
     HANDED_BACK_FIELD_NUMBER: _builtins.int
     LOAD_SAMPLE_FIELD_NUMBER: _builtins.int
     COVERAGE_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def attempt(self) -> _types_pb2.AttemptRef: ...
     @_builtins.property
@@ -396,6 +401,8 @@ class Report(_message.Message):
     def load_sample(self) -> Global___LoadSample: ...
     @_builtins.property
     def coverage(self) -> Global___CoverageMeasured: ...
+    @_builtins.property
+    def done(self) -> Global___Done: ...
     def __init__(
         self,
         *,
@@ -410,16 +417,47 @@ class Report(_message.Message):
         handed_back: Global___HandedBack | None = ...,
         load_sample: Global___LoadSample | None = ...,
         coverage: Global___CoverageMeasured | None = ...,
+        done: Global___Done | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "at", b"at", "attempt", b"attempt", "coverage", b"coverage", "ended", b"ended", "handed_back", b"handed_back", "load_sample", b"load_sample", "output", b"output", "planned", b"planned", "report", b"report", "results", b"results", "running", b"running"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "at", b"at", "attempt", b"attempt", "coverage", b"coverage", "done", b"done", "ended", b"ended", "handed_back", b"handed_back", "load_sample", b"load_sample", "output", b"output", "planned", b"planned", "report", b"report", "results", b"results", "running", b"running"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "at", b"at", "attempt", b"attempt", "coverage", b"coverage", "ended", b"ended", "handed_back", b"handed_back", "load_sample", b"load_sample", "output", b"output", "planned", b"planned", "report", b"report", "results", b"results", "running", b"running"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "at", b"at", "attempt", b"attempt", "coverage", b"coverage", "done", b"done", "ended", b"ended", "handed_back", b"handed_back", "load_sample", b"load_sample", "output", b"output", "planned", b"planned", "report", b"report", "results", b"results", "running", b"running"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_report: _TypeAlias = _typing.Literal["running", "planned", "results", "output", "artifacts", "ended", "handed_back", "load_sample", "coverage"]  # noqa: Y015
+    _WhichOneofReturnType_report: _TypeAlias = _typing.Literal["running", "planned", "results", "output", "artifacts", "ended", "handed_back", "load_sample", "coverage", "done"]  # noqa: Y015
     _WhichOneofArgType_report: _TypeAlias = _typing.Literal["report", b"report"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_report) -> _WhichOneofReturnType_report | None: ...
 
 Global___Report: _TypeAlias = Report  # noqa: Y015
+
+@_typing.final
+class Done(_message.Message):
+    """All that a short attempt said, at once: in place of these reports, to a master that takes it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUNNING_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def running(self) -> Global___Running: ...
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.CaseResult]: ...
+    @_builtins.property
+    def ended(self) -> Global___Ended: ...
+    def __init__(
+        self,
+        *,
+        running: Global___Running | None = ...,
+        results: _abc.Iterable[_types_pb2.CaseResult] | None = ...,
+        ended: Global___Ended | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "running", b"running"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "results", b"results", "running", b"running"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Done: _TypeAlias = Done  # noqa: Y015
 
 @_typing.final
 class Running(_message.Message):

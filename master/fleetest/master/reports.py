@@ -31,6 +31,7 @@ from fleetest.master.store.ports import LogPiece, Store
 __all__ = [
     "Artifacts",
     "CoverageMeasured",
+    "Done",
     "Ended",
     "HandedBack",
     "Inbox",
@@ -108,7 +109,15 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     extra: tuple[str, ...] = ()
 
 
-Content = Running | Planned | Results | HandedBack | Output | Artifacts | CoverageMeasured | Loaded | Ended
+class Done(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a short attempt said, in place of a report for each."""
+
+    running: Running
+    results: tuple[KeptResult, ...]
+    ended: Ended
+
+
+Content = Running | Planned | Results | HandedBack | Output | Artifacts | CoverageMeasured | Loaded | Ended | Done
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -280,6 +289,17 @@ def _take(  # noqa: C901 - a flat table
 ) -> None:
     ref, content = report.ref, report.content
     match content:
+        case Done(running=running, results=results, ended=ended):
+            decider.attempt_done(
+                ref.shard_id,
+                ref.token,
+                results,
+                ended.verdict,
+                ended.reason,
+                usage=ended.usage,
+                missing=ended.missing,
+                variables=running.variables,
+            )
         case Running(variables=variables):
             decider.attempt_running(ref.shard_id, ref.token, variables)
         case Planned():

@@ -13,6 +13,7 @@ from fleetest.common.states import RunState, TaskState, Verdict
 from fleetest.common.tasks import RetryOn, Timeouts, When
 from fleetest.master.runs.decisions import Decider
 from fleetest.master.runs.endings import MAX_MISHAPS
+from fleetest.master.runs.events import decode
 from fleetest.master.runs.planner import Plan
 from tests.tools.story import Story, cases, command_task, need, pytest_task, result, submitted
 
@@ -68,6 +69,39 @@ def test_a_task_waits_for_what_it_needs() -> None:
 
     assert story.state("b") is TaskState.QUEUED
     assert story.queued == ["a#0", "b#0"]
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "verdict", "events"),
+    [
+        ({"a": "passed", "b": "skipped", "x": "passed"}, "completed", ["AttemptDone", "TaskEnded", "RunEnded"]),
+        ({"a": "passed", "b": "failed"}, "completed", ["AttemptRunning", "CasesFinished", "AttemptEnded"]),
+        ({"a": "passed"}, "completed", ["AttemptRunning", "CasesFinished", "AttemptEnded"]),
+        ({}, "errored", ["AttemptRunning", "AttemptEnded"]),
+    ],
+)
+def test_what_an_attempt_tells_at_once_comes_to_the_same_as_one_thing_after_the_other(
+    outcomes: dict[str, str], verdict: str, events: list[str]
+) -> None:
+    at_once, one_by_one = Story(pytest_task(retries=1)), Story(pytest_task(retries=1))
+    results = [result(case_id, outcome) for case_id, outcome in outcomes.items()]
+    for story in (at_once, one_by_one):
+        story.start("unit#plan")
+        story.collects("unit", "a", "b")
+        story.end("unit#plan")
+        token = story.start("unit#0")
+
+    def tell(decider: Decider) -> None:
+        decider.attempt_running("unit#0", token)
+        decider.cases_finished("unit#0", token, results)
+        decider.attempt_ended("unit#0", token, Verdict(verdict), "why")
+
+    at_once.ask(lambda decider: decider.attempt_done("unit#0", token, results, Verdict(verdict), "why"))
+    one_by_one.ask(tell)
+
+    assert at_once.status.tasks == one_by_one.status.tasks
+    assert at_once.queued == one_by_one.queued
+    assert [type(event).__name__ for event in decode(at_once.log[-1])] == events
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from fleetest.client.convert import commit_from_proto
 from fleetest.common.convert import case_result_from_proto, case_result_to_proto
 from fleetest.common.coverage import CoverageTotals, FileCoverage
 from fleetest.common.errors import InvalidRequest
@@ -18,6 +19,7 @@ from fleetest.common.states import Outcome, RunState, ShardKind, TaskState, Verd
 from fleetest.common.tasks import CachePolicy, Need, Resources, RetryOn, RunnerType, Split, Task, Timeouts, When
 from fleetest.master.runs.events import (
     ArtifactsSaved,
+    AttemptDone,
     AttemptEnded,
     AttemptRunning,
     AttemptStarted,
@@ -42,7 +44,9 @@ from fleetest.master.runs.events import (
     encode,
 )
 from fleetest.master.runs.results import KeptResult, decode_result, encode_result
+from fleetest.master.servicers.convert_events import commit_to_proto, without_done
 from fleetest.master.servicers.convert_results import kept_result, put_result
+from fleetest.master.store.ports import Commit
 from fleetest.v1 import types_pb2
 
 SECOND = timedelta(seconds=1)
@@ -145,6 +149,14 @@ EVENTS: tuple[Event, ...] = (
         retry_at=AT,
         case_ids=("a",),
     ),
+    AttemptDone(
+        at=AT,
+        shard_id="unit#0",
+        task_id="unit",
+        token=3,
+        worker_id="w",
+        results=(kept_result(case_result_to_proto(CaseResult(case_id="a", outcome=Outcome.PASSED))),),
+    ),
     CancelRequested(
         at=AT, task_id="unit", by="user:x", grace=timedelta(seconds=3), finish_running_case=True, spares="e2e"
     ),
@@ -156,6 +168,20 @@ EVENTS: tuple[Event, ...] = (
 def test_every_event_comes_back_as_it_was() -> None:
     assert decode(encode(EVENTS)) == EVENTS
     assert {type(event) for event in EVENTS} == set(Event.__args__)
+
+
+def test_whoever_follows_hears_the_same_of_a_short_attempt_in_any_version() -> None:
+    commit = Commit(run_id="r", position=7, at=AT, events=encode(EVENTS[-4:]))
+    message = commit_to_proto(commit)
+
+    older = without_done(message)
+
+    assert [event.WhichOneof("event") for event in older.events][:3] == [
+        "attempt_running",
+        "cases_finished",
+        "attempt_ended",
+    ]
+    assert commit_from_proto(message) == commit_from_proto(older)
 
 
 def test_results_of_a_log_from_before_they_were_kept_whole_are_read() -> None:

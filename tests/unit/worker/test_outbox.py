@@ -15,10 +15,10 @@ from fleetest.common.states import Outcome, Verdict
 from fleetest.worker import outbox as module
 from fleetest.worker import spool as spool_module
 from fleetest.worker.assignments import AttemptRef, Ended
-from fleetest.worker.convert import reports_from_bytes
+from fleetest.worker.convert import batch_without_done, reports_from_bytes
 from fleetest.worker.outbox import Outbox
 from fleetest.worker.reporting import AttemptReporter
-from fleetest.worker.reports import ArtifactsLeft, Output, Planned, Report, Results, Running
+from fleetest.worker.reports import ArtifactsLeft, Done, Output, Planned, Report, Results, Running
 from fleetest.worker.spool import Spool
 
 REF = AttemptRef(run_id="r", shard_id="unit#0", token=1)
@@ -112,6 +112,38 @@ async def test_end_of_an_attempt_waits_only_for_what_else_happens_at_that_moment
     assert len(batches(spool)) == 1
     for ref in (REF, OTHER):
         assert bodies(spool, ref) == [Results(results=(passed("a"),)), Ended(verdict=Verdict.COMPLETED)]
+
+
+async def test_all_that_a_short_attempt_says_is_one_report(outbox, spool):
+    mine, other = reporter(outbox), reporter(outbox, OTHER)
+    ended = Ended(verdict=Verdict.COMPLETED)
+    for each in (mine, other):
+        each.running(["ready"])
+    mine.result(passed("a"))
+    mine.result(passed("b"))
+    other.output(b"so it says more than that")
+    for each in (mine, other):
+        each.ended(ended)
+    outbox.flush()
+
+    running, results = Running(notes=("ready",)), (passed("a"), passed("b"))
+    assert bodies(spool) == [Done(running=running, results=results, ended=ended)]
+    assert len(bodies(spool, OTHER)) == 3
+    ((_, payload),) = spool.after(0)
+    parted = reports_from_bytes(batch_without_done(payload))
+    assert [report.body for report in parted if report.ref == REF] == [running, Results(results=results), ended]
+
+
+async def test_short_attempt_that_no_message_can_hold_ends_as_errored(outbox, spool, monkeypatch):
+    monkeypatch.setattr(module, "_MESSAGE_BYTES", 1000)
+    mine = reporter(outbox)
+    mine.running()
+    mine.result(passed("a", stdout="x" * 2000))
+    mine.ended(Ended(verdict=Verdict.COMPLETED))
+    outbox.flush()
+
+    running, ended = bodies(spool)
+    assert (running, ended.verdict) == (Running(), Verdict.ERRORED)
 
 
 async def test_end_is_the_last_word(outbox, spool):

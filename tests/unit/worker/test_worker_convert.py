@@ -28,6 +28,7 @@ from fleetest.worker.messages import (
 from fleetest.worker.reports import (
     ArtifactsLeft,
     CoverageMeasured,
+    Done,
     HandedBack,
     Loaded,
     Output,
@@ -45,6 +46,7 @@ durations = st.timedeltas(timedelta(), timedelta(days=3000))
 refs = st.builds(AttemptRef, run_id=texts, shard_id=texts, token=sizes)
 usages = st.builds(ResourceUsage, cpu_time=durations, peak_memory_bytes=sizes)
 results = st.builds(CaseResult, case_id=texts, outcome=st.sampled_from(Outcome), duration=durations)
+endings = st.builds(Ended, verdict=st.sampled_from(Verdict), reason=texts, usage=usages, missing=tuples, extra=tuples)
 bodies = st.one_of(
     st.builds(Running, notes=tuples),
     st.builds(
@@ -82,7 +84,13 @@ bodies = st.one_of(
         files=st.dictionaries(texts, st.builds(FileCoverage, lines=st.binary(max_size=3), branches=lines), max_size=2),
         combined=st.booleans(),
     ),
-    st.builds(Ended, verdict=st.sampled_from(Verdict), reason=texts, usage=usages, missing=tuples, extra=tuples),
+    endings,
+    st.builds(
+        Done,
+        running=st.builds(Running, notes=tuples),
+        results=st.lists(results, max_size=2).map(tuple),
+        ended=endings,
+    ),
 )
 reports = st.builds(Report, ref=refs, at=st.datetimes(timezones=st.just(UTC)), body=bodies)
 specs = st.builds(

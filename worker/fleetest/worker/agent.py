@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final, Protocol
 
@@ -29,6 +30,7 @@ from fleetest.common.errors import (
     WrongState,
 )
 from fleetest.common.results import ResourceSample
+from fleetest.worker.convert import batch_without_done
 from fleetest.worker.masters import Masters
 from fleetest.worker.messages import (
     Acknowledged,
@@ -251,7 +253,7 @@ class Agent:
                 await _first_of(
                     self._obey(stream, session),
                     self._beat(stream, session),  # before any report: it tells the master how our clock goes
-                    self._say_reports(stream),
+                    self._say_reports(stream, session),
                     self._say_wants(stream),
                 )
             finally:
@@ -300,9 +302,9 @@ class Agent:
         for each in declined:
             await stream.say(each)
 
-    async def _say_reports(self, stream: SessionStream) -> None:
+    async def _say_reports(self, stream: SessionStream, session: Registered) -> None:
         async for batch in self._outbox.batches():
-            await stream.say(batch)
+            await stream.say(batch if session.takes_done else replace(batch, payload=batch_without_done(batch.payload)))
 
     async def _say_wants(self, stream: SessionStream) -> None:
         """

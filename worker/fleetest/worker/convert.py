@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
@@ -73,6 +73,7 @@ from fleetest.worker.messages import (
 from fleetest.worker.reports import (
     ArtifactsLeft,
     CoverageMeasured,
+    Done,
     HandedBack,
     Loaded,
     Output,
@@ -86,6 +87,7 @@ from fleetest.worker.reports import (
 __all__ = [
     "attempt_ref_from_proto",
     "attempt_ref_to_proto",
+    "batch_without_done",
     "ended_from_proto",
     "ended_to_proto",
     "instruction_from_proto",
@@ -131,6 +133,7 @@ def registered_from_proto(message: worker_pb2.RegisterResponse) -> Registered:
         heartbeat_interval=duration_from_proto(message.heartbeat_interval),
         sample_interval=duration_from_proto(message.sample_interval),
         session_address=message.session_address,
+        takes_done=message.takes_done,
     )
 
 
@@ -223,11 +226,15 @@ def _fill_report(message: worker_pb2.Report, value: Report) -> None:  # noqa: C9
     attempt.run_id, attempt.shard_id, attempt.token = ref.run_id, ref.shard_id, ref.token
     fill_time(message.at, value.at)
     match value.body:
-        case Running(notes=notes, variables=variables):
-            message.running.SetInParent()
-            message.running.notes.extend(map(text_to_proto, notes))
-            if variables:
-                message.running.variables.update(variables)
+        case Done(running=running, results=results, ended=ended):
+            done = message.done
+            _fill_running(done.running, running)
+            add = done.results.add
+            for result in results:
+                fill_case_result(add(), result)
+            _fill_ended(done.ended, ended)
+        case Running() as running:
+            _fill_running(message.running, running)
         case Planned() as planned:
             message.planned.deselected = planned.deselected
             message.planned.cases.extend(map(planned_case_to_proto, planned.cases))
@@ -259,11 +266,51 @@ def _fill_report(message: worker_pb2.Report, value: Report) -> None:  # noqa: C9
             _fill_ended(message.ended, ended)
 
 
-def report_from_proto(message: worker_pb2.Report) -> Report:
+def _fill_running(message: worker_pb2.Running, value: Running) -> None:
+    message.SetInParent()
+    if value.notes:
+        message.notes.extend(map(text_to_proto, value.notes))
+    if value.variables:
+        message.variables.update(value.variables)
+
+
+def batch_without_done(payload: bytes) -> bytes:
+    """
+    The same batch for a master of an earlier version: what attempts said at once, one report after the other.
+
+    Raises:
+        InvalidRequest: it cannot be read back.
+    """
+    batch = _batch_from_bytes(payload)
+    if not any(report.HasField("done") for report in batch.reports):
+        return payload
+    parted = worker_pb2.ReportBatch()
+    for report in batch.reports:
+        if not report.HasField("done"):
+            parted.reports.append(report)
+            continue
+        bodies: list[dict[str, Any]] = [{"running": report.done.running}, {"ended": report.done.ended}]
+        if report.done.results:
+            bodies.insert(1, {"results": worker_pb2.Results(results=report.done.results)})
+        parted.reports.extend(worker_pb2.Report(attempt=report.attempt, at=report.at, **body) for body in bodies)
+    return parted.SerializeToString()
+
+
+def _running_from_proto(message: worker_pb2.Running) -> Running:
+    return Running(notes=tuple(message.notes), variables=dict(message.variables))
+
+
+def report_from_proto(message: worker_pb2.Report) -> Report:  # noqa: C901 - a flat table
     body: ReportBody
     match message.WhichOneof("report"):
+        case "done":
+            body = Done(
+                running=_running_from_proto(message.done.running),
+                results=tuple(map(case_result_from_proto, message.done.results)),
+                ended=ended_from_proto(message.done.ended),
+            )
         case "running":
-            body = Running(notes=tuple(message.running.notes), variables=dict(message.running.variables))
+            body = _running_from_proto(message.running)
         case "planned":
             body = Planned(
                 cases=tuple(planned_case_from_proto(case) for case in message.planned.cases),

@@ -19,7 +19,7 @@ from fleetest.common.states import Verdict
 from fleetest.worker.assignments import AttemptRef, Ended
 from fleetest.worker.convert import reports_from_bytes, reports_to_bytes
 from fleetest.worker.messages import StoredBatch
-from fleetest.worker.reports import HandedBack, Loaded, Output, Planned, Report, Results
+from fleetest.worker.reports import Done, HandedBack, Loaded, Output, Planned, Report, Results, Running
 from fleetest.worker.spool import Spool
 
 __all__ = ["Outbox"]
@@ -39,7 +39,8 @@ class Outbox:
     Reports wait a moment for others: until there are a hundred results or 256 KiB, 25 ms have passed, or an attempt
     has ended (or handed cases back, for which others wait) and whatever else happened at that moment has been reported.
     While results come all the time they wait longer, for at most 150 ms after those before, unless one is bad: each
-    batch costs the master as much as a large one. The reports of one attempt keep their order.
+    batch costs the master as much as a large one. The reports of one attempt keep their order; all that a short one
+    said is one report (`Done`).
 
     When neither disk nor memory has room, reports are dropped and their attempt ends as errored, whatever it says
     itself, so that it runs again: a missing result must not look like a finished attempt.
@@ -140,6 +141,8 @@ class Outbox:
         self._timer, self._ending = timer, False
 
     def _keep(self, reports: Sequence[Report]) -> None:
+        if self._lossy or self._spool.overflowing:  # of an attempt its end must arrive, whatever else is lost
+            reports = _parted(reports)
         if self._spool.overflowing:
             reports = [report for report in reports if not self._lose(report, "neither disk nor memory has room")]
             if not reports:
@@ -153,6 +156,8 @@ class Outbox:
         elif len(reports) > 1:
             for report in reports:
                 self._keep([report])
+        elif isinstance(reports[0].body, Done):
+            self._keep(_parted(reports))
         else:
             self._lose(reports[0], f"a report of {len(payload)} bytes is more than a message may hold")
 
@@ -186,18 +191,42 @@ def _is_urgent(report: Report) -> bool:
 
 
 def _coalesced(reports: Iterable[Report]) -> list[Report]:
-    """Neighbouring results, and pieces of output, of one attempt become one report."""
+    """Neighbouring results, and pieces of output, of one attempt become one report, and so does a whole attempt."""
     by_attempt: dict[AttemptRef, list[Report]] = {}
     for report in reports:
         by_attempt.setdefault(report.ref, []).append(report)
     merged: list[Report] = []
     for own in by_attempt.values():
-        if not any(type(report.body) is type(following.body) for report, following in pairwise(own)):
-            merged += own
-            continue
-        for kind, neighbours in groupby(own, key=lambda report: type(report.body)):
-            merged.extend(_joined(kind, list(neighbours)))
+        if any(type(report.body) is type(following.body) for report, following in pairwise(own)):
+            kinds = groupby(own, key=lambda report: type(report.body))
+            own = [report for kind, neighbours in kinds for report in _joined(kind, list(neighbours))]  # noqa: PLW2901
+        merged += _whole(own)
     return merged
+
+
+def _whole(own: list[Report]) -> list[Report]:
+    """One report of an attempt that began and ended since the last batch, and had nothing to say but results."""
+    match [report.body for report in own]:
+        case [Running() as running, Results(results=results), Ended() as ended]:
+            body = Done(running=running, results=results, ended=ended)
+        case [Running() as running, Ended() as ended]:
+            body = Done(running=running, results=(), ended=ended)
+        case _:
+            return own
+    return [replace(own[-1], body=body)]
+
+
+def _parted(reports: Iterable[Report]) -> list[Report]:
+    """The opposite: a report for each thing that was said."""
+    parted: list[Report] = []
+    for report in reports:
+        if isinstance(report.body, Done):
+            done = report.body
+            results = [Results(results=done.results)] if done.results else []
+            parted += [replace(report, body=body) for body in (done.running, *results, done.ended)]
+        else:
+            parted.append(report)
+    return parted
 
 
 def _joined(kind: type, reports: list[Report]) -> list[Report]:

@@ -15,6 +15,7 @@ from fleetest.worker.assignments import AttemptRef, Ended
 __all__ = [
     "ArtifactsLeft",
     "CoverageMeasured",
+    "Done",
     "HandedBack",
     "Loaded",
     "Output",
@@ -87,7 +88,17 @@ class CoverageMeasured(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     combined: bool = False
 
 
-ReportBody = Running | Planned | Results | HandedBack | Output | ArtifactsLeft | CoverageMeasured | Loaded | Ended
+class Done(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """All that a short attempt said, in place of a report for each."""
+
+    running: Running
+    results: tuple[CaseResult, ...]
+    ended: Ended
+
+
+ReportBody = (
+    Running | Planned | Results | HandedBack | Output | ArtifactsLeft | CoverageMeasured | Loaded | Done | Ended
+)
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -16,7 +16,7 @@ from fleetest.common.errors import FleetestError
 from fleetest.common.states import Outcome
 from fleetest.master.cache.entries import CachedCase
 from fleetest.master.cache.result_cache import ResultCache
-from fleetest.master.runs.events import CasesFinished, Event, WrongHit
+from fleetest.master.runs.events import AttemptDone, CasesFinished, Event, WrongHit
 from fleetest.master.runs.results import KeptResult
 from fleetest.master.runs.state import RunStatus, TaskStatus
 
@@ -73,7 +73,7 @@ class CacheClerk:
     def take(self, status: RunStatus, events: Iterable[Event]) -> None:
         """Remember what a commit says. `status` has the commit applied."""
         for event in events:
-            if isinstance(event, CasesFinished) and status.tasks[event.task_id].cache_keys:
+            if isinstance(event, (AttemptDone, CasesFinished)) and status.tasks[event.task_id].cache_keys:
                 self._take_cases(status, event)
             elif isinstance(event, WrongHit):
                 key = status.tasks[event.task_id].cache_keys[event.file]
@@ -91,7 +91,7 @@ class CacheClerk:
             except FleetestError as error:
                 _log.warning("results_not_cached", project=project, error=str(error))
 
-    def _take_cases(self, status: RunStatus, event: CasesFinished) -> None:
+    def _take_cases(self, status: RunStatus, event: AttemptDone | CasesFinished) -> None:
         task = status.tasks[event.task_id]
         pending = self._of(status.request.project)
         for result in event.results:

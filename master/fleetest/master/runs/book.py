@@ -28,6 +28,7 @@ from fleetest.master.queue.ports import (
 )
 from fleetest.master.runs.announcer import Announcer
 from fleetest.master.runs.events import (
+    AttemptDone,
     AttemptEnded,
     AttemptRunning,
     CancelRequested,
@@ -300,7 +301,7 @@ class RunBook:
         over = [
             ResourceHold(run_id=status.run_id, shard_id=event.shard_id, token=event.token)
             for event in events
-            if isinstance(event, AttemptEnded) and status.tasks[event.task_id].task.uses
+            if isinstance(event, (AttemptDone, AttemptEnded)) and status.tasks[event.task_id].task.uses
         ]
         if over:
             await self._resources.give_back(over)

@@ -39,6 +39,7 @@ from fleetest.master.runs.endings import (
 )
 from fleetest.master.runs.events import (
     ArtifactsSaved,
+    AttemptDone,
     AttemptEnded,
     AttemptRunning,
     AttemptStarted,
@@ -216,17 +217,7 @@ class Decider:
         shard, attempt = self._attempt(shard_id, token)
         if shard.kind is ShardKind.PLAN:
             return
-        accepted = []
-        names: set[str] = set()
-        for result in results:
-            named = self._own_name(shard, result)
-            if named.case_id in attempt.seen or named.case_id in names:
-                continue
-            if shard.case_ids and named.case_id not in attempt.awaited:
-                continue
-            names.add(named.case_id)
-            accepted.append(named)
-        self._finish_cases(shard, accepted)
+        self._finish_cases(shard, self._accepted(shard, attempt, results))
         self._advance()
 
     def ask_back_cases(self, shard_id: str, token: int, case_ids: Sequence[str], parts: int) -> None:
@@ -398,6 +389,42 @@ class Decider:
             self._end_gang(shard, reason)
         self._advance()
 
+    def attempt_done(
+        self,
+        shard_id: str,
+        token: int,
+        results: Sequence[KeptResult],
+        verdict: Verdict,
+        reason: str,
+        *,
+        usage: ResourceUsage = ResourceUsage(),  # noqa: B008 - a frozen value
+        missing: Sequence[str] = (),
+        variables: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """The worker tells at once what it would have told by `running`, `cases_finished` and `attempt_ended`."""
+        shard, attempt = self._attempt(shard_id, token)
+        status = self.status.tasks[shard.task_id]
+        if verdict is Verdict.COMPLETED and not missing and not attempt.seen and _is_plain(status, shard):
+            accepted = self._accepted(shard, attempt, results)
+            if len(accepted) >= len(attempt.awaited) and not any(result.outcome.bad for result in accepted):
+                self._emit(
+                    AttemptDone(
+                        at=self.now,
+                        shard_id=shard_id,
+                        task_id=shard.task_id,
+                        token=token,
+                        worker_id=attempt.worker_id,
+                        results=tuple(accepted),
+                        reason=reason,
+                        usage=usage,
+                    )
+                )
+                self._advance()
+                return
+        self.attempt_running(shard_id, token, variables)
+        self.cases_finished(shard_id, token, results)
+        self.attempt_ended(shard_id, token, verdict, reason, usage=usage, missing=missing)
+
     def _judge_load(self, last: ShardStatus) -> None:
         """The last generator of a load test ends: what all of them measured is judged, unless somebody cut it short."""
         status = self.status.tasks[last.task_id]
@@ -495,6 +522,20 @@ class Decider:
         if shard is None or shard.attempt is None or shard.attempt.token != token:
             raise LeaseLost(f"attempt {token} at {shard_id} of run {self.status.run_id} is over")
         return shard, shard.attempt
+
+    def _accepted(self, shard: ShardStatus, attempt: Attempt, results: Sequence[KeptResult]) -> list[KeptResult]:
+        """Those that the attempt was given and has no result of yet, each once."""
+        accepted = []
+        names: set[str] = set()
+        for result in results:
+            named = self._own_name(shard, result)
+            if named.case_id in attempt.seen or named.case_id in names:
+                continue
+            if shard.case_ids and named.case_id not in attempt.awaited:
+                continue
+            names.add(named.case_id)
+            accepted.append(named)
+        return accepted
 
     def _own_name(self, shard: ShardStatus, result: KeptResult) -> KeptResult:
         """
@@ -640,3 +681,16 @@ class Decider:
         failed = state in {TaskState.FAILED, TaskState.ERRORED, TaskState.TIMED_OUT}
         if failed and self.status.request.fail_fast and self.status.stop is None:
             self._stop_run(status)
+
+
+def _is_plain(status: TaskStatus, shard: ShardStatus) -> bool:
+    """Whether nothing follows from the end of an attempt that went well but that its shard is done."""
+    task = status.task
+    return (
+        shard.kind is ShardKind.EXECUTE
+        and status.stop is None
+        and not status.sampled
+        and task.service is None
+        and task.gang is None
+        and task.load is None
+    )

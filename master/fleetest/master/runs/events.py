@@ -22,6 +22,7 @@ from fleetest.master.runs.results import KeptResult
 
 __all__ = [
     "ArtifactsSaved",
+    "AttemptDone",
     "AttemptEnded",
     "AttemptRunning",
     "AttemptStarted",
@@ -296,6 +297,21 @@ class AttemptEnded(_Event, frozen=True, kw_only=True):
     """With `will_retry`: the cases that the next attempt runs; empty means those that the shard was planned with."""
 
 
+class AttemptDone(_Event, frozen=True, kw_only=True):
+    """
+    A short attempt that went well: in one event what `AttemptRunning`, `CasesFinished` and `AttemptEnded` say, of which
+    there would be three for each of thousands of shards.
+    """
+
+    shard_id: str
+    task_id: str
+    token: int
+    worker_id: str
+    results: tuple[KeptResult, ...]
+    reason: str = ""
+    usage: ResourceUsage = ResourceUsage()
+
+
 class TaskEnded(_Event, frozen=True, kw_only=True):
     """A task has come to one of its six ends."""
 
@@ -355,6 +371,7 @@ Event = (
     | PerformanceMeasured
     | ArtifactsSaved
     | AttemptEnded
+    | AttemptDone
     | TaskEnded
     | CancelRequested
     | RunEnded

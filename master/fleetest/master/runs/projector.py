@@ -21,7 +21,7 @@ from typing import Final, Protocol
 import structlog
 
 from fleetest.common.errors import FleetestError, NotFound
-from fleetest.master.runs.events import CasesFinished, Event, decode
+from fleetest.master.runs.events import AttemptDone, CasesFinished, Event, decode
 from fleetest.master.runs.history import save_history
 from fleetest.master.runs.results import KeptResult, encode_result
 from fleetest.master.runs.state import RunStatus
@@ -35,6 +35,9 @@ _log = structlog.get_logger()
 INTERVAL: Final = timedelta(milliseconds=100)
 
 _RUNS_AT_ONCE: Final = 16
+
+Finished = AttemptDone | CasesFinished
+_FINISHED: Final = (AttemptDone, CasesFinished)
 
 _SHARE: Final = 5
 """How many times as long as the projecting itself the pause after it is, at least."""
@@ -64,7 +67,7 @@ class Projector:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._dirty: dict[str, Source] = {}
-        self._cases: dict[str, list[tuple[int, CasesFinished]]] = {}
+        self._cases: dict[str, list[tuple[int, Finished]]] = {}
         self._taken: dict[str, set[int]] = {}
         self._whole: dict[str, int] = {}
         self._wake = asyncio.Event()
@@ -84,7 +87,7 @@ class Projector:
 
     def take(self, source: Source, status: RunStatus, position: int, events: Iterable[Event]) -> None:
         """Remember what a commit of this master changed. `status` has the commit applied."""
-        finished = [(position, event) for event in events if isinstance(event, CasesFinished)]
+        finished = [(position, event) for event in events if isinstance(event, _FINISHED)]
         if finished:
             self._cases.setdefault(status.run_id, []).extend(finished)
         self._taken.setdefault(status.run_id, set()).add(position)
@@ -188,7 +191,7 @@ class Projector:
         if run_id not in self._whole:
             known = await self._store.get_run(run_id)
             self._whole[run_id] = known.position if known is not None else 0
-        others: list[tuple[int, CasesFinished]] = []
+        others: list[tuple[int, Finished]] = []
         while True:
             status = await source.status()
             taken = self._taken.setdefault(run_id, set())
@@ -199,7 +202,7 @@ class Projector:
                 if commit.position not in taken:
                     taken.add(commit.position)
                     events = decode(commit.events)
-                    others += [(commit.position, event) for event in events if isinstance(event, CasesFinished)]
+                    others += [(commit.position, event) for event in events if isinstance(event, _FINISHED)]
         if others:
             self._cases.setdefault(run_id, []).extend(others)
         return status
@@ -215,9 +218,9 @@ class Projector:
         await save_history(self._store, status)
 
 
-def _case_rows(status: RunStatus, finished: Sequence[tuple[int, CasesFinished]]) -> list[CaseRow]:
+def _case_rows(status: RunStatus, finished: Sequence[tuple[int, Finished]]) -> list[CaseRow]:
     """One for each case, with its last result."""
-    last: dict[tuple[str, str], tuple[int, CasesFinished, KeptResult]] = {}
+    last: dict[tuple[str, str], tuple[int, Finished, KeptResult]] = {}
     for position, event in sorted(finished, key=itemgetter(0)):
         for result in event.results:
             last[event.task_id, result.case_id] = (position, event, result)

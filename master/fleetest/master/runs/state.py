@@ -20,6 +20,7 @@ from fleetest.master.runs.coverage import CoverageTable
 from fleetest.master.runs.environment import environment_key, supplied_task
 from fleetest.master.runs.events import (
     ArtifactsSaved,
+    AttemptDone,
     AttemptEnded,
     AttemptRunning,
     AttemptStarted,
@@ -353,6 +354,8 @@ class RunStatus:
         match event:  # what there is most of comes first
             case CasesFinished(task_id=task_id):
                 self._finish_cases(self.tasks[task_id], event)
+            case AttemptDone(task_id=task_id):
+                self._finish_attempt(self.tasks[task_id], event)
             case AttemptStarted(task_id=task_id):
                 self._start(self.tasks[task_id], event, position)
             case AttemptRunning():
@@ -473,7 +476,7 @@ class RunStatus:
         shard = self.shard(shard_id)
         return shard.attempt if shard is not None and shard.attempt and shard.attempt.token == token else None
 
-    def _finish_cases(self, status: TaskStatus, event: CasesFinished) -> None:
+    def _finish_cases(self, status: TaskStatus, event: CasesFinished | AttemptDone) -> None:
         shard = status.shards[event.shard_id]
         attempt = shard.attempt
         if attempt is not None:
@@ -555,6 +558,17 @@ class RunStatus:
             status.open_shards -= 1
         if not status.live:
             status.gang_start = status.gang_break = None
+
+    def _finish_attempt(self, status: TaskStatus, event: AttemptDone) -> None:
+        status.state = TaskState.RUNNING
+        self._finish_cases(status, event)
+        self._touch(event.task_id)
+        shard = status.shards[event.shard_id]
+        shard.attempt, shard.reason, shard.verdict = None, event.reason, Verdict.COMPLETED
+        status.open_shards -= 1
+        status.live -= 1
+        if event.usage != _UNMEASURED:
+            status.usage += event.usage
 
     def _cancel(self, event: CancelRequested) -> None:
         if not event.task_id and _supersedes(event, self.stop):

@@ -28,6 +28,7 @@ from fleetest.common.convert_coverage import coverage_totals_to_proto, file_cove
 from fleetest.common.results import ResourceUsage
 from fleetest.master.runs.events import (
     ArtifactsSaved,
+    AttemptDone,
     AttemptEnded,
     AttemptRunning,
     AttemptStarted,
@@ -55,9 +56,9 @@ from fleetest.master.runs.summary import summary_of
 from fleetest.master.servicers.convert import run_to_proto
 from fleetest.master.servicers.convert_results import put_result
 from fleetest.master.store.ports import Commit
-from fleetest.v1 import run_pb2
+from fleetest.v1 import run_pb2, types_pb2
 
-__all__ = ["commit_to_proto"]
+__all__ = ["commit_to_proto", "without_done"]
 
 _UNMEASURED: Final = ResourceUsage()
 
@@ -80,6 +81,39 @@ def commit_to_proto(commit: Commit, events: Sequence[Event] | None = None) -> ru
             message.at.CopyFrom(time_to_proto(event.at))
         _FILL[type(event)](event, message, commit)
     return response
+
+
+def without_done(response: run_pb2.WatchRunResponse) -> run_pb2.WatchRunResponse:
+    """The same for a caller of an earlier version: what an attempt came to, one event after the other."""
+    if not any(event.HasField("attempt_done") for event in response.events):
+        return response
+    parted = run_pb2.WatchRunResponse(position=response.position, committed_at=response.committed_at)
+    for event in response.events:
+        if not event.HasField("attempt_done"):
+            parted.events.append(event)
+            continue
+        done, at = event.attempt_done, event.at if event.HasField("at") else None
+        running = run_pb2.AttemptRunning(shard_id=done.shard_id, token=done.token)
+        parted.events.add(at=at, attempt_running=running)
+        if done.results:
+            finished = run_pb2.CasesFinished(
+                shard_id=done.shard_id,
+                task_id=done.task_id,
+                token=done.token,
+                worker_id=done.worker_id,
+                results=done.results,
+            )
+            parted.events.add(at=at, cases_finished=finished)
+        ended = run_pb2.AttemptEnded(
+            shard_id=done.shard_id,
+            task_id=done.task_id,
+            token=done.token,
+            verdict=types_pb2.VERDICT_COMPLETED,
+            reason=done.reason,
+            usage=done.usage if done.HasField("usage") else None,
+        )
+        parted.events.add(at=at, attempt_ended=ended)
+    return parted
 
 
 def _run_submitted(event: RunSubmitted, message: run_pb2.RunEvent, commit: Commit) -> None:
@@ -188,6 +222,19 @@ def _attempt_ended(event: AttemptEnded, message: run_pb2.RunEvent, _: Commit) ->
         ended.usage.CopyFrom(resource_usage_to_proto(event.usage))
 
 
+def _attempt_done(event: AttemptDone, message: run_pb2.RunEvent, _: Commit) -> None:
+    done = message.attempt_done
+    done.shard_id, done.task_id, done.token = event.shard_id, event.task_id, event.token
+    done.worker_id = event.worker_id
+    add = done.results.add
+    for result in event.results:
+        put_result(result, add())
+    if event.reason:
+        done.reason = event.reason
+    if event.usage != _UNMEASURED:
+        done.usage.CopyFrom(resource_usage_to_proto(event.usage))
+
+
 def _task_ended(event: TaskEnded, message: run_pb2.RunEvent, _: Commit) -> None:
     ended = message.task_ended
     ended.task_id, ended.state, ended.reason = event.task_id, task_state_to_proto(event.state), event.reason
@@ -218,6 +265,7 @@ _FILL: Final[dict[type[Event], Callable[[Any, run_pb2.RunEvent, Commit], None]]]
     PerformanceMeasured: _performance_measured,
     ArtifactsSaved: _artifacts_saved,
     AttemptEnded: _attempt_ended,
+    AttemptDone: _attempt_done,
     TaskEnded: _task_ended,
     CancelRequested: _cancel_requested,
     RunEnded: _run_ended,

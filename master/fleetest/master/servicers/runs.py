@@ -35,7 +35,7 @@ from fleetest.master.runs.recent import Recent
 from fleetest.master.runs.results import KeptResult, decode_result
 from fleetest.master.runs.summary import RunSummary, summary_of_row
 from fleetest.master.servicers.convert import explanation_to_proto, run_to_proto, task_spec_to_proto
-from fleetest.master.servicers.convert_events import commit_to_proto
+from fleetest.master.servicers.convert_events import commit_to_proto, without_done
 from fleetest.master.servicers.convert_imports import read_beginning, read_parts
 from fleetest.master.servicers.convert_results import put_result
 from fleetest.master.store.ports import CaseRow, LogPiece, RunQuery, Store
@@ -186,7 +186,7 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
                 ]
                 for response in found:
                     position = response.position
-                    yield response
+                    yield response if request.takes_done else without_done(response)
                     if response.events and response.events[-1].HasField("run_ended"):
                         return
                 if not found and not await self._goes_on(run_id, position):

@@ -34,6 +34,7 @@ from fleetest.master.reports import (
     Artifacts,
     Content,
     CoverageMeasured,
+    Done,
     Ended,
     HandedBack,
     Inbox,
@@ -116,6 +117,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
             lease_ttl=duration_to_proto(self._lease_ttl),
             heartbeat_interval=duration_to_proto(self._lease_ttl / 3),
             sample_interval=duration_to_proto(self._lease_ttl / 3),
+            takes_done=True,
         )
 
     async def Session(
@@ -313,7 +315,7 @@ class _Stream:
             ahead = self._clock_ahead
             reports = [_report_from_proto(report, ahead) for batch in batches for report in batch.reports]
             refused = await self._inbox.take(reports)
-            self._session.release(report.ref for report in reports if isinstance(report.content, Ended))
+            self._session.release(report.ref for report in reports if isinstance(report.content, (Done, Ended)))
             if refused:
                 stop = Stop(
                     refs=tuple(refused),
@@ -331,8 +333,15 @@ def _report_from_proto(message: worker_pb2.Report, clock_ahead: timedelta) -> Re
 
 def _content(message: worker_pb2.Report, clock_ahead: timedelta) -> Content:
     match message.WhichOneof("report"):
+        case "done":
+            done = message.done
+            return Done(
+                running=_running(done.running),
+                results=tuple([kept_result(result, clock_ahead) for result in done.results]),
+                ended=_ended(done.ended),
+            )
         case "running":
-            return Running(variables=dict(message.running.variables)) if message.running.variables else _RUNNING
+            return _running(message.running)
         case "planned":
             return Planned(
                 cases=tuple(planned_case_from_proto(case) for case in message.planned.cases),
@@ -362,13 +371,20 @@ def _content(message: worker_pb2.Report, clock_ahead: timedelta) -> Content:
                 files=file_coverages_from_proto(message.coverage.files), combined=message.coverage.combined
             )
         case "ended":
-            ended = message.ended
-            return Ended(
-                verdict=verdict_from_proto(ended.verdict),
-                reason=ended.reason,
-                usage=resource_usage_from_proto(ended.usage) if ended.HasField("usage") else _UNMEASURED,
-                missing=tuple(ended.missing_case_ids),
-                extra=tuple(ended.extra_case_ids),
-            )
+            return _ended(message.ended)
         case _:
             raise InvalidRequest("a report of a kind that this master does not know")
+
+
+def _running(message: worker_pb2.Running) -> Running:
+    return Running(variables=dict(message.variables)) if message.variables else _RUNNING
+
+
+def _ended(message: worker_pb2.Ended) -> Ended:
+    return Ended(
+        verdict=verdict_from_proto(message.verdict),
+        reason=message.reason,
+        usage=resource_usage_from_proto(message.usage) if message.HasField("usage") else _UNMEASURED,
+        missing=tuple(message.missing_case_ids),
+        extra=tuple(message.extra_case_ids),
+    )
