@@ -192,6 +192,7 @@ class Roster:
 
     def attempt_ended(self, attempt: Attempt, ended: Ended) -> None:
         entry = self._entries.pop(attempt.ref)
+        self._slots.work_ended()
         ended = attempt.reporter.ended(ended)
         self._let_services_go()
         if attempt.assignment.spec.service is not None:

@@ -41,6 +41,9 @@ class Slots:
         self._capacity = capacity
         self._make_slot = make_slot
         self._serving: list[Slot] = []
+        self._busy = (
+            0  # so many in front were not idle when they were last looked at, and none of them has ended its work
+        )
 
     def __iter__(self) -> Iterator[Slot]:
         return iter((*self._slots, *self._serving))
@@ -97,10 +100,10 @@ class Slots:
         if attempt.assignment.spec.service is not None:
             return self._place_service(attempt)
         key = attempt.assignment.spec.environment_key
-        for slot in self._slots:  # nothing is better, and with many slots there mostly is one
-            if slot.idle and slot.environment_key == key:
-                slot.accept(attempt)
-                return slot
+        slot = self._idle_slot_with(key)  # nothing is better, and with many slots there mostly is one
+        if slot is not None:
+            slot.accept(attempt)
+            return slot
         open_slots = [slot for slot in self._slots if slot.idle or slot.hungry]
         open_slots = open_slots or [slot for slot in self._slots if slot.ending]
         if not open_slots:
@@ -108,6 +111,21 @@ class Slots:
         slot = min(open_slots, key=lambda slot: _preference(slot, key))
         slot.accept(attempt)
         return slot
+
+    def work_ended(self) -> None:
+        """A slot may be idle again."""
+        self._busy = 0
+
+    def _idle_slot_with(self, environment_key: str) -> Slot | None:
+        """The first. A batch of attempts does not look again and again at the slots that it has just filled."""
+        for number in range(self._busy, len(self._slots)):
+            slot = self._slots[number]
+            is_right = slot.idle and slot.environment_key == environment_key
+            if number == self._busy and (is_right or not slot.idle):
+                self._busy += 1
+            if is_right:
+                return slot
+        return None
 
     def _place_service(self, attempt: Attempt) -> Slot:
         slot = next((slot for slot in self._serving if slot.idle), None)
