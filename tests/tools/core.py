@@ -28,6 +28,7 @@ from fleetest.master.cache.planning import CachedPlanning
 from fleetest.master.cache.redis_layer import RedisLayer
 from fleetest.master.cache.result_cache import ResultCache
 from fleetest.master.dispatcher import Dispatcher
+from fleetest.master.handing_over import HandOver
 from fleetest.master.imports import Imports
 from fleetest.master.input_workspaces import InputWorkspaces
 from fleetest.master.leases import Leases
@@ -55,6 +56,7 @@ from fleetest.master.store.sqlite import SqliteStore
 from fleetest.master.submission import Desk
 from fleetest.master.supplying import Supplying
 from fleetest.master.tail_work import TailWork
+from fleetest.master.turned_down import TurnedDown
 from fleetest.master.workspaces import BlobWorkspaces
 from tests.tools.story import submitted
 
@@ -158,7 +160,13 @@ def instructions(session: Session) -> list[Instruction | None]:
 
 
 @asynccontextmanager
-async def open_core(path: Path, redis_url: str, *, busy_timeout: timedelta = BUSY_TIMEOUT) -> AsyncIterator[Core]:
+async def open_core(
+    path: Path, redis_url: str, *, busy_timeout: timedelta = BUSY_TIMEOUT, turned_down: TurnedDown | None = None
+) -> AsyncIterator[Core]:
+    """
+    Args:
+        turned_down: those in it are given work directly; `None` lets everything go through the queue.
+    """
     clock = ManualClock(datetime.now(UTC))
     backoff = Backoff(fraction=lambda: 1.0)
     async with AsyncExitStack() as stack:
@@ -196,12 +204,14 @@ async def open_core(path: Path, redis_url: str, *, busy_timeout: timedelta = BUS
             sessions=sessions,
             clock=clock,
             backoff=backoff,
+            giver=HandOver(sessions, turned_down) if turned_down is not None else None,
+            on_queue=turned_down.hear_news if turned_down is not None else lambda: None,
             on_change=changed,
         )
         inputs = InputWorkspaces(workspaces, blobs, custody)
         supplying = Supplying(book, inputs)
         tail_work = TailWork(sessions, book, clock)
-        dispatcher = Dispatcher(sessions, queue, book, secrets, resources)
+        dispatcher = Dispatcher(sessions, queue, book, secrets, resources, turned_down or TurnedDown())
         peers = Peers(RedisPeerChannel(redis), registry, hub, sessions, dispatcher.hear_of_worker, layers.drop)
         cache.on_invalidated(peers.cache_dropped)
         yield Core(

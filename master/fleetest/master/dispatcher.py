@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import itertools
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from operator import attrgetter
@@ -23,9 +23,9 @@ from typing import Final
 import structlog
 
 from fleetest.common.ending import end_tasks
-from fleetest.common.errors import CapacityExceeded, DependencyUnavailable, FleetestError, WrongState
-from fleetest.common.states import ShardKind, Verdict
+from fleetest.common.errors import CapacityExceeded, DependencyUnavailable, FleetestError
 from fleetest.common.tasks import Resources
+from fleetest.master.assigning import begin, let_expect
 from fleetest.master.queue.ports import (
     Bid,
     Claim,
@@ -39,6 +39,7 @@ from fleetest.master.queue.ports import (
 from fleetest.master.runs.book import RunBook
 from fleetest.master.runs.decisions import Decider
 from fleetest.master.sessions import Assigned, AttemptRef, Session, Sessions
+from fleetest.master.turned_down import TurnedDown
 
 __all__ = ["Dispatcher"]
 
@@ -52,6 +53,7 @@ class Dispatcher:
     """
     Args:
         sessions: workers whose streams this master holds.
+        turned_down: where it is remembered for whom nothing waits.
         on_idle: called when workers want more than waits for them.
     """
 
@@ -62,6 +64,7 @@ class Dispatcher:
         book: RunBook,
         secrets: SecretStore,
         resources: ResourceLedger,
+        turned_down: TurnedDown,
         on_idle: Callable[[], None] = lambda: None,
     ) -> None:
         self._sessions = sessions
@@ -71,16 +74,14 @@ class Dispatcher:
         self._resources = resources
         self._on_idle = on_idle
         self._wake = asyncio.Event()
-        self._news = 0
-        self._turned_down: dict[Session, Resources | None] = {}
+        self._turned_down = turned_down
         self._unconfirmed: list[Claim] = []
         self._gang_waits = False
         self._due: asyncio.TimerHandle | None = None
 
     def wake(self) -> None:
         """There may be work that nobody was offered yet."""
-        self._news += 1
-        self._turned_down.clear()
+        self._turned_down.hear_news()
         self._wake.set()
 
     def hear_of_worker(self) -> None:
@@ -121,7 +122,7 @@ class Dispatcher:
         Raises:
             DependencyUnavailable: Redis does not answer.
         """
-        self._turned_down.clear()
+        self._turned_down.hear_news()
         begun = await self._hand_out()
         await self._confirm()
         return begun
@@ -130,9 +131,14 @@ class Dispatcher:
         # The longest shards wait in front.
         fastest_first = sorted(self._sessions, key=attrgetter("speed"), reverse=True)
         bidders = {session.presence.worker_id: session for session in fastest_first}
-        bids = [bid for session in bidders.values() if (bid := session.bid()) and not self._in_vain(session, bid)]
+        in_vain = self._turned_down.in_vain
+        bids = [bid for session in bidders.values() if (bid := session.bid()) and not in_vain(session, bid)]
         if bids and self._gang_waits:
             bids = [bid for session in bidders.values() if (bid := session.bid() or session.token_bid())]
+        with self._turned_down.asking(bidders[bid.worker_id] for bid in bids):
+            return await self._serve(bids, bidders)
+
+    async def _serve(self, bids: Sequence[Bid], bidders: Mapping[str, Session]) -> int:
         if bids:
             claims = await self._claim(bids, bidders)
         else:
@@ -152,18 +158,11 @@ class Dispatcher:
                 await self._take_back(assigned[worker_id], "its stream ended before this was sent")
         if any(session.wants_more for session in bidders.values()):
             self._on_idle()
-            _let_expect(itertools.chain.from_iterable(assigned.values()), bidders.values())
+            let_expect(itertools.chain.from_iterable(assigned.values()), bidders.values())
         return sum(map(len, begun))
 
-    def _in_vain(self, session: Session, bid: Bid) -> bool:
-        """Whether the worker was turned down with as much room as it has now, and nothing has come since."""
-        if session not in self._turned_down:
-            return False
-        room = self._turned_down[session]
-        return room is None or bid.free.fits(room)
-
     async def _claim(self, bids: Sequence[Bid], bidders: Mapping[str, Session]) -> Claims:
-        news, confirming, had_all = self._news, self._unconfirmed, self._gang_waits
+        news, confirming, had_all = self._turned_down.news, self._unconfirmed, self._gang_waits
         self._unconfirmed = []
         try:
             claims = await self._queue.claim(bids, confirming=confirming)
@@ -176,13 +175,13 @@ class Dispatcher:
         takes = defaultdict[str, list[Resources]](list)
         for claim in claims:
             takes[claim.worker_id].append(claim.entry.takes(bidders[claim.worker_id].presence.capacity))
-        if news == self._news:  # else something came, perhaps after the queue had answered
-            self._turned_down = {session: room for session, room in self._turned_down.items() if not session.over}
+        if news == self._turned_down.news:  # else something came, perhaps after the queue had answered
+            self._turned_down.forget_over()
             for bid in (each for each in bids if each.shards):
                 if bid.worker_id in claims.in_vain:
-                    self._turned_down[bidders[bid.worker_id]] = None
+                    self._turned_down.turn_down(bidders[bid.worker_id], None)
                 elif len(given := takes[bid.worker_id]) < bid.shards:
-                    self._turned_down[bidders[bid.worker_id]] = bid.free - sum(given, Resources())
+                    self._turned_down.turn_down(bidders[bid.worker_id], bid.free - sum(given, Resources()))
         self._wake_when_due(claims)
         return claims
 
@@ -260,15 +259,6 @@ class Dispatcher:
                 await self._book.keeper(ref.run_id).ask(partial(_give_back, ref, reason))
 
 
-def _let_expect(begun: Iterable[Assigned], bidders: Iterable[Session]) -> None:
-    """While one slot finds out what a task consists of, others get ready. A task with secrets shares them with none."""
-    plans = [each for each in begun if each.kind is ShardKind.PLAN and not each.task.secret_variables]
-    for planned, session in itertools.product(plans, bidders):
-        capabilities = session.presence.capabilities
-        if all(capabilities.get(key) == value for key, value in planned.requirements.items()):
-            session.expect(planned)
-
-
 def _give_back(ref: AttemptRef, reason: str, decider: Decider) -> None:
     decider.attempt_declined(ref.shard_id, ref.token, reason)
 
@@ -286,38 +276,6 @@ def _hold(claim: Claim, started: Assigned | None) -> ResourceHold:
 
 
 def _start(decider: Decider, claim: Claim, worker: Presence, secrets: Mapping[str, str]) -> Assigned | None:
-    """What the worker is to be told; `None` when the shard waits no more, or cannot be run."""
-    shard_id = claim.entry.shard_id
-    try:
-        token = decider.start_attempt(shard_id, worker.worker_id, worker.instance)
-    except WrongState:  # its entry was a leftover
-        return None
-    status = decider.status
-    shard = status.shard(shard_id)
-    assert shard is not None
-    task = status.tasks[shard.task_id]
-    variables = task.task.secret_variables
-    for name in variables.values():
-        if name not in secrets:
-            reason = f"the secret {name} is no longer held (Redis was emptied, or it expired): submit the run again"
-            decider.attempt_ended(shard_id, token, Verdict.FAILED, reason)
-            return None
-    planning = shard.kind is ShardKind.PLAN
     entry = claim.entry
-    # A service was claimed with room for all that follow it, and holds what it needs itself.
-    reserve = entry.takes(worker.capacity) if task.task.service is None else task.packed.at_most(worker.capacity)
-    return Assigned(
-        ref=AttemptRef(run_id=status.run_id, shard_id=shard_id, token=token),
-        request=status.request,
-        task=status.as_served(task),
-        kind=shard.kind,
-        number=shard.attempts,
-        case_ids=shard.case_ids,
-        shard_index=shard.index,
-        shard_count=1 if planning else task.next_index,
-        environment_key=status.environment_key(task),
-        run_network=status.network_of(task),
-        secrets={variable: secrets[name] for variable, name in variables.items()},
-        reserve=reserve,
-        requirements=entry.requirements,
-    )
+    takes = entry.takes(worker.capacity)
+    return begin(decider, entry.shard_id, worker, takes=takes, requirements=entry.requirements, secrets=secrets)

@@ -30,6 +30,7 @@ from fleetest.master.cache.planning import CachedPlanning
 from fleetest.master.cache.result_cache import ResultCache
 from fleetest.master.cluster_clock import ClusterClock
 from fleetest.master.dispatcher import Dispatcher
+from fleetest.master.handing_over import HandOver
 from fleetest.master.imports import Imports
 from fleetest.master.input_workspaces import InputWorkspaces
 from fleetest.master.leases import Leases
@@ -69,6 +70,7 @@ from fleetest.master.store.opening import open_store
 from fleetest.master.submission import Desk
 from fleetest.master.supplying import Supplying
 from fleetest.master.tail_work import TailWork
+from fleetest.master.turned_down import TurnedDown
 from fleetest.master.workspaces import BlobWorkspaces
 
 __all__ = ["Master"]
@@ -144,6 +146,7 @@ class Master:
         registry, feed, secrets = RedisWorkerRegistry(redis), RedisCommitFeed(redis), RedisSecretStore(redis)
         hub, sessions, activity, recent = Hub(), Sessions(), Activity(clock), Recent(commit_to_proto)
         self._activity = activity
+        turned_down = TurnedDown()
         roster = Roster(registry, sessions)
         projector = await self._stack.enter_async_context(Projector(store))
         layers = LayerChain(open_layers(settings, redis, clock))
@@ -158,6 +161,9 @@ class Master:
             clerk.take(status, events)
             supplying.look_at(status)
 
+        def slots_are_idle() -> None:
+            tail_work.slots_are_idle()
+
         book = RunBook(
             store=store,
             queue=queue,
@@ -170,13 +176,15 @@ class Master:
             clock=clock,
             backoff=Backoff(),
             turns=RedisTurns(redis),
+            giver=HandOver(sessions, turned_down, slots_are_idle),
+            on_queue=turned_down.hear_news,
             on_commit=recent.add,
             on_change=changed,
         )
         inputs = InputWorkspaces(workspaces, blobs, custody)
         supplying = Supplying(book, inputs)
         tail_work = TailWork(sessions, book, clock)
-        dispatcher = Dispatcher(sessions, queue, book, secrets, resources, tail_work.slots_are_idle)
+        dispatcher = Dispatcher(sessions, queue, book, secrets, resources, turned_down, tail_work.slots_are_idle)
         peers = Peers(RedisPeerChannel(redis), registry, hub, sessions, dispatcher.hear_of_worker, layers.drop)
         cache.on_invalidated(peers.cache_dropped)
         reconciler = Reconciler(

@@ -53,6 +53,17 @@ class Want:
     free: Resources
     warm_environment_keys: frozenset[str] = frozenset()
 
+    def without(self, assigned: Sequence[Assigned]) -> Want:
+        """What is left of it when the worker has these."""
+        if not assigned:
+            return self
+        return replace(
+            self,
+            shards=self.shards - len(assigned),
+            free=self.free - sum((each.reserve for each in assigned), Resources()),
+            warm_environment_keys=self.warm_environment_keys - {each.environment_key for each in assigned},
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assigned:
@@ -171,6 +182,7 @@ class Session:
         self._attempts = set(held)
         self._services: set[AttemptRef] = set()
         self._early_stops: dict[AttemptRef, Stop] = {}
+        self._aside: list[Assigned] = []
         self._over = False
         self.on_count: Callable[[Session], None] = _unheard
         self.speed = 1.0
@@ -189,7 +201,7 @@ class Session:
         return ref in self._attempts
 
     def ask(self, want: Want) -> None:
-        self.want, self.answered = want, False
+        self.want, self.answered = want.without(self._aside), False
         self._count()
 
     def drain(self, instruction: Drain) -> None:
@@ -287,18 +299,35 @@ class Session:
         want = self.want
         if want is None or (self.answered and not assigned):
             return
-        used = sum((each.reserve for each in assigned), Resources())
-        self.want = replace(
-            want,
-            shards=want.shards - len(assigned),
-            free=want.free - used,
-            warm_environment_keys=want.warm_environment_keys - {each.environment_key for each in assigned},
-        )
+        self.want = want.without(assigned)
+        self._send(want.number, assigned)
+
+    def set_aside(self, assigned: Assigned) -> None:
+        """Take an attempt off what the worker wants, though it cannot be sent yet. Only while it wants something."""
+        assert self.want is not None
+        self._aside.append(assigned)
+        self.want = self.want.without([assigned])
+
+    def put_back(self, assigned: Assigned) -> None:
+        """Nothing came of an attempt that was set aside."""
+        assert self.want is not None
+        self._aside.remove(assigned)
+        free = self.want.free + assigned.reserve
+        self.want = replace(self.want, shards=self.want.shards + 1, free=free)
+
+    def assign_set_aside(self, assigned: Sequence[Assigned]) -> None:
+        """Send what was set aside."""
+        assert self.want is not None
+        for each in assigned:
+            self._aside.remove(each)
+        self._send(self.want.number, assigned)
+
+    def _send(self, want_number: int, assigned: Sequence[Assigned]) -> None:
         self.answered = True
         self._attempts |= {each.ref for each in assigned}
         self._services |= {each.ref for each in assigned if each.task.service is not None}
         self._count()
-        self.instructions.put_nowait(Assign(want_number=want.number, assigned=tuple(assigned)))
+        self.instructions.put_nowait(Assign(want_number=want_number, assigned=tuple(assigned)))
         for each in assigned:
             if (stop := self._early_stops.pop(each.ref, None)) is not None:
                 self.instructions.put_nowait(stop)

@@ -24,6 +24,7 @@ from fleetest.master.queue.redis_ledger import RedisResourceLedger
 from fleetest.master.reports import Ended, Planned, Running
 from fleetest.master.sessions import Assign, Assigned, Begin, Expect, Session, Stop, Want
 from fleetest.master.store.ports import Commit
+from fleetest.master.turned_down import TurnedDown
 from tests.tools.core import Core, instructions, open_core, until, unwritable
 from tests.tools.story import START, cases, command_task, pytest_task
 
@@ -328,7 +329,7 @@ async def test_an_attempt_that_lost_its_resources_before_it_was_sent_is_not_sent
         command_task(uses=(Use(resource="shop", access=Access.EXCLUSIVE),)), command_task("free")
     )
     session = await core.connect()
-    dispatcher = Dispatcher(core.sessions, core.queue, core.book, core.secrets, _TooLate(core.redis))
+    dispatcher = Dispatcher(core.sessions, core.queue, core.book, core.secrets, _TooLate(core.redis), TurnedDown())
 
     await dispatcher.dispatch()
 

@@ -7,6 +7,8 @@ does not answer, the reconciler does it later.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
@@ -39,7 +41,7 @@ from fleetest.master.runs.events import (
 )
 from fleetest.master.runs.gangs import stop_of
 from fleetest.master.runs.hub import Hub
-from fleetest.master.runs.keeper import Committed, FirstCommit, RunKeeper, Turns
+from fleetest.master.runs.keeper import Committed, FirstCommit, Giver, RunKeeper, Turns
 from fleetest.master.runs.projector import Projector
 from fleetest.master.runs.services import asked_by, packed_by, required_by
 from fleetest.master.runs.state import RunStatus, ShardStatus, TaskStatus
@@ -106,6 +108,8 @@ class RunBook:
     Hands out the keeper of each run; there is one for each run in this process.
 
     Args:
+        giver: gives what would be queued to workers that are idle.
+        on_queue: told that something is about to be queued.
         on_commit: told of every commit of this master once it is durable, before its followers are woken.
         on_change: likewise, with what the run has come to by it.
     """
@@ -124,6 +128,8 @@ class RunBook:
         clock: Clock,
         backoff: Backoff,
         turns: Turns | None = None,
+        giver: Giver | None = None,
+        on_queue: Callable[[], None] = lambda: None,
         on_commit: Callable[[Commit, tuple[Event, ...]], None] = lambda _commit, _events: None,
         on_change: Callable[[RunStatus, tuple[Event, ...]], None] = lambda _status, _events: None,
     ) -> None:
@@ -138,18 +144,23 @@ class RunBook:
         self._clock = clock
         self._backoff = backoff
         self._turns = turns
+        self._giver = giver
+        self._on_queue = on_queue
         self._on_commit = on_commit
         self._on_change = on_change
         self._keepers: dict[str, RunKeeper] = {}
         self._ended: set[str] = set()  # of these, those whose runs are known to have ended
         self._enqueuing = Counter[str]()
+        self._taking_back: set[asyncio.Task[None]] = set()
 
     def keeper(self, run_id: str) -> RunKeeper:
         """The run's keeper, whether or not there is such a run."""
         keeper = self._keepers.pop(run_id, None)
         if keeper is None:
             self._forget_some()
-            keeper = RunKeeper(run_id, self._store, self._clock, self._backoff, self._after_commit, self._turns)
+            keeper = RunKeeper(
+                run_id, self._store, self._clock, self._backoff, self._after_commit, self._turns, self._giver
+            )
         self._keepers[run_id] = keeper  # the one used last is at the end
         return keeper
 
@@ -205,6 +216,7 @@ class RunBook:
         ]
         if not entries:
             return
+        self._on_queue()
         self._enqueuing[status.run_id] += 1
         try:
             await self._queue.enqueue(entries)
@@ -267,6 +279,8 @@ class RunBook:
 
     async def _after_commit(self, status: RunStatus, committed: Committed) -> None:
         commit, decider = committed.commit, committed.decider
+        if committed.gift is not None:
+            self._take_back(committed.gift.send())
         self._projector.take(self.keeper(status.run_id), status, commit.position, committed.events)
         self._on_commit(commit, committed.events)
         self._on_change(status, committed.events)
@@ -295,6 +309,22 @@ class RunBook:
                 await self._secrets.drop(status.run_id)
         except FleetestError as error:
             _log.warning("coordination_delayed", run_id=status.run_id, error=str(error))
+
+    def _take_back(self, unsent: Sequence[AttemptRef]) -> None:
+        """The streams of their workers ended while they were committed. Not awaited by their own keeper."""
+        for ref in unsent:
+            task = asyncio.create_task(self._decline(ref), name=f"take back {ref.shard_id}")
+            self._taking_back.add(task)
+            task.add_done_callback(self._taking_back.discard)
+
+    async def _decline(self, ref: AttemptRef) -> None:
+        """Should this fail, too, it is lost when the worker is, or ends when that comes back."""
+        with contextlib.suppress(FleetestError):
+            await self.keeper(ref.run_id).ask(
+                lambda decider: decider.attempt_declined(
+                    ref.shard_id, ref.token, "its stream ended before this was sent"
+                )
+            )
 
     async def _give_back(self, status: RunStatus, events: Iterable[Event]) -> None:
         """Whoever waits for what these attempts had of named resources may have it."""

@@ -26,9 +26,10 @@ from fleetest.common.errors import DependencyUnavailable, FleetestError, NotFoun
 from fleetest.master.runs.decisions import Decider
 from fleetest.master.runs.events import Event, RunSubmitted, decode, encode
 from fleetest.master.runs.state import RunStatus
+from fleetest.master.sessions import AttemptRef
 from fleetest.master.store.ports import Commit, PositionTaken, RunLog
 
-__all__ = ["Committed", "Committer", "FirstCommit", "RunKeeper", "Turns", "load_status"]
+__all__ = ["Committed", "Committer", "FirstCommit", "Gift", "Giver", "RunKeeper", "Turns", "load_status"]
 
 T = TypeVar("T")
 Request = Callable[[Decider], T]
@@ -49,17 +50,35 @@ _BREATH = timedelta(milliseconds=6)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Committed:
-    """A durable commit, and what has to be done about it."""
+    """A durable commit, and what has to be done about it. `gift`: what of it was begun for workers that are idle."""
 
     commit: Commit
     events: tuple[Event, ...]
     decider: Decider
+    gift: Gift | None = None
 
 
 class Committer(Protocol):
     """What happens after a commit became durable: queues, workers and watchers are told."""
 
     def __call__(self, status: RunStatus, committed: Committed) -> Awaitable[None]: ...
+
+
+class Gift(Protocol):
+    """Attempts that begin with a commit. One of the two is called, once."""
+
+    def send(self) -> Sequence[AttemptRef]:
+        """The commit is durable: tell the workers. Answers what could not be sent."""
+
+    def undo(self) -> None:
+        """Nothing came of the commit."""
+
+
+class Giver(Protocol):
+    """Begins attempts of what a commit would queue, where that passes over nobody who waits for longer."""
+
+    def give(self, decider: Decider) -> Gift | None:
+        """With events of the decider's. It may be asked several times before a commit is durable."""
 
 
 class FirstCommit(Protocol):
@@ -110,6 +129,7 @@ class RunKeeper:
     Args:
         after_commit: awaited before a request is answered.
         turns: taken while other masters commit to the run, too.
+        giver: asked before each commit.
     """
 
     def __init__(
@@ -120,6 +140,7 @@ class RunKeeper:
         backoff: Backoff,
         after_commit: Committer,
         turns: Turns | None = None,
+        giver: Giver | None = None,
     ) -> None:
         self.run_id = run_id
         self._log_port = log
@@ -127,6 +148,7 @@ class RunKeeper:
         self._backoff = backoff
         self._after_commit = after_commit
         self._turns = turns
+        self._giver = giver
         self._shared_until = float("-inf")
         self._status: RunStatus | None = None
         self._first_commit: FirstCommit | None = None
@@ -268,29 +290,36 @@ class RunKeeper:
                 status = await self._current()
                 decider = Decider(status, self._clock.now(), self._backoff)
                 answers = [_decide(request, index, decider) for index, request in enumerate(requests)]
-                events = tuple(decider.events)
-                if not events:  # then no append tells whether another master went on
+                if not decider.events:  # then no append tells whether another master went on
                     if await self._log_port.read(self.run_id, after=status.position, limit=1):
                         self.hear_of_gap()
                         continue
                     return status, answers, None
-                commit = Commit(run_id=self.run_id, position=decider.position, at=decider.now, events=encode(events))
                 try:
-                    await self._append(status, commit)
+                    committed = await self._append(status, decider)
                 except PositionTaken:
                     self._status = None
                     self._meet_another()
                     in_turn = in_turn or await self._take(turn)
                     continue
-                return status, answers, Committed(commit=commit, events=events, decider=decider)
+                return status, answers, committed
         raise DependencyUnavailable(f"run {self.run_id}: lost {_MOST_CONFLICTS} races for a commit in a row")
 
-    async def _append(self, status: RunStatus, commit: Commit) -> None:
-        if commit.position == 1 and self._first_commit is not None:
-            await self._first_commit(status, commit)
-        else:
-            await self._log_port.append(commit)
-        self._made = commit.position
+    async def _append(self, status: RunStatus, decider: Decider) -> Committed:
+        gift = self._giver.give(decider) if self._giver is not None and decider.enqueue else None
+        try:
+            events, position = tuple(decider.events), decider.position
+            commit = Commit(run_id=self.run_id, position=position, at=decider.now, events=encode(events))
+            if position == 1 and self._first_commit is not None:
+                await self._first_commit(status, commit)
+            else:
+                await self._log_port.append(commit)
+        except BaseException:
+            if gift is not None:
+                gift.undo()
+            raise
+        self._made = position
+        return Committed(commit=commit, events=events, decider=decider, gift=gift)
 
     async def _take(self, turn: AsyncExitStack) -> bool:
         if self._turns is not None:
