@@ -251,3 +251,20 @@ async def test_reading_does_not_wait_for_a_write_that_is_under_way(path: Path) -
         await database.close()
 
     assert (while_writing, afterwards) == (0, 1)
+
+
+def _synchronous(connection: sqlite3.Connection) -> int:
+    [(level,)] = connection.execute("PRAGMA synchronous")
+    return int(level)
+
+
+async def test_only_what_is_derived_alone_does_not_wait_for_the_disk(writer: Writer) -> None:
+    normal, full = 1, 2  # as SQLite numbers them
+
+    before = await writer.run(_synchronous)
+    alone = await writer.run_derived(_synchronous)
+    async with HeldWriter(writer):
+        together = asyncio.gather(writer.run_derived(_synchronous), writer.run(_synchronous))
+    afterwards = [await writer.run_derived(_synchronous), await writer.run_statement(_synchronous)]
+
+    assert (before, alone, await together, afterwards) == (full, normal, [full, full], [normal, full])

@@ -25,8 +25,9 @@ class SqliteStore(SqliteLog, SqliteProjections, SqliteDocuments, SqliteHolds):
     """
     `Store` on SQLite: its ports on one database.
 
-    An acknowledged write is on the disk. Every method may raise CapacityExceeded (the disk is full) or
-    DependencyUnavailable (the file cannot be read or written, or the store is closed); nothing is half done then.
+    An acknowledged write is on the disk, but for projections, which the log makes again. Every method may raise
+    CapacityExceeded (the disk is full) or DependencyUnavailable (the file cannot be read or written, or the store is
+    closed); nothing is half done then.
 
     ::
 

@@ -66,6 +66,10 @@ class Database:
         """See `Writer.run_statement`."""
         return await self._writer.run_statement(work)
 
+    async def write_derived(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
+        """See `Writer.run_derived`."""
+        return await self._writer.run_derived(work)
+
     async def read(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
         """See `Readers.run`."""
         return await self._readers.run(work)

@@ -80,19 +80,19 @@ _Conditions = Mapping[str, Sequence[Any]]
 
 
 class SqliteProjections:
-    """`Projections` on SQLite."""
+    """`Projections` on SQLite. Saving waits for no disk: after the death of the machine, the log makes them again."""
 
     _database: Database
 
     async def save_run(self, run: RunRow) -> None:
-        await self._database.write_statement(saving_run(run))
+        await self._database.write_derived(saving_run(run))
 
     async def save_cases(self, cases: Sequence[CaseRow]) -> None:
         rows = [
             (c.run_id, c.task_id, c.case_id, c.index, c.outcome, c.flaky, c.position, to_json(c.body), c.result)
             for c in cases
         ]
-        await self._database.write(lambda connection: insert(connection, _SAVE_CASE, rows))
+        await self._database.write_derived(lambda connection: insert(connection, _SAVE_CASE, rows))
 
     async def get_run(self, run_id: str) -> RunRow | None:
         found = await self._runs({"run_id = ?": (run_id,)}, limit=1)
@@ -148,7 +148,7 @@ class SqliteProjections:
             )
             for case in cases
         ]
-        await self._database.write(lambda connection: insert(connection, _SAVE_HISTORY, rows))
+        await self._database.write_derived(lambda connection: insert(connection, _SAVE_HISTORY, rows))
 
     async def load_history(self, project: str, task: str) -> Mapping[str, CaseHistory]:
         def work(connection: sqlite3.Connection) -> dict[str, CaseHistory]:
@@ -175,7 +175,7 @@ class SqliteProjections:
             insert(connection, _SAVE_USAGE, rows)
             connection.executemany(_FORGET_USAGE, [(project, task, USAGES_KEPT) for task in usages])
 
-        await self._database.write(work)
+        await self._database.write_derived(work)
 
     async def load_usage(self, project: str, tasks: Sequence[str]) -> Mapping[str, Sequence[ResourceUsage]]:
         def work(connection: sqlite3.Connection) -> dict[str, list[ResourceUsage]]:

@@ -26,14 +26,20 @@ _LARGEST_GROUP: Final = 1024
 class _Job:
     """A piece of work that waits for its group's commit."""
 
-    __slots__ = ("error", "future", "result", "single", "work")
+    __slots__ = ("derived", "error", "future", "result", "single", "work")
 
     def __init__(
-        self, work: Callable[[sqlite3.Connection], Any], future: asyncio.Future[Any], *, single: bool = False
+        self,
+        work: Callable[[sqlite3.Connection], Any],
+        future: asyncio.Future[Any],
+        *,
+        single: bool = False,
+        derived: bool = False,
     ) -> None:
         self.work = work
         self.future = future
         self.single = single  # whether it is a transaction by itself
+        self.derived = derived  # whether it can be made again from what is on the disk
         self.result: Any = None
         self.error: Exception | None = None
 
@@ -63,6 +69,9 @@ class Writer:
     Work may refuse by raising an error of ours, and must not have written anything by then: the others of its group
     are committed all the same. Any other exception rolls the group back, and each piece gets a transaction of its
     own, so that only those fail that cannot be done. Work may therefore run twice.
+
+    A group of nothing but derived work is not waited for to be on the disk, so that it keeps nobody waiting there. The
+    write-ahead log is one file: whatever comes to the disk after it brings it along.
     """
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
@@ -71,6 +80,7 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._closing = False
+        self._synchronous = ""  # of the connection; empty: as it was opened
         self._thread = Thread(target=self._run, name="fleetest-store-writer", daemon=True)
         self._thread.start()
 
@@ -92,6 +102,13 @@ class Writer:
         Where a table is missing, the work runs again in a transaction, and may make it there.
         """
         result: _Result = await self._answer(_Job(work, self._loop.create_future(), single=True))
+        return result
+
+    async def run_derived(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
+        """
+        As `run`, for what can be made again from the rest: it outlives this process, and perhaps not the machine.
+        """
+        result: _Result = await self._answer(_Job(work, self._loop.create_future(), derived=True))
         return result
 
     async def _answer(self, job: _Job) -> Any:
@@ -126,7 +143,15 @@ class Writer:
             self._jobs.put(None)  # the end, for the next call
         return group
 
+    def _choose_wait(self, group: Sequence[_Job]) -> None:
+        """In WAL mode, `NORMAL` leaves a commit to the next one that is waited for."""
+        wanted = "NORMAL" if all(job.derived for job in group) else "FULL"
+        if wanted != self._synchronous:
+            self._connection.execute(f"PRAGMA synchronous = {wanted}")
+            self._synchronous = wanted
+
     def _commit(self, group: Sequence[_Job]) -> None:
+        self._choose_wait(group)
         if len(group) == 1 and group[0].single and self._executed(group[0]):
             return
         try:
