@@ -127,8 +127,11 @@ class Cluster:
 
 
 def clean_environment() -> dict[str, str]:
-    """Ours, without what leads to another cluster, to the machine's Engine, or makes the command behave as in CI."""
-    ours = ("FLEETEST_", "DOCKER_", "COV_", "GITHUB_", "GITLAB_", "CI")
+    """
+    Ours, without what leads to another cluster, to the machine's Engine, or makes the command behave as in CI; and
+    without measuring of coverage, of which the other tests have enough, and a cluster twice the work.
+    """
+    ours = ("FLEETEST_", "DOCKER_", "COVERAGE_", "COV_", "GITHUB_", "GITLAB_", "CI")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
     return kept | {"FLEETEST_EXECUTORS": "process"}
 
