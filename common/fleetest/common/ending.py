@@ -17,16 +17,23 @@ async def end_tasks(tasks: Iterable[asyncio.Task[Any]]) -> None:
     Cancel tasks and wait until they are over; what they raise is dropped.
 
     Asks again and again: a library may lose a cancellation, as redis-py does on CPython 3.11 when it comes while a
-    connection is being made.
+    connection is being made. Whoever ends our own task asks again, too: these tasks are ended first all the same.
     """
-    alive = set(tasks)
+    alive, interrupted = set(tasks), False
     while alive:
         for task in alive:
             task.cancel()
-        ended, alive = await asyncio.wait(alive, timeout=_PATIENCE_SECONDS)
+        try:
+            await asyncio.wait(alive, timeout=_PATIENCE_SECONDS)
+        except asyncio.CancelledError:
+            interrupted = True
+        ended = {task for task in alive if task.done()}
         for task in ended:
             if not task.cancelled():
                 task.exception()  # looked at, so that nobody warns of it
+        alive -= ended
+    if interrupted:
+        raise asyncio.CancelledError
 
 
 @contextmanager
