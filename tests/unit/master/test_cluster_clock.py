@@ -11,8 +11,8 @@ from fleetest.common.clock import ManualClock
 from fleetest.common.errors import DependencyUnavailable
 from fleetest.master.cluster_clock import TOLERANCE, ClusterClock
 from fleetest.master.queue.connection import connect
-from fleetest.master.queue.embedded_redis import EmbeddedRedis
 from fleetest.master.queue.redis_time import RedisTime
+from tests.support.shared_redis import SharedRedis
 
 NOON = datetime(2026, 11, 3, 12, tzinfo=UTC)
 MINUTES = timedelta(minutes=5)
@@ -76,7 +76,7 @@ async def test_a_clock_that_was_set_right_needs_its_correction_no_more() -> None
     assert clock.now() == own.now()
 
 
-async def test_redis_tells_the_time_and_is_not_waited_for(embedded_redis: EmbeddedRedis) -> None:
+async def test_redis_tells_the_time_and_is_not_waited_for(embedded_redis: SharedRedis) -> None:
     own = ManualClock(NOON)
     redis: Redis = connect(embedded_redis.url)
     clock = ClusterClock(own, RedisTime(redis))

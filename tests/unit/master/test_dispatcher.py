@@ -18,13 +18,13 @@ from fleetest.common.ids import new_run_id
 from fleetest.common.states import ShardKind, TaskState, Verdict
 from fleetest.common.tasks import Access, OnLost, Resources, Use
 from fleetest.master.dispatcher import Dispatcher
-from fleetest.master.queue.embedded_redis import EmbeddedRedis
 from fleetest.master.queue.ports import QueueEntry, ResourceHold
 from fleetest.master.queue.redis_ledger import RedisResourceLedger
 from fleetest.master.reports import Ended, Planned, Running
 from fleetest.master.sessions import Assign, Assigned, Begin, Expect, Session, Stop, Want
 from fleetest.master.store.ports import Commit
 from fleetest.master.turned_down import TurnedDown
+from tests.support.shared_redis import SharedRedis
 from tests.tools.core import Core, instructions, open_core, until, unwritable
 from tests.tools.story import START, cases, command_task, pytest_task
 
@@ -233,7 +233,7 @@ async def test_what_began_for_a_stream_that_ended_meanwhile_waits_again(core: Co
 
 
 async def test_what_began_is_sent_although_redis_dies_before_the_claim_is_confirmed(
-    tmp_path: Path, embedded_redis: EmbeddedRedis
+    tmp_path: Path, embedded_redis: SharedRedis
 ) -> None:
     async with open_core(tmp_path, embedded_redis.url, busy_timeout=timedelta(seconds=30)) as core:
         run_id = await core.submit(command_task())
@@ -250,7 +250,7 @@ async def test_what_began_is_sent_although_redis_dies_before_the_claim_is_confir
         assert (await core.status(run_id)).tasks["lint"].live == 1
 
 
-async def test_dispatching_without_redis_says_so(core: Core, embedded_redis: EmbeddedRedis) -> None:
+async def test_dispatching_without_redis_says_so(core: Core, embedded_redis: SharedRedis) -> None:
     await core.connect()
     await embedded_redis.stop()
 
@@ -259,7 +259,7 @@ async def test_dispatching_without_redis_says_so(core: Core, embedded_redis: Emb
 
 
 async def test_the_loop_dispatches_whatever_comes_and_survives_failures(
-    core: Core, embedded_redis: EmbeddedRedis
+    core: Core, embedded_redis: SharedRedis
 ) -> None:
     session = await core.connect(shards=3)
     first = await core.submit(command_task())

@@ -12,11 +12,11 @@ import pytest
 from fleetest.common.errors import DependencyUnavailable
 from fleetest.common.states import TaskState, Verdict
 from fleetest.common.tasks import Access, OnLost, Resources, Use
-from fleetest.master.queue.embedded_redis import EmbeddedRedis
 from fleetest.master.reports import Ended, Planned
 from fleetest.master.sessions import Assign, Assigned, Expect, Session, Want
 from fleetest.master.submission import Submission
 from fleetest.master.turned_down import TurnedDown
+from tests.support.shared_redis import SharedRedis
 from tests.tools.core import Core, instructions, open_core, unwritable
 from tests.tools.story import cases, command_task, pytest_task
 
@@ -24,7 +24,7 @@ SUITE = "version: 1\nname: s\nproject: p\ntasks: {lint: {command: [lint]}}"
 
 
 @pytest.fixture
-async def core(tmp_path: Path, embedded_redis: EmbeddedRedis) -> AsyncIterator[Core]:
+async def core(tmp_path: Path, embedded_redis: SharedRedis) -> AsyncIterator[Core]:
     async with open_core(tmp_path, embedded_redis.url, turned_down=TurnedDown()) as core:
         yield core
 
@@ -146,7 +146,7 @@ async def test_what_began_for_a_stream_that_ended_meanwhile_waits_again(core: Co
 
 
 async def test_what_a_master_began_and_never_sent_since_it_died_is_made_by_another(
-    core: Core, tmp_path: Path, embedded_redis: EmbeddedRedis
+    core: Core, tmp_path: Path, embedded_redis: SharedRedis
 ) -> None:
     worker = await idle(core)
     run_id = await core.submit(command_task())

@@ -15,9 +15,9 @@ import pytest
 from fleetest.common.states import Outcome, RunState, Verdict
 from fleetest.common.tasks import CachePolicy
 from fleetest.master.cache.entries import CachedCase, entry_key
-from fleetest.master.queue.embedded_redis import EmbeddedRedis
 from fleetest.master.reports import Ended, Output, Results
 from fleetest.master.sessions import Drain, Session, Stop, Want
+from tests.support.shared_redis import SharedRedis
 from tests.tools.core import CAPACITY, LEASE_TTL, Core, instructions, open_core, until
 from tests.tools.story import command_task, pytest_task, result
 
@@ -57,7 +57,7 @@ async def hearing(core: Core) -> AsyncIterator[None]:
 
 
 @pytest.fixture
-async def two(tmp_path: Path, embedded_redis: EmbeddedRedis) -> AsyncIterator[Two]:
+async def two(tmp_path: Path, embedded_redis: SharedRedis) -> AsyncIterator[Two]:
     url = embedded_redis.url
     async with open_core(tmp_path, url) as a, open_core(tmp_path, url) as b, hearing(a), hearing(b):
         yield Two(a, b, await b.connect(stream="at b"))

@@ -14,13 +14,13 @@ from fleetest.common.ids import new_run_id
 from fleetest.common.results import Artifact
 from fleetest.common.states import Outcome, RunState, TaskState, Verdict
 from fleetest.master.activity import Activity
-from fleetest.master.queue.embedded_redis import EmbeddedRedis
 from fleetest.master.queue.ports import CommitNotice
 from fleetest.master.reports import Artifacts, Ended, Results
 from fleetest.master.runs.hub import Hub
 from fleetest.master.runs.summary import row_of, summary_of, summary_of_row
 from fleetest.master.store.ports import RunRow
 from fleetest.master.store.sqlite import SqliteStore
+from tests.support.shared_redis import SharedRedis
 from tests.tools.core import Core, open_core, until, unwritable
 from tests.tools.story import START, command_task, need, result
 
@@ -95,7 +95,7 @@ async def test_a_projector_that_fails_in_the_background_goes_on(core: Core) -> N
     await until(projected)
 
 
-async def test_leaving_a_projector_projects_the_rest(tmp_path: Path, embedded_redis: EmbeddedRedis) -> None:
+async def test_leaving_a_projector_projects_the_rest(tmp_path: Path, embedded_redis: SharedRedis) -> None:
     async with open_core(tmp_path, embedded_redis.url) as core:
         run_id = await core.submit(command_task())
         await core.book.keeper(run_id).ask(lambda decider: decider.cancel(by="x", reason="y"))
@@ -138,7 +138,7 @@ async def test_keepers_of_ended_runs_are_forgotten_and_those_of_live_ones_kept(c
     assert (await core.status(ended)).state is RunState.PASSED
 
 
-async def test_a_notice_makes_a_keeper_read_on_and_wakes_followers(core: Core, embedded_redis: EmbeddedRedis) -> None:
+async def test_a_notice_makes_a_keeper_read_on_and_wakes_followers(core: Core, embedded_redis: SharedRedis) -> None:
     run_id = await core.submit(command_task())
     await core.status(run_id)
     async with open_core(core.path.parent, embedded_redis.url) as other:
@@ -161,7 +161,7 @@ async def test_a_notice_of_ones_own_commit_wakes_nobody_again(core: Core) -> Non
         assert not bell.is_set()
 
 
-async def test_when_notices_may_have_been_lost_every_keeper_reads_on(core: Core, embedded_redis: EmbeddedRedis) -> None:
+async def test_when_notices_may_have_been_lost_every_keeper_reads_on(core: Core, embedded_redis: SharedRedis) -> None:
     run_id = await core.submit(command_task())
     await core.status(run_id)
     async with open_core(core.path.parent, embedded_redis.url) as other:
@@ -174,7 +174,7 @@ async def test_when_notices_may_have_been_lost_every_keeper_reads_on(core: Core,
     assert (await core.status(run_id)).state is RunState.CANCELLED
 
 
-async def test_a_commit_stands_although_redis_does_not_answer(core: Core, embedded_redis: EmbeddedRedis) -> None:
+async def test_a_commit_stands_although_redis_does_not_answer(core: Core, embedded_redis: SharedRedis) -> None:
     run_id = await core.submit(command_task(), command_task("b"))
     await embedded_redis.stop()
 

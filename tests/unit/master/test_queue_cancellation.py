@@ -7,11 +7,11 @@ import asyncio
 import pytest
 
 from fleetest.master.queue.connection import connect
-from fleetest.master.queue.embedded_redis import EmbeddedRedis
 from fleetest.master.queue.redis_secrets import RedisSecretStore
+from tests.support.shared_redis import SharedRedis
 
 
-async def test_no_cancellation_is_lost(embedded_redis: EmbeddedRedis) -> None:
+async def test_no_cancellation_is_lost(embedded_redis: SharedRedis) -> None:
     client = connect(embedded_redis.url)
     secrets = RedisSecretStore(client)
 

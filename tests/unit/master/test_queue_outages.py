@@ -8,7 +8,6 @@ import signal
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,11 +19,11 @@ from fleetest.common.errors import DependencyUnavailable, LeaseLost
 from fleetest.common.tasks import Resources
 from fleetest.master.queue.capabilities import queue_name
 from fleetest.master.queue.connection import connect
-from fleetest.master.queue.embedded_redis import EmbeddedRedis
 from fleetest.master.queue.ports import Bid, CommitNotice, Presence, QueueEntry
 from fleetest.master.queue.redis_feed import RedisCommitFeed
 from fleetest.master.queue.redis_queue import RedisShardQueue
 from fleetest.master.queue.redis_registry import RedisWorkerRegistry
+from tests.support.shared_redis import SharedRedis
 
 NOW = datetime.now(UTC)
 LINUX = {"os": "linux"}
@@ -32,13 +31,12 @@ BID = Bid(worker_id="w", capabilities=LINUX, shards=9, free=Resources(), capacit
 
 
 @pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[EmbeddedRedis]:
-    async with EmbeddedRedis(tmp_path) as server:
-        yield server
+def server(embedded_redis: SharedRedis) -> SharedRedis:
+    return embedded_redis
 
 
 @pytest.fixture
-async def redis(server: EmbeddedRedis) -> AsyncIterator[Redis]:
+async def redis(server: SharedRedis) -> AsyncIterator[Redis]:
     client = connect(server.url)
     yield client
     await client.aclose()
@@ -69,7 +67,7 @@ def worker() -> Presence:
     )
 
 
-async def kill(server: EmbeddedRedis) -> None:
+async def kill(server: SharedRedis) -> None:
     assert server.pid is not None
     os.kill(server.pid, signal.SIGKILL)
     assert await server.wait() == -signal.SIGKILL
@@ -122,7 +120,7 @@ async def test_entry_whose_record_is_lost_does_not_stop_the_others(redis: Redis,
 
 
 async def test_operations_say_that_redis_is_away_and_work_when_it_is_back(
-    server: EmbeddedRedis, queue: RedisShardQueue, redis: Redis
+    server: SharedRedis, queue: RedisShardQueue, redis: Redis
 ) -> None:
     feed, registry = RedisCommitFeed(redis), RedisWorkerRegistry(redis)
     await queue.enqueue([entry("a")])
@@ -147,7 +145,7 @@ async def test_operations_say_that_redis_is_away_and_work_when_it_is_back(
     assert "b" in [claim.entry.shard_id for claim in await queue.claim([BID])]
 
 
-async def test_dispatcher_is_woken_after_redis_came_back(server: EmbeddedRedis, queue: RedisShardQueue) -> None:
+async def test_dispatcher_is_woken_after_redis_came_back(server: SharedRedis, queue: RedisShardQueue) -> None:
     wakeups = queue.wakeups()
     await anext(wakeups)
     after = asyncio.ensure_future(anext(wakeups))
@@ -165,7 +163,7 @@ async def test_dispatcher_is_woken_after_redis_came_back(server: EmbeddedRedis, 
 
 
 async def test_subscriber_goes_on_after_redis_came_back(
-    server: EmbeddedRedis, redis: Redis, queue: RedisShardQueue
+    server: SharedRedis, redis: Redis, queue: RedisShardQueue
 ) -> None:
     feed = RedisCommitFeed(redis)
     first, second = (CommitNotice(run_id="r", position=position, events=b"x") for position in (1, 2))

@@ -13,13 +13,13 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from fleetest.master.queue.connection import connect
-from fleetest.master.queue.embedded_redis import EmbeddedRedis
 from fleetest.master.queue.wire import Wire
 from tests.support.certificates import Authority, Pair
+from tests.support.shared_redis import SharedRedis
 
 
 @pytest.fixture
-async def redis(embedded_redis: EmbeddedRedis) -> AsyncIterator[Redis]:
+async def redis(embedded_redis: SharedRedis) -> AsyncIterator[Redis]:
     client = connect(embedded_redis.url)
     yield client
     await client.aclose()
@@ -60,7 +60,7 @@ async def test_commands_wait_for_nothing_when_their_connection_was_cut(redis: Re
         assert await wire.call("CLIENT", "ID") != identity
 
 
-async def test_wire_may_be_encrypted(embedded_redis: EmbeddedRedis, tmp_path: Path) -> None:
+async def test_wire_may_be_encrypted(embedded_redis: SharedRedis, tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     async with encrypting(embedded_redis, authority.issue()) as port:
         client = connect(f"rediss://localhost:{port}?ssl_ca_certs={authority.ca}")
@@ -73,7 +73,7 @@ async def test_wire_may_be_encrypted(embedded_redis: EmbeddedRedis, tmp_path: Pa
 
 
 @asynccontextmanager
-async def encrypting(redis: EmbeddedRedis, pair: Pair) -> AsyncIterator[int]:
+async def encrypting(redis: SharedRedis, pair: Pair) -> AsyncIterator[int]:
     """A port on which Redis is reached by TLS; the one that we bring along speaks none."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -14,7 +14,6 @@ from fleetest.common.errors import DependencyUnavailable
 from fleetest.common.ids import new_run_id
 from fleetest.common.states import RunState, TaskState, Verdict
 from fleetest.common.tasks import Access, Timeouts, Use
-from fleetest.master.queue.embedded_redis import EmbeddedRedis
 from fleetest.master.queue.ports import Presence, ResourceHold, WorkerRegistry
 from fleetest.master.queue.redis_registry import RedisWorkerRegistry
 from fleetest.master.reconciler import STOP_MARGIN, Reconciler
@@ -27,6 +26,7 @@ from fleetest.master.runs.projector import Projector
 from fleetest.master.runs.state import Attempt, ShardStatus
 from fleetest.master.sessions import AttemptRef, Session, Sessions, Stop
 from fleetest.master.store.ports import Commit
+from tests.support.shared_redis import SharedRedis
 from tests.tools.core import INTERVAL, LEASE_TTL, Core, instructions, until
 from tests.tools.story import BACKOFF, START, command_task, pytest_task, result, submitted
 
@@ -234,9 +234,7 @@ async def test_stream_that_begins_during_a_look_is_not_ended_by_it(core: Core) -
     assert not session.over
 
 
-async def test_after_redis_was_away_workers_have_a_lease_to_come_back(
-    core: Core, embedded_redis: EmbeddedRedis
-) -> None:
+async def test_after_redis_was_away_workers_have_a_lease_to_come_back(core: Core, embedded_redis: SharedRedis) -> None:
     run_id, session = await leased(core)
     await expire(core)
     core.clock.advance(LEASE_TTL * 10)

@@ -16,7 +16,6 @@ from fleetest.common.errors import DependencyUnavailable, FleetestError, Invalid
 from fleetest.common.settings import Secret
 from fleetest.common.states import RunState
 from fleetest.common.tasks import Resources
-from fleetest.master.queue.embedded_redis import EmbeddedRedis
 from fleetest.master.server import Master
 from fleetest.master.settings import MasterSettings
 from fleetest.worker.messages import Hello, Offer, Welcome
@@ -42,13 +41,7 @@ def authority(tmp_path) -> Authority:
 
 
 @pytest.fixture
-async def redis(tmp_path) -> AsyncIterator[EmbeddedRedis]:
-    async with EmbeddedRedis(tmp_path / "redis") as redis:
-        yield redis
-
-
-@pytest.fixture
-async def start(redis, tmp_path) -> AsyncIterator[Callable]:
+async def start(embedded_redis, tmp_path) -> AsyncIterator[Callable]:
     """Starts a master with these settings."""
     async with AsyncExitStack() as stack:
 
@@ -58,7 +51,7 @@ async def start(redis, tmp_path) -> AsyncIterator[Callable]:
                     MasterSettings(
                         **{"address": "127.0.0.1:0", **settings},
                         data_directory=tmp_path / "data",
-                        redis_url=redis.url,
+                        redis_url=embedded_redis.url,
                         client_token=Secret("client"),
                         join_token=Secret("join"),
                     )

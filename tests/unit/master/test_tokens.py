@@ -15,6 +15,7 @@ import structlog
 
 from fleetest.common.clock import ManualClock
 from fleetest.common.errors import Forbidden, InvalidRequest, NotFound, Unauthenticated
+from fleetest.master.access import token_book
 from fleetest.master.access.gatekeeper import Gatekeeper
 from fleetest.master.access.methods import check_method
 from fleetest.master.access.open_streams import OpenStreams
