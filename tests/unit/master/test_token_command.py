@@ -4,54 +4,47 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
+from fleetest.client.cli.invocation import invoke
 from fleetest.common.settings import Secret
-from fleetest.master.queue.embedded_redis import EmbeddedRedis
 from fleetest.master.server import Master
 from fleetest.master.settings import MasterSettings
+from tests.support.shared_redis import SharedRedis
 
 
 @pytest.fixture
-async def master(tmp_path: Path) -> AsyncIterator[Master]:
-    async with EmbeddedRedis(tmp_path / "redis") as redis:
-        settings = MasterSettings(
-            address="127.0.0.1:0",
-            data_directory=tmp_path / "data",
-            redis_url=redis.url,
-            client_token=Secret("client"),
-            join_token=Secret("join"),
-        )
-        async with Master(settings) as master:
-            yield master
+async def master(tmp_path: Path, embedded_redis: SharedRedis) -> AsyncIterator[Master]:
+    settings = MasterSettings(
+        address="127.0.0.1:0",
+        data_directory=tmp_path / "data",
+        redis_url=embedded_redis.url,
+        client_token=Secret("client"),
+        join_token=Secret("join"),
+    )
+    async with Master(settings) as master:
+        yield master
 
 
 @pytest.fixture
-def fleetest(master, tmp_path):
+def fleetest(master, tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("COLUMNS", "200")
+
     async def run(*arguments: str, token: str = "client") -> tuple[int, str, str]:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "fleetest.client",
-            *arguments,
-            env={
-                **{name: value for name, value in os.environ.items() if not name.startswith("FLEETEST_")},
-                "FLEETEST_MASTER": f"127.0.0.1:{master.port}",
-                "FLEETEST_TOKEN": token,
-                "FLEETEST_DATA_DIR": str(tmp_path / "user"),
-                "COLUMNS": "200",
-            },
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        out, err = await process.communicate()
-        return process.returncode, out.decode(), err.decode()
+        environment = {
+            "FLEETEST_MASTER": f"127.0.0.1:{master.port}",
+            "FLEETEST_TOKEN": token,
+            "FLEETEST_DATA_DIR": str(tmp_path / "user"),
+        }
+        capfd.readouterr()
+        with capture_logs():  # the master's, in this process
+            code = await asyncio.to_thread(invoke, arguments, environment)
+        return code, *capfd.readouterr()
 
     return run
 
