@@ -271,8 +271,9 @@ async def test_unknown_command_and_interpreter_are_named(executor: ProcessExecut
 
 
 async def test_setup_runs_once_in_a_venv_and_its_products_outlive_a_refresh(
-    executor: ProcessExecutor, workspace: Path
+    executor_without_pip: ProcessExecutor, workspace: Path
 ) -> None:
+    executor = executor_without_pip
     spec = make_spec(
         workspace,
         setup=("echo built $SETUPTOOLS_SCM_PRETEND_VERSION > built.txt", 'python -c "import sys; print(sys.prefix)"'),

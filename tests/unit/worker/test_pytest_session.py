@@ -172,10 +172,27 @@ CRASHES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("statement", "message"), CRASHES.items(), ids=range(len(CRASHES)))
-async def test_crash_fails_its_case_and_the_rest_goes_on_in_a_new_session(
-    tmp_path: Path, statement: str, message: str
+@pytest.mark.parametrize(
+    ("arguments", "statements"),
+    [
+        (("-s",), [statement for statement in CRASHES if "closerange" not in statement]),
+        ((), [statement for statement in CRASHES if "closerange" in statement]),
+    ],
+    ids=["output as it comes", "output captured"],
+)
+async def test_a_crash_fails_its_case_and_the_rest_goes_on_in_a_new_session(
+    tmp_path: Path, arguments: tuple[str, ...], statements: list[str]
 ) -> None:
+    crashes = "".join(
+        f"""
+            def test_crash_{number}():
+                print("last words", flush=True)
+                {statement}
+                time.sleep(60)
+            def test_after_{number}(): pass
+        """
+        for number, statement in enumerate(statements)
+    )
     workspace = suite(
         tmp_path / "w",
         test_a=f"""
@@ -184,19 +201,20 @@ async def test_crash_fails_its_case_and_the_rest_goes_on_in_a_new_session(
                 try: return os.fstat(fd)
                 except OSError: return None
             def test_before(): pass
-            def test_crash():
-                print("last words", flush=True)
-                {statement}
-                time.sleep(60)
-            def test_after(): pass
+        {crashes}
         """,
     )
 
-    ended, reporter = await run_all(workspace, command=("-s",) if "closerange" not in statement else ())
+    ended, reporter = await run_all(workspace, command=arguments)
 
-    assert reporter.outcomes() == {"test_before": "passed", "test_crash": "failed", "test_after": "passed"}
-    assert reporter.named("test_crash").message == message
-    assert reporter.named("test_crash").file == "test_a.py"
+    assert reporter.outcomes() == {
+        "test_before": "passed",
+        **{f"test_crash_{number}": "failed" for number in range(len(statements))},
+        **{f"test_after_{number}": "passed" for number in range(len(statements))},
+    }
+    failed = [reporter.named(f"test_crash_{number}") for number in range(len(statements))]
+    assert [result.message for result in failed] == [CRASHES[statement] for statement in statements]
+    assert {result.file for result in failed} == {"test_a.py"}
     assert ended.verdict is Verdict.COMPLETED
 
 
