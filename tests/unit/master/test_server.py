@@ -53,8 +53,9 @@ async def serving(settings: MasterSettings) -> AsyncIterator[tuple[Master, async
             await asyncio.gather(running, return_exceptions=True)
 
 
-@pytest.fixture(params=["sqlite", "mongodb"])
+@pytest.fixture
 def settings(tmp_path: Path, embedded_redis, request: pytest.FixtureRequest) -> MasterSettings:
+    """On SQLite, where the test does not name its store: the contract tests compare the stores."""
     stores = {
         "sqlite": lambda: {"data_directory": tmp_path / "data"},
         "mongodb": lambda: {
@@ -64,7 +65,7 @@ def settings(tmp_path: Path, embedded_redis, request: pytest.FixtureRequest) -> 
         },
     }
     return MasterSettings(
-        **stores[request.param](),
+        **stores[getattr(request, "param", "sqlite")](),
         address="127.0.0.1:0",
         redis_url=embedded_redis.url,
         client_token=Secret("client"),
@@ -84,6 +85,9 @@ async def master(settings) -> AsyncIterator[Master]:
 async def client(master) -> AsyncIterator[AsyncClient]:
     async with AsyncClient(f"127.0.0.1:{master.port}", token="client") as client:
         yield client
+
+
+on_each_store = pytest.mark.parametrize("settings", ["sqlite", "mongodb"], indirect=True)
 
 
 class Worker:
@@ -167,6 +171,7 @@ async def submitted(client: AsyncClient, root: Path, suite: str = SUITE, **optio
     return submission.run_id
 
 
+@on_each_store
 async def test_run_goes_from_submission_to_its_end(client, worker, tmp_path):
     run_id = await submitted(client, tmp_path / "w", labels={"why": "test"}, user="ada")
     await worker.open()
@@ -225,6 +230,7 @@ async def test_what_cannot_be_is_said_clearly(client, tmp_path):
         await client.drain("absent")
 
 
+@on_each_store
 async def test_what_a_task_ran_on_can_be_asked_for(master, client, tmp_path):
     run_id = await submitted(client, tmp_path / "w")
     async with grpc.aio.insecure_channel(f"127.0.0.1:{master.port}") as channel:
@@ -249,6 +255,7 @@ async def test_prefix_of_several_runs_is_refused(client, tmp_path):
         await client.get_run(runs[0][:3])
 
 
+@on_each_store
 async def test_runs_are_explained_cancelled_and_repeated(client, tmp_path):
     run_id = await submitted(client, tmp_path / "w")
 
@@ -262,6 +269,7 @@ async def test_runs_are_explained_cancelled_and_repeated(client, tmp_path):
     assert (await client.get_run(again.run_id)).retry_of == run_id
 
 
+@on_each_store
 async def test_pages_follow_one_another(client, tmp_path):
     runs = [await submitted(client, tmp_path / "w") for _ in range(3)]
 
@@ -391,6 +399,7 @@ async def test_heartbeat_goes_on_through_an_outage_of_redis(client, worker, embe
             await asyncio.sleep(0.05)
 
 
+@on_each_store
 async def test_stream_outlives_a_redis_that_forgot_its_beginning(client, worker, embedded_redis, tmp_path):
     await worker.open()
     async with connect(embedded_redis.url) as redis:
