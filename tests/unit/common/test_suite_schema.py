@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,12 @@ def properties(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def accepts(text: str) -> bool:
-    return jsonschema.Draft202012Validator(suite_schema()).is_valid(yaml.safe_load(text))
+    return validator().is_valid(yaml.safe_load(text))
+
+
+@cache
+def validator() -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator(suite_schema())
 
 
 def test_the_schema_is_a_valid_one_and_says_its_dialect():

@@ -203,6 +203,6 @@ class RunWalk(RuleBasedStateMachine):
 
 
 RunWalk.TestCase.settings = settings(
-    max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestRunWalk = RunWalk.TestCase
