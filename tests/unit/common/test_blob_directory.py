@@ -57,7 +57,7 @@ def test_what_nobody_touched_for_a_week_is_removed(tmp_path: Path) -> None:
 
 def resume_and_publish(root: Path) -> None:
     directory = BlobDirectory(root)
-    for _ in range(200):
+    for _ in range(100):
         writer = directory.resume(DIGEST, offset_bytes=0)
         writer.write(CONTENT)
         writer.publish()
@@ -66,14 +66,14 @@ def resume_and_publish(root: Path) -> None:
 
 def test_processes_that_write_one_blob_do_not_disturb_each_other(tmp_path: Path) -> None:
     processes = [
-        multiprocessing.get_context("spawn").Process(target=resume_and_publish, args=(tmp_path,)) for _ in "abc"
+        multiprocessing.get_context("spawn").Process(target=resume_and_publish, args=(tmp_path,)) for _ in "ab"
     ]
     for process in processes:
         process.start()
     for process in processes:
         process.join(60)
 
-    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert [process.exitcode for process in processes] == [0, 0]
     assert files_in(tmp_path) == [DIGEST]
 
 

@@ -78,7 +78,7 @@ PATHS = [
 ]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     root_lines=st.lists(st.sampled_from(PATTERNS), min_size=1, max_size=5),
     nested_lines=st.lists(st.sampled_from(PATTERNS), max_size=3),

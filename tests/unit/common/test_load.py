@@ -85,7 +85,7 @@ def test_any_text_is_a_threshold_or_refused(text: str) -> None:
     assert parse_threshold(str(threshold)).metric == threshold.metric
 
 
-@settings(max_examples=10)  # the library's own take half a second each
+@settings(max_examples=5)  # the library's own take half a second each
 @given(LATENCIES)
 def test_histograms_are_those_of_the_library_both_ways(values: list[int]) -> None:
     theirs, mine = library(values), ours(values)

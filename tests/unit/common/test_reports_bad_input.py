@@ -281,7 +281,7 @@ def _sound(cases: Iterator[CaseResult]) -> None:
         ids.add(case.case_id)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     good=st.sampled_from(sorted(GOOD)),
     cuts=st.lists(
@@ -294,7 +294,7 @@ def test_spoilt_reports_never_raise(good: str, cuts: list[tuple[int, bytes]], fo
     _sound(read_report(BytesIO(_spoilt(GOOD[good], cuts)), name="r", form=form))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     documents=st.lists(_JSON, min_size=1, max_size=3),
     form=st.sampled_from(

@@ -69,13 +69,13 @@ async def stored(root: Path) -> bytes:
 
 
 async def test_processes_that_upload_one_blob_at_once_both_succeed(uploader, tmp_path) -> None:
-    processes = [uploader() for _ in range(3)]
+    processes = [uploader() for _ in range(2)]
 
     for process in processes:
         go(process)
     codes = await asyncio.gather(*(asyncio.to_thread(process.wait, 60) for process in processes))
 
-    assert codes == [0, 0, 0]
+    assert codes == [0, 0]
     assert await stored(tmp_path / "store") == CONTENT
     assert [*(tmp_path / "store" / "incoming").iterdir()] == []
 

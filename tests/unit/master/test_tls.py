@@ -10,8 +10,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 
 import pytest
+from structlog.testing import capture_logs
 
 from fleetest.client import AsyncClient, ClientTls
+from fleetest.client.cli.invocation import invoke
 from fleetest.common.errors import DependencyUnavailable, FleetestError, InvalidRequest, WrongState
 from fleetest.common.settings import Secret
 from fleetest.common.states import RunState
@@ -253,14 +255,24 @@ async def test_worker_runs_a_task_over_mutual_tls_until_its_token_is_revoked(sec
     assert text.reveal() not in said.decode()
 
 
-async def test_command_says_it_in_one_line_and_what_to_do(secured, authority, tmp_path):
-    base = {"FLEETEST_MASTER": f"127.0.0.1:{secured.port}", "FLEETEST_TOKEN": "client", "HOME": str(tmp_path)}
+async def test_command_says_it_in_one_line_and_what_to_do(secured, authority, tmp_path, capsys):
+    base = {
+        "FLEETEST_MASTER": f"127.0.0.1:{secured.port}",
+        "FLEETEST_TOKEN": "client",
+        "FLEETEST_DATA_DIR": str(tmp_path / "user"),
+    }
 
-    right = await _fleetest(base | {"FLEETEST_TLS_CA": str(authority.ca)})
-    without = await _fleetest(base)
-    absent = await _fleetest(base | {"FLEETEST_TLS_CA": str(tmp_path / "none.pem")})
+    async def fleetest(**environment: str) -> tuple[int, list[str]]:
+        capsys.readouterr()
+        with capture_logs():  # the master's, in this process
+            code = await asyncio.to_thread(invoke, ["ls"], base | environment)
+        return code, capsys.readouterr().err.splitlines()
 
-    wrong = await _fleetest(base | {"FLEETEST_TLS_CA": str(Authority(tmp_path, "other").ca)})
+    right = await fleetest(FLEETEST_TLS_CA=str(authority.ca))
+    without = await fleetest()
+    absent = await fleetest(FLEETEST_TLS_CA=str(tmp_path / "none.pem"))
+
+    wrong = await fleetest(FLEETEST_TLS_CA=str(Authority(tmp_path, "other").ca))
 
     at = f"127.0.0.1:{secured.port}"
     assert right == (0, ["no runs; begin one with: fleetest run"])
@@ -289,9 +301,3 @@ async def _start(*arguments: str, **environment: str) -> asyncio.subprocess.Proc
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-
-
-async def _fleetest(environment: dict[str, str]) -> tuple[int, list[str]]:
-    process = await _start("ls", **environment)
-    _, said = await process.communicate()
-    return process.returncode, said.decode().splitlines()

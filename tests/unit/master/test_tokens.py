@@ -20,7 +20,6 @@ from fleetest.master.access.gatekeeper import Gatekeeper
 from fleetest.master.access.methods import check_method
 from fleetest.master.access.open_streams import OpenStreams
 from fleetest.master.access.principals import ANYBODY, Access, Audience, Principal
-from fleetest.master.access import token_book
 from fleetest.master.access.token_book import TokenBook, TokenOrder
 from fleetest.master.access.tokens import TokenKind, TokenText
 from fleetest.master.store.sqlite import SqliteStore
