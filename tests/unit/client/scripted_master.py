@@ -187,6 +187,7 @@ class ScriptedMaster(
         self.cases: list[run_pb2.CaseRecord] = []
         self.chunks: list[run_pb2.LogChunk] = []
         self.artifacts: list[run_pb2.TaskArtifact] = []
+        self.number_of_runs = 700
         self.blobs: dict[str, bytes] = {}
         self.workers: list[fleet_pb2.Worker] = []
         self.explanations: list[run_pb2.TaskExplanation] = []
@@ -232,8 +233,9 @@ class ScriptedMaster(
     def ListRuns(self, request, context):
         self._note("ListRuns", request, context)
         first = int(request.page_token or 0)
-        token = str(first + request.page_size) if first + request.page_size < 700 else ""
-        return run_pb2.ListRunsResponse(runs=[self.run] * min(request.page_size, 700 - first), next_page_token=token)
+        token = str(first + request.page_size) if first + request.page_size < self.number_of_runs else ""
+        number = min(request.page_size, self.number_of_runs - first)
+        return run_pb2.ListRunsResponse(runs=[self.run] * number, next_page_token=token)
 
     def ListCases(self, request, context):
         self._note("ListCases", request, context)

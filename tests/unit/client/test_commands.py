@@ -281,11 +281,12 @@ def test_artifacts_are_shown_by_url_where_the_store_gives_any(fleetest, master):
 
 
 def test_artifacts_are_deleted_those_of_several_runs_only_by_who_is_sure(fleetest, master):
+    master.number_of_runs = 70
     master.artifacts = [
         run_pb2.TaskArtifact(
             task_id="unit", shard_id="unit#0", artifact=types_pb2.Artifact(path=path, digest="d", size_bytes=7)
         )
-        for path in ("a.png", "b.log")
+        for path in ("b.log", *(f"{number}.png" for number in range(19)))
     ]
 
     deleted = fleetest("artifacts", "latest", "unit", "*.log", "--delete")

@@ -8,6 +8,7 @@ import ssl
 import time
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx
@@ -270,4 +271,10 @@ def _tls(scenario: Scenario) -> ssl.SSLContext:
     verify = scenario.model.verify
     if isinstance(verify, str):
         return ssl.create_default_context(cafile=scenario.files.find(verify))
+    return _usual_tls(verify)
+
+
+@cache
+def _usual_tls(verify: bool) -> ssl.SSLContext:  # noqa: FBT001 - httpx's own signature
+    """One for all files: to read the certificates of all authorities takes longer than most files of checks."""
     return httpx.create_ssl_context(verify=verify)
