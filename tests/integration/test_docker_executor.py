@@ -16,6 +16,7 @@ from fleetest.common.errors import CapacityExceeded, DependencyUnavailable, Forb
 from fleetest.common.states import Verdict
 from fleetest.common.tasks import Network, Pull, Resources
 from fleetest.v1 import types_pb2
+from fleetest.worker.executors.compiled_modules import CompiledModules
 from fleetest.worker.executors.docker.cells import ContainerRules
 from fleetest.worker.executors.docker.executor import DockerExecutor
 from fleetest.worker.executors.docker.sdk_engine import EngineAddress, SdkEngine
@@ -41,6 +42,7 @@ from tests.unit.worker.scripted_master import ScriptedMaster, serving
 pytestmark = pytest.mark.timeout(180)
 
 MIB = 1 << 20
+OWNER = Owner(uid=1000, gid=1000)
 
 
 @asynccontextmanager
@@ -54,7 +56,8 @@ async def executor_on(engine, directory, *, directory_id="", **rules):
         worker_id="w1",
         directory_id=directory_id,
         engine_url=address.url,
-        rules=ContainerRules(owner=Owner(uid=1000, gid=1000), **rules),
+        rules=ContainerRules(owner=OWNER, **rules),
+        compiled=CompiledModules(directory / "compiled", max_bytes=MIB, owner=OWNER),
     )
     await executor.open()
     try:
@@ -125,7 +128,7 @@ async def test_container_is_hardened_and_writable_where_it_should_be(executor, c
     assert [line.split()[1] for line in reporter.text.splitlines()] == ["0" * 16] * 5
 
 
-async def test_pytest_suite_ends_in_a_container_as_it_should(executor, tmp_path, python_image):
+async def test_pytest_suite_ends_in_a_container_as_it_should_and_is_compiled_once(executor, tmp_path, python_image):
     workspace = suite(
         tmp_path / "suite",
         test_sample="""
@@ -147,8 +150,14 @@ async def test_pytest_suite_ends_in_a_container_as_it_should(executor, tmp_path,
 
     async with session_of(executor, spec, tmp_path / "blobs") as session:
         ended, reporter = await run_cases(session, spec, cases)
+    kept = {path: path.stat().st_ino for path in (tmp_path / "worker" / "compiled").glob("*/*")}
+    async with session_of(executor, spec) as session:
+        _, again = await run_cases(session, spec, cases[1:2])
 
     assert reporter.outcomes() == {"test_passes": "passed", "test_fails": "failed", "test_hangs": "timed_out"}
+    assert again.named("test_fails").details == reporter.named("test_fails").details
+    assert kept
+    assert kept == {path: path.stat().st_ino for path in (tmp_path / "worker" / "compiled").glob("*/*")}
     assert "in test_hangs" in reporter.named("test_hangs").details
     assert [artifact.path for artifact in reporter.stored] == ["left.txt"]
     assert ended.usage.cpu_time.total_seconds() > 0

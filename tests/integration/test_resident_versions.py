@@ -58,7 +58,7 @@ async def test_options_that_cannot_hold_here_do_no_harm(python: Path, tmp_path: 
     assert ended.verdict is Verdict.COMPLETED
 
 
-async def test_sessions_agree_on_sets_and_seeds(python: Path, tmp_path: Path) -> None:
+async def test_sessions_agree_on_sets_and_seeds_and_compile_once(python: Path, tmp_path: Path) -> None:
     workspace = suite(
         tmp_path / "w",
         test_a="""
@@ -71,17 +71,20 @@ async def test_sessions_agree_on_sets_and_seeds(python: Path, tmp_path: Path) ->
         """,
     )
     spec = make_spec(workspace, python=str(python))
-    seen = []
+    seen, kept = [], []
 
     for _ in range(2):
-        async with opened(spec) as session:
+        async with opened(spec, compiled=tmp_path / "compiled") as session:
             _, planned = await run_cases(session, spec, ())
             case_ids = [case.case_id for case in planned.plan or ()]
             _, reporter = await run_cases(session, spec, case_ids, token=2)
             seen.append([(result.case_id, result.properties["n"]) for result in reporter.results])
+        kept.append({(path.name, path.stat().st_ino) for path in (tmp_path / "compiled").glob("*/*")})
 
     assert len(seen[0]) == 20
     assert seen[0] == seen[1]
+    assert kept[0]
+    assert kept[0] == kept[1]  # what is compiled again is another file
 
 
 async def test_crash_and_hang_are_survived(python: Path, tmp_path: Path) -> None:

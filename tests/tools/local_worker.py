@@ -23,6 +23,7 @@ from fleetest.common.results import Artifact, CaseResult, PlannedCase
 from fleetest.common.states import ShardKind
 from fleetest.worker.assignments import Assignment, AttemptRef, Ended, TaskSpec
 from fleetest.worker.common_start import CommonStart
+from fleetest.worker.executors.compiled_modules import CompiledModules
 from fleetest.worker.executors.process import ProcessExecutor
 from fleetest.worker.ownership import Owner
 from fleetest.worker.ports import Environment, Session
@@ -203,11 +204,22 @@ def assignment(
 
 @asynccontextmanager
 async def environment(
-    spec: TaskSpec, root: Path | None = None, *, slot: int = 0, secrets: Mapping[str, str] | None = None
+    spec: TaskSpec,
+    root: Path | None = None,
+    *,
+    slot: int = 0,
+    secrets: Mapping[str, str] | None = None,
+    compiled: Path | None = None,
 ) -> AsyncIterator[Environment]:
-    """An environment of the process executor, closed at the end."""
+    """
+    An environment of the process executor, closed at the end.
+
+    Args:
+        compiled: where compiled modules are kept, if they are.
+    """
+    kept = CompiledModules(compiled, max_bytes=1 << 30) if compiled is not None else None
     with tempfile.TemporaryDirectory(prefix="fw") as directory:
-        executor = ProcessExecutor(root or Path(directory), CopiedWorkspaces(), python=sys.executable)
+        executor = ProcessExecutor(root or Path(directory), CopiedWorkspaces(), python=sys.executable, compiled=kept)
         prepared = await executor.prepare(spec, slot=slot, secrets=secrets or {}, output=lambda _: None)
         try:
             yield prepared
@@ -227,9 +239,11 @@ async def run_cases(
 
 
 @asynccontextmanager
-async def opened(spec: TaskSpec, root: Path | None = None, blobs: Path = Path("unused")) -> AsyncIterator[Session]:
+async def opened(
+    spec: TaskSpec, root: Path | None = None, blobs: Path = Path("unused"), compiled: Path | None = None
+) -> AsyncIterator[Session]:
     """A pytest session, closed at the end."""
-    async with environment(spec, root) as place:
+    async with environment(spec, root, compiled=compiled) as place:
         session = await PytestRunner(DirectoryBlobs(blobs)).open(spec, place)
         try:
             yield session

@@ -110,17 +110,20 @@ def _recorded(file: Path, done: subprocess.CompletedProcess[bytes], *, workspace
 
 
 async def resident(python: Path, directory: Path, arguments: Sequence[str], *, sessions: int) -> Mapping[str, Recorded]:
-    """What `sessions` resident sessions say, each with its share of the cases."""
+    """What `sessions` resident sessions say, each with its share of the cases; one before them has compiled the modules."""
     spec = make_spec(directory, python=str(python), command=tuple(arguments), total_timeout=None)
-    planned, found = await _plan(spec)
-    shares = [planned[index::sessions] for index in range(sessions)]
-    for results in await asyncio.gather(*(_run(spec, slot, share) for slot, share in enumerate(shares))):
-        found.update(results)
+    with tempfile.TemporaryDirectory(prefix="fp") as name:
+        compiled = Path(name)
+        planned, found = await _plan(spec, compiled)
+        shares = [planned[index::sessions] for index in range(sessions)]
+        runs = (_run(spec, slot, share, compiled) for slot, share in enumerate(shares))
+        for results in await asyncio.gather(*runs):
+            found.update(results)
     return found
 
 
-async def _plan(spec: TaskSpec) -> tuple[list[str], dict[str, Recorded]]:
-    async with environment(spec) as place:
+async def _plan(spec: TaskSpec, compiled: Path) -> tuple[list[str], dict[str, Recorded]]:
+    async with environment(spec, compiled=compiled) as place:
         session = await PytestRunner(DirectoryBlobs(Path("unused"))).open(spec, place)
         try:
             ended, reporter = await run_cases(session, spec, ())
@@ -132,9 +135,9 @@ async def _plan(spec: TaskSpec) -> tuple[list[str], dict[str, Recorded]]:
     return [case.case_id for case in reporter.plan], errors
 
 
-async def _run(spec: TaskSpec, slot: int, case_ids: Sequence[str]) -> dict[str, Recorded]:
+async def _run(spec: TaskSpec, slot: int, case_ids: Sequence[str], compiled: Path) -> dict[str, Recorded]:
     found: dict[str, Recorded] = {}
-    async with environment(spec, slot=slot) as place:
+    async with environment(spec, slot=slot, compiled=compiled) as place:
         session = await PytestRunner(DirectoryBlobs(Path("unused"))).open(spec, place)
         try:
             shards = [case_ids[start : start + SHARD_CASES] for start in range(0, len(case_ids), SHARD_CASES)]

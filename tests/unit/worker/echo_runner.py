@@ -15,6 +15,7 @@ from fleetest.worker.assignments import Ended
 
 class EchoEnvironment:
     source = host_source = channel_directory = host_channel_directory = Path("/nowhere")
+    compiled_directory = None
     keeps_processes = False
     python = sys.executable
     notes = ("echo",)

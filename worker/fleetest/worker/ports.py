@@ -125,6 +125,8 @@ class Environment(Protocol):
         keeps_processes: whether processes live on through a `refresh`, and see what that puts in place.
         host_channel_directory: the same directory as this agent sees it. What lies above it keeps strangers out, so
             what is in it may be open to everybody: processes in the environment may be another user's.
+        compiled_directory: where sessions keep what modules were compiled to, as processes see it; absent where they
+            keep nothing.
     """
 
     source: Path
@@ -135,6 +137,7 @@ class Environment(Protocol):
     image: str
     channel_directory: Path
     host_channel_directory: Path
+    compiled_directory: Path | None
     keeps_processes: bool
 
     @property

@@ -59,6 +59,7 @@ class WorkerSettings(TlsSettings):
         directory: everything that the worker keeps on disk; one worker at a time uses it.
         cache_directory: of workspace files; workers of one machine may share it. Absent means in `directory`.
         cache_bytes: the most that the cache holds.
+        compiled_bytes: the most that sessions keep of compiled modules, for each executor; 0 keeps nothing.
         idle_timeout: how long a slot keeps an unused session and its environment open.
         id_patience: how long another worker of the same id may be a ghost of this one whose lease still runs.
         executors: the only ones that the worker may offer; none means all that it can.
@@ -84,6 +85,7 @@ class WorkerSettings(TlsSettings):
     directory: Path = setting("FLEETEST_DATA_DIR", path, default=user_data_path("fleetest") / "worker")
     cache_directory: Path | None = setting("FLEETEST_CACHE_DIR", path, default=None)
     cache_bytes: int = setting("FLEETEST_WORKER_CACHE_BYTES", whole_number(at_least=1 << 20), default=8 << 30)
+    compiled_bytes: int = setting("FLEETEST_COMPILED_CACHE_BYTES", whole_number(), default=1 << 30)
     idle_timeout: timedelta = setting("FLEETEST_WORKER_IDLE_TIMEOUT_SECONDS", seconds, default=timedelta(minutes=1))
     id_patience: timedelta = setting("FLEETEST_WORKER_ID_PATIENCE_SECONDS", seconds, default=timedelta(seconds=45))
     executors: tuple[str, ...] = setting("FLEETEST_EXECUTORS", _executors, default=_ANY_EXECUTOR)

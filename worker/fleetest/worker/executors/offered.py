@@ -15,6 +15,7 @@ import structlog
 
 from fleetest.common.errors import DependencyUnavailable
 from fleetest.common.tasks import Resources
+from fleetest.worker.executors.compiled_modules import CompiledModules
 from fleetest.worker.executors.process import ProcessExecutor
 from fleetest.worker.ports import Executor, Workspaces
 from fleetest.worker.published_host import find_published_host
@@ -59,6 +60,9 @@ async def open_executors(settings: WorkerSettings, workspaces: Workspaces, worke
                 workspaces,
                 python=sys.executable,
                 setups=(settings.cache_directory or settings.directory) / "setups",
+                compiled=CompiledModules(
+                    (settings.cache_directory or settings.directory) / "compiled", max_bytes=settings.compiled_bytes
+                ),
                 published_host=partial(find_published_host, settings.published_host, settings.masters),
             )
             stack.push_async_callback(process.close)

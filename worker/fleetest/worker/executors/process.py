@@ -20,9 +20,11 @@ from typing import Final
 
 from fleetest.common.errors import CapacityExceeded, InvalidRequest
 from fleetest.common.tasks import Service
+from fleetest.common.threads import in_thread
 from fleetest.worker.assignments import TaskSpec
 from fleetest.worker.executors.base_environment import base_environment, with_interpreter, with_venv
 from fleetest.worker.executors.child import ChildProcess
+from fleetest.worker.executors.compiled_modules import CompiledModules
 from fleetest.worker.executors.foreground import run_in_foreground
 from fleetest.worker.executors.places import Place, Places
 from fleetest.worker.executors.scratch import Scratch, remove_abandoned
@@ -53,6 +55,7 @@ class ProcessEnvironment:
         workspaces: Workspaces,
         python: str,
         scratch: Scratch,
+        compiled_directory: Path | None,
         published_host: Callable[[], str],
     ) -> None:
         self.source = self.host_source = place.source
@@ -60,6 +63,7 @@ class ProcessEnvironment:
         self.keeps_processes = True
         self.notes: tuple[str, ...] = (ISOLATION_NOTE,)
         self.channel_directory = self.host_channel_directory = scratch.channel
+        self.compiled_directory = compiled_directory
         self.image = ""
         self.where = f"as processes of this machine in {place.source}"
         self.variables: Mapping[str, str] = {}
@@ -159,6 +163,7 @@ class ProcessExecutor:
         python: the interpreter for tasks that name none.
         setups: a directory for what slots say of their setups, best shared by the workers of one machine; absent
             means in `root`.
+        compiled: what sessions keep; absent means nothing.
         pass_environment: the variables that tests inherit, filtered; absent means this process's own.
         published_host: answers under which address others reach this machine; may block.
     """
@@ -172,6 +177,7 @@ class ProcessExecutor:
         *,
         python: str,
         setups: Path | None = None,
+        compiled: CompiledModules | None = None,
         pass_environment: Mapping[str, str] | None = None,
         published_host: Callable[[], str] = lambda: LOOPBACK,
     ) -> None:
@@ -181,6 +187,7 @@ class ProcessExecutor:
         self._inherited = dict(os.environ if pass_environment is None else pass_environment)
         self._places = Places(root)
         self._setups = SharedSetups(setups or root / "setups")
+        self._compiled = compiled
         self._published_host = published_host
         remove_abandoned()
 
@@ -188,6 +195,7 @@ class ProcessExecutor:
         self, spec: TaskSpec, *, slot: int, secrets: Mapping[str, str], output: Callable[[bytes], None]
     ) -> Environment:
         python = self._find_python(spec.python or self._python)
+        compiled = await in_thread(self._compiled.open, spec.project) if self._compiled is not None else None
         async with _disk_full_named(self._root):
             place = self._places.open(spec, slot=slot, python=python)
             self._check_free_space(spec)
@@ -199,6 +207,7 @@ class ProcessExecutor:
             workspaces=self._workspaces,
             python=python,
             scratch=scratch,
+            compiled_directory=compiled,
             published_host=self._published_host,
         )
         try:

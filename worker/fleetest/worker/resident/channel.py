@@ -44,8 +44,8 @@ The `Config` that `launch.py` reads has: `socket`, `token`, `claims_file`, `mark
 (whether the task sets PYTHONHASHSEED itself), `text_limit_bytes`, `arguments`, `fingerprints` (whether they are asked
 for), `cache_inputs` (what tests may read and stay cacheable, or null when nothing of them is cached), `coverage` (null
 when nothing is measured; else `directory` where to hand in data files, `interval_seconds` between two times while cases
-wait, and for coverage.py `source`, `branch` and `config`), and `waits`: whether to wait for ``begin`` when pytest is
-imported.
+wait, and for coverage.py `source`, `branch` and `config`), `compiled` (where `compiled.py` keeps something; empty when
+nothing is kept), and `waits`: whether to wait for ``begin`` when pytest is imported.
 """
 
 from __future__ import annotations

@@ -40,6 +40,31 @@ def _become_the_pytest_command(arguments: List[str], own_hash_seed: Any) -> None
         os.environ.pop("PYTHONHASHSEED", None)
 
 
+def _compiled(directory: str) -> Any:
+    """What looks modules up before they are compiled, those of ours that follow included."""
+    if not directory:
+        return None
+    compiled = _load("compiled").Compiled(_load("stored"), directory)
+    compiled.put_into_importlib()
+    return compiled
+
+
+def _import_pytest(channel: Any, compiled: Any) -> bool:
+    """Whether there is a usable pytest; if not, that has been said."""
+    try:
+        import pytest
+    except ImportError as error:
+        channel.send({"event": "stopped", "kind": "usage", "reason": f"pytest cannot be imported: {error}"})
+        return False
+    if int(pytest.__version__.split(".")[0]) < OLDEST_PYTEST:
+        reason = f"pytest {pytest.__version__} is too old; {OLDEST_PYTEST} is the oldest that works"
+        channel.send({"event": "stopped", "kind": "usage", "reason": reason})
+        return False
+    if compiled is not None:
+        compiled.put_into_pytest(sys.modules.get("_pytest.assertion.rewrite"))
+    return True
+
+
 def _traced(config: Dict[str, Any], channel: Any) -> Tuple[Any, bool]:
     """What measures coverage, if that is asked for; and whether it could be started."""
     if config["coverage"] is None:
@@ -66,6 +91,7 @@ def main() -> int:
     """Run pytest with the plugin; answers the exit code."""
     with open(sys.argv[1], encoding="utf-8") as file:
         config = json.load(file)
+    compiled = _compiled(config["compiled"])
     channels = _load("channel")
     channel = channels.Channel(config["socket"], config["token"])
     claims = _load("claims").Claims(
@@ -81,14 +107,7 @@ def main() -> int:
     tracer, can_start = _traced(config, channel)
     if not can_start:
         return CANNOT_START
-    try:
-        import pytest
-    except ImportError as error:
-        channel.send({"event": "stopped", "kind": "usage", "reason": f"pytest cannot be imported: {error}"})
-        return CANNOT_START
-    if int(pytest.__version__.split(".")[0]) < OLDEST_PYTEST:
-        reason = f"pytest {pytest.__version__} is too old; {OLDEST_PYTEST} is the oldest that works"
-        channel.send({"event": "stopped", "kind": "usage", "reason": reason})
+    if not _import_pytest(channel, compiled):
         return CANNOT_START
     if watch is not None:
         if not waiting.wait(channel, watch, config):
@@ -106,6 +125,8 @@ def main() -> int:
     plugins += [plugin for plugin in (witness, measuring) if plugin is not None]
     if importlib.util.find_spec("pytest_playwright") is not None:
         plugins.append(_load("browsers").Browsers())
+    import pytest
+
     try:
         return int(pytest.main(config["arguments"], plugins=plugins))
     finally:

@@ -228,6 +228,7 @@ class Resident:
             **_own_config(seen, token, mark),
             **_config(environment, spec, seen, fingerprints=fingerprints),
             "coverage": self.measured.config() if self.measured is not None else None,
+            "compiled": str(environment.compiled_directory or ""),
             "waits": waits,
         }
         config.write_text(json.dumps(content), encoding="utf-8")

@@ -17,12 +17,15 @@ from fleetest.worker.executors.docker.serving import ports_inside
 from fleetest.worker.service_address import ANYWHERE, ServiceAddress
 from fleetest.worker.tail import Tail
 
-__all__ = ["BASE_VARIABLES", "PRODUCTS", "DockerEnvironment"]
+__all__ = ["BASE_VARIABLES", "COMPILED", "PRODUCTS", "DockerEnvironment"]
 
 BASE_VARIABLES: Final = {"HOME": "/tmp/home", "USER": "fleetest", "LOGNAME": "fleetest"}  # noqa: S108 - the container's
 
 PRODUCTS: Final = Path("/opt/fleetest/products")
 """Where a setup image keeps what its setup left in the source tree."""
+
+COMPILED: Final = Path("/fleetest/compiled")
+"""Where containers see what their project keeps of compiled modules."""
 
 _NO_SPACE: Final = "No space left on device"
 
@@ -35,6 +38,7 @@ class DockerEnvironment:
         variables: of every process; may hold secrets.
         image: the digest of the task's image, whatever its setup added to that.
         has_products: whether the image keeps something at `PRODUCTS`.
+        compiled_directory: see there.
         published_host: under which others reach what it publishes.
         give_back: takes the cell when the environment is closed.
     """
@@ -49,6 +53,7 @@ class DockerEnvironment:
         where: str = "in a container",
         image: str = "",
         has_products: bool = False,
+        compiled_directory: Path | None = None,
         published_host: str = "",
         give_back: Callable[[Cell], Awaitable[None]],
     ) -> None:
@@ -61,6 +66,7 @@ class DockerEnvironment:
         self.image = image
         self.channel_directory = CHANNEL
         self.host_channel_directory = cell.channel
+        self.compiled_directory = compiled_directory
         self._cell = cell
         self._variables = variables
         self._has_products = has_products

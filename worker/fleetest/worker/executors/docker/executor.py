@@ -2,7 +2,8 @@
 The docker executor: each environment is a hardened container of its own.
 
 Its root is read-only, it has no capabilities and can gain none, its processes are those of an ordinary user, and cpu,
-memory and processes are bounded. It may write to its workspace and to its /tmp.
+memory and processes are bounded. It may write to its workspace and to its /tmp, and to what its project keeps of
+compiled modules.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from fleetest.common.backoff import Backoff
 from fleetest.common.errors import CapacityExceeded, InvalidRequest
 from fleetest.common.threads import in_thread
 from fleetest.worker.assignments import TaskSpec
+from fleetest.worker.executors.compiled_modules import CompiledModules
 from fleetest.worker.executors.docker.cells import DIRECTORY_LABEL, WORKER_LABEL, Cell, CellPlan, Cells, ContainerRules
-from fleetest.worker.executors.docker.engine import Engine
+from fleetest.worker.executors.docker.engine import Engine, Mount, MountKind
 from fleetest.worker.executors.docker.engine_errors import EngineGone
-from fleetest.worker.executors.docker.environment import BASE_VARIABLES, DockerEnvironment
+from fleetest.worker.executors.docker.environment import BASE_VARIABLES, COMPILED, DockerEnvironment
 from fleetest.worker.executors.docker.exec_watch import ExecWatch
 from fleetest.worker.executors.docker.images import Images
 from fleetest.worker.executors.docker.serving import serving_of
@@ -51,6 +53,7 @@ class DockerExecutor:
     Args:
         root: a directory of this worker alone.
         directory_id: of the worker's data directory, unlike any other's; absent means that its own id is.
+        compiled: what sessions keep, below `root`; absent means nothing.
         locks: a directory, best shared by the workers of one machine; absent means below `root`.
         engine_url: where the Engine answers.
         as_engine_sees: a path below `root` as the Engine's machine knows it, which it must be for a bind mount.
@@ -74,6 +77,7 @@ class DockerExecutor:
         rules: ContainerRules,
         as_engine_sees: Callable[[Path], Path] = lambda path: path,
         setups: SetupBounds | None = None,
+        compiled: CompiledModules | None = None,
         locks: Path | None = None,
         warm: WarmBounds | None = None,
         engine_patience: timedelta = _ENGINE_PATIENCE,
@@ -83,6 +87,8 @@ class DockerExecutor:
         self._published_host = published_host
         self._engine_patience = engine_patience
         self._python = python
+        self._compiled = compiled
+        self._as_engine_sees = as_engine_sees
         self._images = Images(engine)
         self._warm = WarmCells(warm or WarmBounds())
         labels = {WORKER_LABEL: worker_id, DIRECTORY_LABEL: directory_id or worker_id}
@@ -151,12 +157,14 @@ class DockerExecutor:
         python = spec.python or self._python
         publishes = spec.run_network and spec.service is not None and spec.service.publish
         published_host = await in_thread(self._published_host) if publishes else ""
+        compiled = await in_thread(self._compiled.open, spec.project) if self._compiled is not None else None
         plan = CellPlan(
             project=spec.project,
             image=self._setups.name(spec, image, python=python) if spec.setup else image.id,
             network=spec.network,
             cpu_millis=spec.limits.cpu_millis,
             memory_bytes=spec.limits.memory_bytes,
+            mounts=(self._mount(compiled),) if compiled is not None else (),
             run_network=spec.run_network,
             serving=serving_of(spec, published_host),
         )
@@ -176,6 +184,9 @@ class DockerExecutor:
         return await self._environment(
             cell, spec, image=named.id, python=python, secrets=secrets, notes=notes, published_host=published_host
         )
+
+    def _mount(self, compiled: Path) -> Mount:
+        return Mount(kind=MountKind.BIND, source=str(self._as_engine_sees(compiled)), target=str(COMPILED))
 
     def release_idle(self) -> None:
         self._warm.release()
@@ -209,6 +220,7 @@ class DockerExecutor:
             notes=notes,
             where=f"in a container of {spec.image} with network {spec.network.value}",
             has_products=has_products(made_of),
+            compiled_directory=COMPILED if cell.plan.mounts else None,
             published_host=published_host,
             give_back=self._give_back,
         )

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from fleetest.common.errors import DependencyUnavailable
 from fleetest.common.tasks import Resources
+from fleetest.worker.executors.compiled_modules import CompiledModules
 from fleetest.worker.executors.docker.cells import WORKER_LABEL, ContainerRules
 from fleetest.worker.executors.docker.executor import DockerExecutor
 from fleetest.worker.executors.docker.sdk_engine import EngineAddress, SdkEngine
@@ -43,23 +44,23 @@ async def open_docker(
     stack.callback(engine.close)
     directory_id = persistent_worker_id(settings.directory)
     surroundings = await find_surroundings(engine, settings.directory, engine_url=address.url, tasks_label=WORKER_LABEL)
+    root, owner = settings.directory / "docker", _owner(settings.container_user)
     executor = DockerExecutor(
         engine,
-        settings.directory / "docker",
+        root,
         workspaces,
         worker_id=worker_id,
         directory_id=directory_id,
         engine_url=address.url,
         as_engine_sees=surroundings.engine_path,
-        rules=ContainerRules(
-            owner=_owner(settings.container_user), pids=settings.container_pids, tmp_bytes=settings.container_tmp_bytes
-        ),
+        rules=ContainerRules(owner=owner, pids=settings.container_pids, tmp_bytes=settings.container_tmp_bytes),
         setups=SetupBounds(
             images=settings.setup_images,
             image_bytes=settings.setup_image_bytes,
             cache_bytes=settings.package_cache_bytes,
         ),
         warm=WarmBounds(cells=settings.warm_containers, idle_timeout=settings.warm_timeout),
+        compiled=CompiledModules(root / "compiled", max_bytes=settings.compiled_bytes, owner=owner),
         locks=(settings.cache_directory or settings.directory) / "locks",
         published_host=partial(_published_host, settings, beside=surroundings.mounts is not None),
     )

@@ -5,7 +5,8 @@ A container is taken by a task of the same project, image, setup, limits and net
 of that run, and it is closed with the last of the run's services. It is then the same as a new one, since all that its
 processes could have changed is undone:
 
-- Its root is read-only, and no volume but the workspace can be written to: images that declare volumes are not kept.
+- Its root is read-only, and nothing but the workspace can be written to: images that declare volumes are not kept.
+- What its project keeps of compiled modules is there for a new one, too.
 - Whatever ran is killed, with all that it started; only the keeper is left, which is another user's.
 - `/tmp`, `/dev/shm` and `/dev/mqueue` are emptied. The rest of `/dev` and `/proc` belongs to root, and `/sys` is
   read-only. A container in which objects of System V IPC are left is not kept.
