@@ -49,7 +49,9 @@ class _Listener:
         return False
 
     def __enter__(self) -> _Listener:
-        self._filters: List[Any] = warnings.filters  # type: ignore[assignment]
+        found: Any = getattr(warnings, "filters", None)
+        self.has_heard = type(found) is not list  # nobody knows, then
+        self._filters: List[Any] = [] if self.has_heard else found
         self._filters.insert(0, self._filter)
         return self
 

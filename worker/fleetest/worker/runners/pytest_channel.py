@@ -71,7 +71,7 @@ class Channel:
         _bind(self._listener, self._path)
         self._path.chmod(_EVERYBODY)
         self._listener.listen()
-        self._spawn(self._accept())
+        asyncio.get_running_loop().add_reader(self._listener, self._accept)
 
     def send(self, message: Message) -> None:
         """Nothing happens when the session is gone: that is learnt from its process."""
@@ -85,6 +85,8 @@ class Channel:
                 await asyncio.wait_for(self._ended.wait(), within.total_seconds())
 
     async def close(self) -> None:
+        if self._listener.fileno() >= 0:
+            asyncio.get_running_loop().remove_reader(self._listener)
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -99,9 +101,10 @@ class Channel:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _accept(self) -> None:
-        while True:
-            accepted, _ = await asyncio.get_running_loop().sock_accept(self._listener)
+    def _accept(self) -> None:
+        # Not in a task: who is cancelled when a connection has just been taken loses it, unclosed.
+        with contextlib.suppress(BlockingIOError, ConnectionError):
+            accepted, _ = self._listener.accept()
             self._connections.add(_Connection(accepted, on_line=self._heard, on_end=self._heard_last))
 
     def _heard_last(self, connection: _Connection, problem: str) -> None:
