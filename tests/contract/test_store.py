@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import pytest
 
 from fleetest.common.errors import DependencyUnavailable, InvalidRequest, WrongState
@@ -107,7 +108,7 @@ def _case(run_id: str, index: int, **changes: Any) -> CaseRow:
         body={"message": "", "duration_us": index},
         result=b"\xff\x00\x80",
     )
-    return replace(row, **changes)
+    return msgspec.structs.replace(row, **changes)
 
 
 def _usage(number: int) -> ResourceUsage:

@@ -6,7 +6,7 @@ Times are `timedelta`, sizes bytes, cpu thousandths of a core.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
@@ -158,10 +158,21 @@ class Resources:
 
     def at_most(self, most: Resources) -> Resources:
         """Of each resource the lesser of the two amounts."""
+        if self.fits(most):
+            return self
         return Resources(
             cpu_millis=min(self.cpu_millis, most.cpu_millis),
             memory_bytes=min(self.memory_bytes, most.memory_bytes),
             disk_bytes=min(self.disk_bytes, most.disk_bytes),
+        )
+
+    @classmethod
+    def total(cls, parts: Sequence[Resources]) -> Resources:
+        """All of them together."""
+        return cls(
+            cpu_millis=sum([part.cpu_millis for part in parts]),
+            memory_bytes=sum([part.memory_bytes for part in parts]),
+            disk_bytes=sum([part.disk_bytes for part in parts]),
         )
 
     def __add__(self, other: Resources) -> Resources:

@@ -25,7 +25,7 @@ import structlog
 from fleetest.common.ending import end_tasks
 from fleetest.common.errors import CapacityExceeded, DependencyUnavailable, FleetestError
 from fleetest.common.tasks import Resources
-from fleetest.master.assigning import begin, let_expect
+from fleetest.master.assigning import Starter, let_expect
 from fleetest.master.queue.ports import (
     Bid,
     Claim,
@@ -181,7 +181,7 @@ class Dispatcher:
                 if bid.worker_id in claims.in_vain:
                     self._turned_down.turn_down(bidders[bid.worker_id], None)
                 elif len(given := takes[bid.worker_id]) < bid.shards:
-                    self._turned_down.turn_down(bidders[bid.worker_id], bid.free - sum(given, Resources()))
+                    self._turned_down.turn_down(bidders[bid.worker_id], bid.free - Resources.total(given))
         self._wake_when_due(claims)
         return claims
 
@@ -204,7 +204,8 @@ class Dispatcher:
         """Must not fail once the attempts have begun: whatever began is sent."""
 
         def start(decider: Decider) -> list[Assigned | None]:
-            return [_start(decider, claim, bidders[claim.worker_id].presence, secrets) for claim in claims]
+            starter = Starter(decider, secrets)
+            return [_start(starter, claim, bidders[claim.worker_id].presence) for claim in claims]
 
         try:
             keeper = self._book.keeper(run_id)
@@ -275,7 +276,6 @@ def _hold(claim: Claim, started: Assigned | None) -> ResourceHold:
     )
 
 
-def _start(decider: Decider, claim: Claim, worker: Presence, secrets: Mapping[str, str]) -> Assigned | None:
+def _start(starter: Starter, claim: Claim, worker: Presence) -> Assigned | None:
     entry = claim.entry
-    takes = entry.takes(worker.capacity)
-    return begin(decider, entry.shard_id, worker, takes=takes, requirements=entry.requirements, secrets=secrets)
+    return starter.start(entry.shard_id, worker, takes=entry.takes(worker.capacity), requirements=entry.requirements)

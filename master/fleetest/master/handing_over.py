@@ -12,7 +12,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 
-from fleetest.master.assigning import begin, let_expect
+from fleetest.master.assigning import Starter, let_expect
 from fleetest.master.queue.ports import Bid, QueueEntry
 from fleetest.master.runs.book import queue_entry
 from fleetest.master.runs.decisions import Decider
@@ -68,6 +68,7 @@ class _Gift:
         bids = [(bid, session) for session in self._idle if (bid := session.bid()) is not None and _is_able(bid, entry)]
         bids.sort(key=lambda each: entry.environment_key not in each[0].warm_environment_keys)
         able = deque(session for _, session in bids)
+        starter = Starter(decider, {})
         for shard in shards:
             while able and ((bid := able[0].bid()) is None or not entry.takes(bid.capacity).fits(bid.free)):
                 able.popleft()
@@ -77,7 +78,7 @@ class _Gift:
             able.rotate(-1)
             worker = session.presence
             takes = entry.takes(worker.capacity)
-            begun = begin(decider, shard.shard_id, worker, takes=takes, requirements=entry.requirements, secrets={})
+            begun = starter.start(shard.shard_id, worker, takes=takes, requirements=entry.requirements)
             if begun is not None:
                 session.set_aside(begun)
                 self.begun.append((session, begun))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
 
@@ -60,15 +60,14 @@ class Want:
         return replace(
             self,
             shards=self.shards - len(assigned),
-            free=self.free - sum((each.reserve for each in assigned), Resources()),
+            free=self.free - Resources.total([each.reserve for each in assigned]),
             warm_environment_keys=self.warm_environment_keys - {each.environment_key for each in assigned},
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Assigned:
+class Assigned(msgspec.Struct, frozen=True, kw_only=True):
     """
-    An attempt, with all that a worker must know to make it.
+    An attempt, with all that a worker must know to make it. Its secrets are not shown.
 
     Args:
         reserve: what it takes of the worker's free room.
@@ -85,10 +84,13 @@ class Assigned:
     shard_index: int
     shard_count: int
     environment_key: str
-    secrets: Mapping[str, str] = field(repr=False)
+    secrets: Mapping[str, str]
     reserve: Resources
-    requirements: Mapping[str, str] = field(default_factory=dict)
+    requirements: Mapping[str, str] = msgspec.field(default_factory=dict)
     run_network: str = ""
+
+    def __repr__(self) -> str:
+        return f"Assigned({self.ref}, number={self.number})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

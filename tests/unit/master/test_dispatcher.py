@@ -42,6 +42,17 @@ async def test_a_waiting_shard_goes_to_a_worker_that_wants_it(core: Core) -> Non
     assert (await core.status(run_id)).tasks["lint"].state is TaskState.LEASED
 
 
+async def test_a_run_goes_on_while_its_very_many_shards_are_queued_and_leaves_none_of_them_behind(core: Core) -> None:
+    run_id = await core.submit(command_task(shards=1_200))
+    being_queued = core.book.enqueues(run_id)
+
+    await core.book.keeper(run_id).ask(lambda decider: decider.cancel(by="ann", reason="enough"))
+
+    assert being_queued
+    assert not core.book.enqueues(run_id)
+    assert not await core.queue.waiting(run_id)
+
+
 async def test_the_shards_of_a_plan_carry_their_cases(core: Core) -> None:
     run_id = await core.submit(pytest_task(shards=2))
     session = await core.connect(shards=9)

@@ -87,7 +87,10 @@ class Outbox:
         if isinstance(report.body, Results):
             self._waiting_results += len(report.body.results)
         self._waiting_bytes += _weight(report)
-        if self._waiting_results >= _BATCH_RESULTS or self._waiting_bytes >= _BATCH_BYTES:
+        full = (
+            self._waiting_results >= _BATCH_RESULTS and not self._ending
+        )  # else it goes in this turn anyway, as a whole
+        if full or self._waiting_bytes >= _BATCH_BYTES:
             self.flush()
         elif isinstance(report.body, (Ended, HandedBack)) and not self._ending:
             # Many short attempts end in one turn of the loop: each batch costs the master as much as a large one.

@@ -50,7 +50,7 @@ class Wants:
         """
         if self._standing is None or assign.want_number != self._number:
             return
-        given = sum((each.reserve for each in assign.assignments), Resources())
+        given = Resources.total([each.reserve for each in assign.assignments])
         taken = {each.spec.environment_key for each in assign.assignments}  # where one is warm, the attempt goes there
         self._standing = replace(
             self._standing,

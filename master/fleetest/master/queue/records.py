@@ -24,6 +24,7 @@ from fleetest.master.queue.ports import QueueEntry
 __all__ = [
     "Recorded",
     "RecordedUse",
+    "check_entry",
     "decode_entry",
     "entry_id",
     "first_id_after_run",
@@ -182,7 +183,6 @@ def record_entry(
     Raises:
         InvalidRequest: its priority, cost or weight is out of range.
     """
-    _check(entry)
     packed = entry.packed
     age = max(0, microseconds(entry.enqueued_at))
     project_key = _quoted(entry.project)
@@ -263,7 +263,11 @@ def _quoted_shard(text: str) -> str:
     return text.replace("#", "%23") if _PLAIN(text) else quote(text, safe="")
 
 
-def _check(entry: QueueEntry) -> None:
+def check_entry(entry: QueueEntry) -> None:
+    """
+    Raises:
+        InvalidRequest: a priority, cost or weight is out of range.
+    """
     if not 0 <= entry.priority <= _HIGHEST_PRIORITY:
         raise InvalidRequest(
             f"shard {entry.shard_id!r} has priority {entry.priority}", hint="A priority is a number from 0 to 100."

@@ -30,6 +30,7 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from datetime import timedelta
+from itertools import chain
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -46,6 +47,7 @@ from fleetest.master.queue.ports import Bid, Claim, Claims, QueueEntry, QueuePla
 from fleetest.master.queue.records import (
     Recorded,
     RecordedUse,
+    check_entry,
     decode_entry,
     entry_id,
     first_id_after_run,
@@ -113,9 +115,13 @@ class RedisShardQueue:
         alone, gangs = entries, list[Sequence[QueueEntry]]()
         if any(entry.gang for entry in entries):
             alone, gangs = [entry for entry in entries if not entry.gang], _gangs(entries)
-        recorded = [record_entry(entry, index) for index, entry in enumerate(alone)]
-        recorded_gangs = [_record_gang(gang) for gang in gangs]
-        for some, their_records in zip([*_batches(alone), *gangs], [*_batches(recorded), *recorded_gangs], strict=True):
+        for entry in entries:
+            check_entry(entry)
+        batches = (
+            (some, [record_entry(entry, number * _BATCH + index) for index, entry in enumerate(some)])
+            for number, some in enumerate(_batches(alone))
+        )
+        for some, their_records in chain(batches, ((gang, _record_gang(gang)) for gang in gangs)):
             wanted = {each.queue: entry.requirements for entry, each in zip(some, their_records, strict=True)}
             request = {
                 "now": self._now(),

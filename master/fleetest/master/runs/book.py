@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
+from typing import Any
 
 import structlog
 
@@ -56,30 +57,56 @@ _KEPT = 200
 """Ended runs whose state stays in memory, for those who still look at them."""
 
 
+_UNQUEUING = (AttemptEnded, AttemptRunning, CancelRequested, TaskEnded)
+_GIVING_BACK = (AttemptDone, AttemptEnded)
+
+_ENQUEUED_AT_ONCE = 1000
+"""So many the run waits for."""
+
+
 def queue_entry(status: RunStatus, shard: ShardStatus) -> QueueEntry:
     """What the queue must know of a waiting shard."""
-    task_status = status.tasks[shard.task_id]
-    task = task_status.task
-    return QueueEntry(
-        run_id=status.run_id,
-        shard_id=shard.shard_id,
-        project=status.request.project,
-        priority=task.priority,
-        enqueued_at=_waits_since(status, task_status, shard),
-        requirements=required_by(status, task_status),
-        resources=asked_by(status, task_status),
-        packed=packed_by(status, task_status),
-        environment_key=status.environment_key(task_status),
-        not_before=shard.retry_at,
-        uses=task.uses if shard.kind is ShardKind.EXECUTE else (),
-        gang=status.tasks[shard.task_id].open_shards if task.gang is not None else 0,
-    )
+    return next(iter(_queue_entries(status, [shard])))
 
 
-def _waits_since(status: RunStatus, task: TaskStatus, shard: ShardStatus) -> datetime:
+def _queue_entries(status: RunStatus, shards: Iterable[ShardStatus]) -> Iterator[QueueEntry]:
+    """What the shards of a task have in common, and there may be thousands of them, is worked out once."""
+    common: dict[tuple[str, ShardKind], Mapping[str, Any]] = {}
+    since: dict[str, Sequence[datetime]] = {}
+    for shard in shards:
+        key = shard.task_id, shard.kind
+        if key not in common:
+            task = status.tasks[shard.task_id]
+            common[key] = _common_of_entries(status, task, shard.kind)
+            since[shard.task_id] = _serves_since(status, task)
+        waits_since = shard.queued_at
+        if since[shard.task_id]:
+            waits_since = min(since[shard.task_id] if waits_since is None else [*since[shard.task_id], waits_since])
+        yield QueueEntry(
+            shard_id=shard.shard_id,
+            enqueued_at=waits_since or status.request.at,
+            not_before=shard.retry_at,
+            **common[key],
+        )
+
+
+def _common_of_entries(status: RunStatus, task: TaskStatus, kind: ShardKind) -> Mapping[str, Any]:
+    return {
+        "run_id": status.run_id,
+        "project": status.request.project,
+        "priority": task.task.priority,
+        "requirements": required_by(status, task),
+        "resources": asked_by(status, task),
+        "packed": packed_by(status, task),
+        "environment_key": status.environment_key(task),
+        "uses": task.task.uses if kind is ShardKind.EXECUTE else (),
+        "gang": task.open_shards if task.task.gang is not None else 0,
+    }
+
+
+def _serves_since(status: RunStatus, task: TaskStatus) -> Sequence[datetime]:
     """Whom a running service serves comes before services that were queued after it: those would wait beside it."""
-    since = [status.tasks[service].queued_at for service in task.served_by]
-    return min((moment for moment in (shard.queued_at, *since) if moment is not None), default=status.request.at)
+    return [since for service in task.served_by if (since := status.tasks[service].queued_at) is not None]
 
 
 def hold_of(status: RunStatus, shard: ShardStatus) -> ResourceHold | None:
@@ -152,6 +179,7 @@ class RunBook:
         self._ended: set[str] = set()  # of these, those whose runs are known to have ended
         self._enqueuing = Counter[str]()
         self._taking_back: set[asyncio.Task[None]] = set()
+        self._later: dict[str, set[asyncio.Task[None] | None]] = {}
 
     def keeper(self, run_id: str) -> RunKeeper:
         """The run's keeper, whether or not there is such a run."""
@@ -208,26 +236,47 @@ class RunBook:
         self.tell_to_stop(status, stopped)
 
     async def enqueue(self, status: RunStatus, shards: Iterable[ShardStatus]) -> None:
-        """Queue those that wait and may start; with one of a gang, all of it. Idempotent."""
-        entries = [
-            queue_entry(status, shard)
-            for shard in _with_their_gangs(status, shards)
-            if shard.waiting and status.may_be_queued(status.tasks[shard.task_id])
-        ]
+        """
+        Queue those that wait and may start; with one of a gang, all of it. Idempotent. Very many are still being queued
+        after the answer.
+        """
+        waiting = [shard for shard in _with_their_gangs(status, shards) if shard.waiting]
+        open_to_workers = {
+            task_id: status.may_be_queued(status.tasks[task_id]) for task_id in {shard.task_id for shard in waiting}
+        }
+        entries = list(_queue_entries(status, [shard for shard in waiting if open_to_workers[shard.task_id]]))
         if not entries:
             return
         self._on_queue()
-        self._enqueuing[status.run_id] += 1
+        if len(entries) <= _ENQUEUED_AT_ONCE:
+            await self._put(status.run_id, entries)
+        else:
+            task = asyncio.create_task(self._put_later(status.run_id, entries), name=f"enqueuing {status.run_id}")
+            self._later.setdefault(status.run_id, set()).add(task)
+
+    async def _put(self, run_id: str, entries: Sequence[QueueEntry]) -> None:
+        self._enqueuing[run_id] += 1
         try:
             await self._queue.enqueue(entries)
         finally:
-            self._enqueuing[status.run_id] -= 1
-            if not self._enqueuing[status.run_id]:
-                del self._enqueuing[status.run_id]
+            self._enqueuing[run_id] -= 1
+            if not self._enqueuing[run_id]:
+                del self._enqueuing[run_id]
+
+    async def _put_later(self, run_id: str, entries: Sequence[QueueEntry]) -> None:
+        """Thousands take a while: those in front begin meanwhile, for which the run must go on."""
+        try:
+            await self._put(run_id, entries)
+        except FleetestError as error:
+            _log.warning("coordination_delayed", run_id=run_id, error=str(error))
+        finally:
+            self._later[run_id].discard(asyncio.current_task())
+            if not self._later[run_id]:
+                del self._later[run_id]
 
     def enqueues(self, run_id: str) -> bool:
         """Whether shards of the run are on their way into the queue just now."""
-        return run_id in self._enqueuing
+        return run_id in self._enqueuing or run_id in self._later
 
     def tell_to_stop(self, status: RunStatus, requests: Sequence[tuple[ShardStatus, CancelRequested]]) -> None:
         """Pass the word to those workers whose streams this master holds."""
@@ -285,7 +334,8 @@ class RunBook:
         self._on_commit(commit, committed.events)
         self._on_change(status, committed.events)
         self._hub.ring(status.run_id)
-        for event in committed.events:
+        kinds = {type(event) for event in committed.events}  # there may be hundreds of events, mostly of one kind
+        for event in committed.events if TaskPlanned in kinds else ():
             if isinstance(event, TaskPlanned):
                 self._sessions.know_speeds(event.speeds)
         self.tell_to_stop(status, decider.stop)
@@ -300,10 +350,12 @@ class RunBook:
             )
         )
         try:
-            await self._unqueue(status, committed)
-            await self._give_back(status, committed.events)
+            if not kinds.isdisjoint(_UNQUEUING):
+                await self._unqueue(status, committed)
+            if not kinds.isdisjoint(_GIVING_BACK):
+                await self._give_back(status, committed.events)
             await self.enqueue(status, decider.enqueue)
-            if any(isinstance(event, RunEnded) for event in committed.events):
+            if RunEnded in kinds:
                 self._ended.add(status.run_id)
                 _log_end(status)
                 await self._secrets.drop(status.run_id)
@@ -331,7 +383,7 @@ class RunBook:
         over = [
             ResourceHold(run_id=status.run_id, shard_id=event.shard_id, token=event.token)
             for event in events
-            if isinstance(event, (AttemptDone, AttemptEnded)) and status.tasks[event.task_id].task.uses
+            if isinstance(event, _GIVING_BACK) and status.tasks[event.task_id].task.uses
         ]
         if over:
             await self._resources.give_back(over)
@@ -350,6 +402,8 @@ class RunBook:
             shard.shard_id for task_id in concerned for shard in status.tasks[task_id].shards.values() if shard.waiting
         ]
         if stopped:
+            if later := [task for task in self._later.get(status.run_id, ()) if task is not None]:
+                await asyncio.wait(later)  # what was put in after this would stay
             await self._queue.remove(status.run_id, stopped)
 
 

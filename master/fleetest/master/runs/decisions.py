@@ -135,8 +135,7 @@ class Decider:
         status = self.status.tasks[shard.task_id]
         if status.stop is not None:
             raise WrongState(f"{shard.task_id} of run {self.status.run_id} is being stopped")
-        elsewhere = self.status.followed(status) and self.status.worker_of(status) != worker_id
-        if elsewhere or not self.status.is_served(status):
+        if status.served_by and not self._is_served_on(status, worker_id):
             raise WrongState(f"the services of {shard.task_id} of run {self.status.run_id} are not on {worker_id}")
         self._emit(
             AttemptStarted(
@@ -150,6 +149,10 @@ class Decider:
             )
         )
         return self.position
+
+    def _is_served_on(self, status: TaskStatus, worker_id: str) -> bool:
+        elsewhere = self.status.followed(status) and self.status.worker_of(status) != worker_id
+        return not elsewhere and self.status.is_served(status)
 
     def attempt_running(self, shard_id: str, token: int, variables: Mapping[str, str] = MappingProxyType({})) -> None:
         """

@@ -562,11 +562,12 @@ class RunStatus:
     def _finish_attempt(self, status: TaskStatus, event: AttemptDone) -> None:
         status.state = TaskState.RUNNING
         self._finish_cases(status, event)
-        self._touch(event.task_id)
         shard = status.shards[event.shard_id]
         shard.attempt, shard.reason, shard.verdict = None, event.reason, Verdict.COMPLETED
         status.open_shards -= 1
         status.live -= 1
+        if not status.live:  # else it goes on, as it did before
+            self._touch(event.task_id)
         if event.usage != _UNMEASURED:
             status.usage += event.usage
 

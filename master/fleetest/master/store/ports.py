@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Final, Protocol
 
+import msgspec
+
 from fleetest.common.results import ResourceUsage
 from fleetest.common.states import Outcome, RunState
 
@@ -114,8 +116,7 @@ class RunRow:
     body: Mapping[str, object]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaseRow:
+class CaseRow(msgspec.Struct, frozen=True, kw_only=True):
     """
     A case of a run with its last accepted result.
 
@@ -134,11 +135,10 @@ class CaseRow:
     flaky: bool
     position: int
     body: Mapping[str, object]
-    result: bytes = field(default=b"", repr=False)
+    result: bytes = b""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaseHistory:
+class CaseHistory(msgspec.Struct, frozen=True, kw_only=True):
     """
     What is known of a case of a project from earlier runs, or of one run.
 
