@@ -82,6 +82,8 @@ __all__ = [
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY_SECONDS: Final = 86_400
 _SECOND_NANOS: Final = 1_000_000_000
+_FIRST_SECOND: Final = -62_135_596_800  # of the year 1
+_LAST_SECOND: Final = 253_402_300_799  # of the year 9999
 _TEXTS: Final = ("message", "details", "stdout", "stderr", "log", "file", "uncacheable")
 
 _Word = TypeVar("_Word", bound=StrEnum)
@@ -170,6 +172,12 @@ def time_from_proto(message: Timestamp) -> datetime:
         raise InvalidRequest(f"not a time: {error}") from error
 
 
+def check_time(message: Timestamp) -> None:
+    """Raises as `time_from_proto`, for whoever does not need the time itself."""
+    if not (0 <= message.nanos < _SECOND_NANOS and _FIRST_SECOND <= message.seconds <= _LAST_SECOND):
+        time_from_proto(message)
+
+
 def resources_to_proto(value: Resources) -> types_pb2.Resources:
     return types_pb2.Resources(
         cpu_millis=value.cpu_millis, memory_bytes=value.memory_bytes, disk_bytes=value.disk_bytes
@@ -247,15 +255,20 @@ def fill_case_result(message: types_pb2.CaseResult, value: CaseResult) -> None:
     for name in _TEXTS:
         if text := getattr(value, name):
             setattr(message, name, text_to_proto(text))
-    message.line, message.truncated = value.line, value.truncated
+    if value.line:
+        message.line = value.line
+    if value.truncated:
+        message.truncated = True
     for name, text in value.properties.items():
         message.properties[text_to_proto(name)] = text_to_proto(text)
     if value.cached_from is not None:
         message.cached_from.CopyFrom(cache_origin_to_proto(value.cached_from))
-    message.assertions.extend(map(_assertion_to_proto, value.assertions))
+    if value.assertions:
+        message.assertions.extend(map(_assertion_to_proto, value.assertions))
 
 
 def case_result_from_proto(message: types_pb2.CaseResult) -> CaseResult:
+    properties, assertions = message.properties, message.assertions  # most results have none: to ask is cheaper
     return CaseResult(
         case_id=message.case_id,
         outcome=outcome_from_proto(message.outcome),
@@ -269,12 +282,12 @@ def case_result_from_proto(message: types_pb2.CaseResult) -> CaseResult:
         file=message.file,
         line=message.line,
         truncated=message.truncated,
-        properties=dict(message.properties),
+        properties=dict(properties) if properties else {},
         cached_from=cache_origin_from_proto(message.cached_from) if message.HasField("cached_from") else None,
         uncacheable=message.uncacheable,
-        assertions=tuple(
-            Assertion(name=each.name, passed=each.passed, message=each.message) for each in message.assertions
-        ),
+        assertions=tuple([Assertion(name=each.name, passed=each.passed, message=each.message) for each in assertions])
+        if assertions
+        else (),
     )
 
 

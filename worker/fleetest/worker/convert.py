@@ -350,11 +350,15 @@ def ended_to_proto(value: Ended) -> worker_pb2.Ended:
 
 
 def _fill_ended(message: worker_pb2.Ended, value: Ended) -> None:
-    message.verdict, message.reason = verdict_to_proto(value.verdict), text_to_proto(value.reason)
+    message.verdict = verdict_to_proto(value.verdict)
+    if value.reason:
+        message.reason = text_to_proto(value.reason)
     if value.usage != _UNMEASURED:
         message.usage.CopyFrom(resource_usage_to_proto(value.usage))
-    message.missing_case_ids.extend(map(text_to_proto, value.missing))
-    message.extra_case_ids.extend(map(text_to_proto, value.extra))
+    if value.missing:
+        message.missing_case_ids.extend(map(text_to_proto, value.missing))
+    if value.extra:
+        message.extra_case_ids.extend(map(text_to_proto, value.extra))
 
 
 def ended_from_proto(message: worker_pb2.Ended) -> Ended:

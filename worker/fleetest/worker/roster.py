@@ -222,9 +222,10 @@ class Roster:
 
     def _let_services_go(self) -> None:
         """Of a worker that drains nobody will use its services who does not yet, and they would wait for ever."""
-        services = all(entry.attempt.assignment.spec.service is not None for entry in self._entries.values())
-        for entry in list(self._entries.values()) if self.draining and services else ():
-            entry.slot.stop(entry.attempt, _MOVES)
+        entries = list(self._entries.values()) if self.draining else []
+        if all(entry.attempt.assignment.spec.service is not None for entry in entries):
+            for entry in entries:
+                entry.slot.stop(entry.attempt, _MOVES)
 
     def _take(self, assignment: Assignment) -> None:
         reporter = AttemptReporter(

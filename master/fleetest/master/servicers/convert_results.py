@@ -7,6 +7,7 @@ from datetime import timedelta
 from fleetest.common.convert import (
     cache_origin_to_proto,
     case_result_to_proto,
+    check_time,
     duration_from_proto,
     outcome_from_proto,
     time_from_proto,
@@ -30,9 +31,10 @@ def kept_result(message: types_pb2.CaseResult, clock_ahead: timedelta = timedelt
         InvalidRequest: a field that cannot be understood; whoever reads the rest later could not, either.
     """
     if message.HasField("started_at"):
-        started_at = time_from_proto(message.started_at)
         if clock_ahead:
-            message.started_at.CopyFrom(time_to_proto(started_at - clock_ahead))
+            message.started_at.CopyFrom(time_to_proto(time_from_proto(message.started_at) - clock_ahead))
+        else:
+            check_time(message.started_at)
     return KeptResult(
         case_id=message.case_id,
         outcome=outcome_from_proto(message.outcome),

@@ -381,10 +381,11 @@ def _running(message: worker_pb2.Running) -> Running:
 
 
 def _ended(message: worker_pb2.Ended) -> Ended:
+    missing, extra = message.missing_case_ids, message.extra_case_ids
     return Ended(
         verdict=verdict_from_proto(message.verdict),
         reason=message.reason,
         usage=resource_usage_from_proto(message.usage) if message.HasField("usage") else _UNMEASURED,
-        missing=tuple(message.missing_case_ids),
-        extra=tuple(message.extra_case_ids),
+        missing=tuple(missing) if missing else (),
+        extra=tuple(extra) if extra else (),
     )
