@@ -35,7 +35,7 @@ async def run_noops(client: AsyncClient, count: int, *, cases: int = 1) -> float
         WrongState: not every task has passed, or one has two results.
     """
     start = time.perf_counter()
-    submission = await client.submit(_SUITE.format(count=count, cases=cases), project="benchmarks")
+    submission = await client.submit(_SUITE.format(count=count, cases=cases), project="benchmarks", followed=True)
     passed: list[str] = []
     state = RunState.RUNNING
     async for commit in client.watch(submission.run_id):

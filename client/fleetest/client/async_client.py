@@ -145,6 +145,7 @@ class AsyncClient:
         supersede: bool = False,
         fail_fast: bool = False,
         idempotency_key: str = "",
+        followed: bool = False,
     ) -> Submission:
         """
         Hand a suite in. Idempotent by `idempotency_key`; without one, by a fresh key: a lost answer is safe.
@@ -164,30 +165,32 @@ class AsyncClient:
             supersede: cancel older runs of the same project, suite and branch.
             fail_fast: the first failure cancels the rest.
             idempotency_key: the second submission with it answers the first run.
+            followed: `watch` comes next, so the answer may come on its stream: that is one call less.
 
         Raises:
             SuiteInvalid: every problem of the suite.
             WrongState: the workspace has not been uploaded.
         """
-        response = await self._connection.call(
-            lambda services: services.runs.SubmitRun,
-            run_pb2.SubmitRunRequest(
-                suite=suite_text,
-                suite_source=source,
-                workspace_digest=workspace_digest,
-                project=project or self._project,
-                idempotency_key=idempotency_key or new_token(),
-                version_control=version_control_to_proto(version_control) if version_control else None,
-                secrets=secrets or {},
-                supersede=supersede,
-                fail_fast=fail_fast,
-                user=user,
-                labels=labels or {},
-                executor=executor,
-                environment=environment,
-                environment_settings=environment_settings or {},
-            ),
+        request = run_pb2.SubmitRunRequest(
+            suite=suite_text,
+            suite_source=source,
+            workspace_digest=workspace_digest,
+            project=project or self._project,
+            idempotency_key=idempotency_key or new_token(),
+            version_control=version_control_to_proto(version_control) if version_control else None,
+            secrets=secrets or {},
+            supersede=supersede,
+            fail_fast=fail_fast,
+            user=user,
+            labels=labels or {},
+            executor=executor,
+            environment=environment,
+            environment_settings=environment_settings or {},
         )
+        if followed:
+            response = await streams.start_run(self._connection, request)
+        else:
+            response = await self._connection.call(lambda services: services.runs.SubmitRun, request)
         return convert.submission_from_proto(response)
 
     async def import_run(

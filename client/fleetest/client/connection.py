@@ -17,7 +17,7 @@ import grpc
 import grpc.aio
 
 from fleetest.client.addresses import is_local
-from fleetest.client.identity import identifying_interceptors
+from fleetest.client.identity import identified
 from fleetest.common.backoff import Backoff
 from fleetest.common.channels import open_channel
 from fleetest.common.errors import DependencyUnavailable, FleetestError
@@ -29,16 +29,17 @@ from fleetest.v1.fleet_pb2_grpc import FleetServiceStub
 from fleetest.v1.run_pb2_grpc import RunServiceStub
 
 if TYPE_CHECKING:
+    from fleetest.client.streams import Started
     from fleetest.v1.blob_pb2_grpc import BlobServiceAsyncStub
     from fleetest.v1.fleet_pb2_grpc import FleetServiceAsyncStub
     from fleetest.v1.run_pb2_grpc import RunServiceAsyncStub
 
-__all__ = ["GONE", "Connection", "Persistence", "Services", "raised_here"]
+__all__ = ["CALL_TIMEOUT_SECONDS", "GONE", "Connection", "Persistence", "Services", "raised_here"]
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
 
-_CALL_TIMEOUT_SECONDS: Final = 60
+CALL_TIMEOUT_SECONDS: Final = 60
 _OPTIONS: Final = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -88,6 +89,9 @@ class Connection:
         token: sent with every call; empty when the master asks for none.
         tls: how the masters are called over TLS; `None` means without.
         on_trouble: told, in a line for people, each time that something is tried again.
+
+    Attributes:
+        started: by run id: streams that came with the answer to a submission, and that nobody has taken up yet.
     """
 
     def __init__(
@@ -106,6 +110,7 @@ class Connection:
         self._on_trouble = on_trouble
         self._services: Services | None = None
         self._turn = 0
+        self.started: dict[str, Started] = {}
 
     @property
     def services(self) -> Services:
@@ -130,7 +135,7 @@ class Connection:
         while True:
             services = self.services
             try:
-                return await method(services)(request, timeout=_CALL_TIMEOUT_SECONDS)
+                return await method(services)(request, timeout=CALL_TIMEOUT_SECONDS)
             except grpc.aio.AioRpcError as rpc_error:
                 error = raised_here(rpc_error)
                 if rpc_error.code() not in GONE:
@@ -150,7 +155,7 @@ class Connection:
             FleetestError: nobody answered, or what the master raised.
         """
         try:
-            return await method(self.services)(request, timeout=_CALL_TIMEOUT_SECONDS)
+            return await method(self.services)(request, timeout=CALL_TIMEOUT_SECONDS)
         except grpc.aio.AioRpcError as rpc_error:
             raise raised_here(rpc_error) from None
 
@@ -182,6 +187,7 @@ class Connection:
     async def close(self) -> None:
         """Close the channel. Idempotent."""
         services, self._services = self._services, None
+        self.started.clear()
         if services is not None:
             await services.channel.close()
 
@@ -200,11 +206,11 @@ def raised_here(rpc_error: grpc.RpcError) -> FleetestError:
 
 def _open(address: str, token: str, tls: ClientTls | None) -> Services:
     proxy = (("grpc.enable_http_proxy", 0),) if is_local(address) else ()
-    channel = open_channel(address, tls, options=(*_OPTIONS, *proxy), interceptors=identifying_interceptors(token))
+    channel = open_channel(address, tls, options=(*_OPTIONS, *proxy))
     return Services(
         address=address,
         channel=channel,
-        runs=RunServiceStub(channel),
-        fleet=FleetServiceStub(channel),
-        blobs=BlobServiceStub(channel),
+        runs=identified(RunServiceStub(channel), token),
+        fleet=identified(FleetServiceStub(channel), token),
+        blobs=identified(BlobServiceStub(channel), token),
     )

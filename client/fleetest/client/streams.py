@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass
 from typing import Final
 
 import grpc
 import grpc.aio
 
-from fleetest.client.connection import GONE, Connection, raised_here
+from fleetest.client.connection import CALL_TIMEOUT_SECONDS, GONE, Connection, Services, raised_here
 from fleetest.client.convert import commit_from_proto, log_chunk_from_proto
 from fleetest.client.events import Commit, RunEnded
 from fleetest.client.values import LogChunk
-from fleetest.common.errors import DependencyUnavailable, FleetestError
+from fleetest.common.errors import DeadlinePassed, DependencyUnavailable, FleetestError
 from fleetest.v1 import blob_pb2, run_pb2
 
-__all__ = ["download_blob", "read_logs", "watch_run"]
+__all__ = ["Started", "download_blob", "read_logs", "start_run", "watch_run"]
 
 # A stream that held so long was sound, though nothing may have happened in the run.
 _SOUND_AFTER_SECONDS: Final = 20.0
@@ -52,6 +54,61 @@ def _broken(rpc_error: grpc.RpcError) -> FleetestError:
     return error
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """A stream that has answered a submission, and goes on with the run's commits."""
+
+    services: Services
+    stream: grpc.aio.UnaryStreamCall[run_pb2.SubmitRunRequest, run_pb2.StartRunResponse]
+    first: run_pb2.StartRunResponse
+
+    async def commits(self) -> AsyncGenerator[run_pb2.WatchRunResponse, None]:
+        try:
+            if self.first.HasField("commit"):
+                yield self.first.commit
+            while isinstance(message := await self.stream.read(), run_pb2.StartRunResponse):
+                yield message.commit
+        finally:
+            self.stream.cancel()
+
+
+async def start_run(connection: Connection, request: run_pb2.SubmitRunRequest) -> run_pb2.SubmitRunResponse:
+    """
+    Submit; the stream of commits that comes with the answer is there for who watches the run next.
+
+    Raises as `Connection.call`.
+    """
+    failures = 0
+    while True:
+        services = connection.services
+        stream = services.runs.StartRun(request)
+        error: FleetestError = DependencyUnavailable("the stream ended before it had begun")
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT_SECONDS):
+                first = await stream.read()
+            if isinstance(first, run_pb2.StartRunResponse):
+                connection.started[first.submitted.run_id] = Started(services=services, stream=stream, first=first)
+                return first.submitted
+        except TimeoutError:
+            stream.cancel()
+            raise DeadlinePassed(f"the master did not answer within {CALL_TIMEOUT_SECONDS} s") from None
+        except grpc.aio.AioRpcError as rpc_error:
+            if rpc_error.code() is grpc.StatusCode.UNIMPLEMENTED:  # a master of an older version
+                return await connection.call(lambda services: services.runs.SubmitRun, request)
+            error = _broken(rpc_error)
+        failures += 1
+        await connection.recover(services, failures, error)
+
+
+async def _watched(services: Services, run_id: str, position: int) -> AsyncGenerator[run_pb2.WatchRunResponse, None]:
+    stream = services.runs.WatchRun(run_pb2.WatchRunRequest(run_id=run_id, after_position=position, takes_done=True))
+    try:
+        async for message in stream:
+            yield message
+    finally:
+        stream.cancel()
+
+
 async def watch_run(connection: Connection, run_id: str, *, after_position: int) -> AsyncIterator[Commit]:
     """
     The commits after a position, each once and in order, until the run has ended.
@@ -61,22 +118,22 @@ async def watch_run(connection: Connection, run_id: str, *, after_position: int)
     """
     patience = _Patience()
     position = after_position
+    started = connection.started.pop(run_id, None) if position == 0 else None
     while True:
-        services = connection.services
+        services = connection.services if started is None else started.services
         patience.opened()
         error: FleetestError = DependencyUnavailable("the stream ended before the run did")
         try:
-            stream = services.runs.WatchRun(
-                run_pb2.WatchRunRequest(run_id=run_id, after_position=position, takes_done=True)
-            )
-            async for message in stream:
+            messages = _watched(services, run_id, position) if started is None else started.commits()
+            started = None
+            async for message in messages:
                 if message.position <= position:
                     continue
                 if message.position != position + 1:
                     error = DependencyUnavailable(
                         f"commit {message.position} of run {run_id} came where {position + 1} was due"
                     )
-                    stream.cancel()
+                    await messages.aclose()
                     break
                 commit = commit_from_proto(message)
                 position = commit.position

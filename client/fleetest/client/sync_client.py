@@ -103,6 +103,7 @@ class Client:
         supersede: bool = False,
         fail_fast: bool = False,
         idempotency_key: str = "",
+        followed: bool = False,
     ) -> Submission:
         return self._wait(
             self._client.submit(
@@ -120,6 +121,7 @@ class Client:
                 supersede=supersede,
                 fail_fast=fail_fast,
                 idempotency_key=idempotency_key,
+                followed=followed,
             )
         )
 

@@ -251,6 +251,32 @@ class SubmitRunResponse(_message.Message):
 Global___SubmitRunResponse: _TypeAlias = SubmitRunResponse  # noqa: Y015
 
 @_typing.final
+class StartRunResponse(_message.Message):
+    """The first has the answer, and perhaps a commit; all others have a commit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBMITTED_FIELD_NUMBER: _builtins.int
+    COMMIT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def submitted(self) -> Global___SubmitRunResponse: ...
+    @_builtins.property
+    def commit(self) -> Global___WatchRunResponse: ...
+    def __init__(
+        self,
+        *,
+        submitted: Global___SubmitRunResponse | None = ...,
+        commit: Global___WatchRunResponse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "submitted", b"submitted"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "submitted", b"submitted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartRunResponse: _TypeAlias = StartRunResponse  # noqa: Y015
+
+@_typing.final
 class SuiteProblems(_message.Message):
     """Status detail of INVALID_ARGUMENT."""
 

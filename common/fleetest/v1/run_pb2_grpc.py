@@ -39,6 +39,11 @@ class RunServiceStub:
                 request_serializer=fleetest_dot_v1_dot_run__pb2.SubmitRunRequest.SerializeToString,
                 response_deserializer=fleetest_dot_v1_dot_run__pb2.SubmitRunResponse.FromString,
                 _registered_method=True)
+        self.StartRun = channel.unary_stream(
+                '/fleetest.v1.RunService/StartRun',
+                request_serializer=fleetest_dot_v1_dot_run__pb2.SubmitRunRequest.SerializeToString,
+                response_deserializer=fleetest_dot_v1_dot_run__pb2.StartRunResponse.FromString,
+                _registered_method=True)
         self.GetRun = channel.unary_unary(
                 '/fleetest.v1.RunService/GetRun',
                 request_serializer=fleetest_dot_v1_dot_run__pb2.GetRunRequest.SerializeToString,
@@ -113,6 +118,14 @@ class RunServiceServicer:
         """Accepts a suite. Idempotent by `idempotency_key`: the second call answers the first run.
         INVALID_ARGUMENT carries every problem at once, as SuiteProblems in the status details.
         FAILED_PRECONDITION when the workspace's blobs have not all been uploaded.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StartRun(self, request, context):
+        """SubmitRun and WatchRun in one: the answer, then the run's log from its beginning, without a gap, until RunEnded.
+        Who calls it takes AttemptDone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -218,6 +231,11 @@ def add_RunServiceServicer_to_server(servicer, server):
                     request_deserializer=fleetest_dot_v1_dot_run__pb2.SubmitRunRequest.FromString,
                     response_serializer=fleetest_dot_v1_dot_run__pb2.SubmitRunResponse.SerializeToString,
             ),
+            'StartRun': grpc.unary_stream_rpc_method_handler(
+                    servicer.StartRun,
+                    request_deserializer=fleetest_dot_v1_dot_run__pb2.SubmitRunRequest.FromString,
+                    response_serializer=fleetest_dot_v1_dot_run__pb2.StartRunResponse.SerializeToString,
+            ),
             'GetRun': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRun,
                     request_deserializer=fleetest_dot_v1_dot_run__pb2.GetRunRequest.FromString,
@@ -311,6 +329,33 @@ class RunService:
             '/fleetest.v1.RunService/SubmitRun',
             fleetest_dot_v1_dot_run__pb2.SubmitRunRequest.SerializeToString,
             fleetest_dot_v1_dot_run__pb2.SubmitRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/fleetest.v1.RunService/StartRun',
+            fleetest_dot_v1_dot_run__pb2.SubmitRunRequest.SerializeToString,
+            fleetest_dot_v1_dot_run__pb2.StartRunResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -36,6 +36,10 @@ class RunServiceStub:
     INVALID_ARGUMENT carries every problem at once, as SuiteProblems in the status details.
     FAILED_PRECONDITION when the workspace's blobs have not all been uploaded.
     """
+    StartRun: _grpc.UnaryStreamMultiCallable[_run_pb2.SubmitRunRequest, _run_pb2.StartRunResponse]
+    """SubmitRun and WatchRun in one: the answer, then the run's log from its beginning, without a gap, until RunEnded.
+    Who calls it takes AttemptDone.
+    """
     GetRun: _grpc.UnaryUnaryMultiCallable[_run_pb2.GetRunRequest, _run_pb2.Run]
     ListRuns: _grpc.UnaryUnaryMultiCallable[_run_pb2.ListRunsRequest, _run_pb2.ListRunsResponse]
     """Newest first."""
@@ -73,6 +77,10 @@ class RunServiceAsyncStub(RunServiceStub):
     """Accepts a suite. Idempotent by `idempotency_key`: the second call answers the first run.
     INVALID_ARGUMENT carries every problem at once, as SuiteProblems in the status details.
     FAILED_PRECONDITION when the workspace's blobs have not all been uploaded.
+    """
+    StartRun: _aio.UnaryStreamMultiCallable[_run_pb2.SubmitRunRequest, _run_pb2.StartRunResponse]  # type: ignore[assignment]
+    """SubmitRun and WatchRun in one: the answer, then the run's log from its beginning, without a gap, until RunEnded.
+    Who calls it takes AttemptDone.
     """
     GetRun: _aio.UnaryUnaryMultiCallable[_run_pb2.GetRunRequest, _run_pb2.Run]  # type: ignore[assignment]
     ListRuns: _aio.UnaryUnaryMultiCallable[_run_pb2.ListRunsRequest, _run_pb2.ListRunsResponse]  # type: ignore[assignment]
@@ -114,6 +122,16 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         """Accepts a suite. Idempotent by `idempotency_key`: the second call answers the first run.
         INVALID_ARGUMENT carries every problem at once, as SuiteProblems in the status details.
         FAILED_PRECONDITION when the workspace's blobs have not all been uploaded.
+        """
+
+    @_abc_1.abstractmethod
+    def StartRun(
+        self,
+        request: _run_pb2.SubmitRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_run_pb2.StartRunResponse], _abc.AsyncIterator[_run_pb2.StartRunResponse]]:
+        """SubmitRun and WatchRun in one: the answer, then the run's log from its beginning, without a gap, until RunEnded.
+        Who calls it takes AttemptDone.
         """
 
     @_abc_1.abstractmethod

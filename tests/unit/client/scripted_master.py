@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
@@ -224,6 +225,16 @@ class ScriptedMaster(
 
     def SubmitRun(self, request, context):
         self._note("SubmitRun", request, context)
+        return self._submitted(request)
+
+    def StartRun(self, request, context):
+        self._note("StartRun", request, context)
+        commits = self._commits(0, context)
+        answer = run_pb2.StartRunResponse(submitted=self._submitted(request), commit=next(commits))
+        rest = (run_pb2.StartRunResponse(commit=commit) for commit in commits)
+        yield from self._cut(chain([answer], rest), context)
+
+    def _submitted(self, request):
         return run_pb2.SubmitRunResponse(run_id=RUN_ID, superseded_run_ids=["older"] if request.supersede else [])
 
     def GetRun(self, request, context):
@@ -247,7 +258,10 @@ class ScriptedMaster(
 
     def WatchRun(self, request, context):
         self._note("WatchRun", request, context)
-        yield from self._cut((each for each in self.log if each.position > request.after_position), context)
+        yield from self._cut(self._commits(request.after_position, context), context)
+
+    def _commits(self, position, context):
+        yield from (each for each in self.log if each.position > position)
         if self.end_of_log is not None:
             while not self.requests("CancelRun"):
                 if not context.is_active():

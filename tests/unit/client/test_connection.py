@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import grpc
 import pytest
 
 from fleetest.client.async_client import AsyncClient
@@ -104,6 +105,43 @@ async def test_watch_goes_on_after_breaks_without_gap_or_repetition(master, at_o
 
     assert seen == [1, 2, 3, 4]
     assert [request.after_position for request in master.requests("WatchRun")] == [0, 1, 1, 3]
+
+
+async def test_a_submission_that_is_followed_is_one_call(master, at_once):
+    async with AsyncClient(master.address, persistence=at_once) as client:
+        submission = await client.submit("version: 1", followed=True)
+        seen = [commit.position async for commit in client.watch(submission.run_id)]
+        again = await positions(client)
+
+    assert seen == again == [1, 2, 3, 4]
+    assert [name for name, _, _ in master.calls] == ["StartRun", "WatchRun"]
+
+
+async def test_what_follows_a_submission_goes_on_after_a_break(master, at_once):
+    master.cuts.extend([0, 2])
+    async with AsyncClient(master.address, persistence=at_once) as client:
+        submission = await client.submit("version: 1", followed=True)
+        seen = [commit.position async for commit in client.watch(submission.run_id)]
+
+    first, second = master.requests("StartRun")
+    assert seen == [1, 2, 3, 4]
+    assert first.idempotency_key == second.idempotency_key != ""
+    assert [request.after_position for request in master.requests("WatchRun")] == [2]
+
+
+async def test_a_master_that_cannot_answer_and_go_on_is_asked_in_two_calls(at_once):
+    class OlderMaster(ScriptedMaster):
+        def StartRun(self, request, context):  # noqa: N802 - gRPC's name
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+
+    older = OlderMaster()
+    with older.serving() as address:
+        async with AsyncClient(address, persistence=at_once) as client:
+            submission = await client.submit("version: 1", followed=True)
+            seen = [commit.position async for commit in client.watch(submission.run_id)]
+
+    assert seen == [1, 2, 3, 4]
+    assert [name for name, _, _ in older.calls] == ["SubmitRun", "WatchRun"]
 
 
 async def test_watch_begins_where_it_is_told(master, at_once):

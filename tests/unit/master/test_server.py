@@ -437,13 +437,16 @@ async def test_idle_master_ends_by_itself(settings):
 
 
 async def test_watch_goes_on_where_it_was(client, tmp_path):
-    run_id = await submitted(client, tmp_path / "w")
+    run_id = await submitted(client, tmp_path / "w", followed=True)
     await client.cancel(run_id)
 
     async with aclosing(client.watch(run_id, after_position=1)) as commits:
         positions = [commit.position async for commit in commits]
+    async with aclosing(client.watch(run_id)) as commits:  # on the stream that answered the submission
+        followed = [commit.position async for commit in commits]
 
     assert positions == list(range(2, positions[-1] + 1))
+    assert followed == [1, *positions]
 
 
 async def test_session_that_is_replaced_ends_as_lost(worker, master):

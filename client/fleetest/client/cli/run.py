@@ -139,6 +139,7 @@ def _read(found: SuiteText, tasks: Sequence[str], environment: str, settings: Ma
 
 async def _run(found: SuiteText, text: str, wanted: dict[str, Any], master: str, following: FollowingOptions) -> int:
     detach = wanted.pop("detach")
+    wanted["followed"] = not detach
     wanted["labels"] = dict(wanted["labels"])
     wanted["environment_settings"] = dict(wanted["environment_settings"])
     wanted["executor"] = wanted["executor"] or ""

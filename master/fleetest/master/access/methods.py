@@ -31,7 +31,15 @@ _ACCESS: Final[Mapping[str, Access]] = {
     },
     **{
         f"/fleetest.v1.RunService/{name}": Access.WRITE
-        for name in ("SubmitRun", "ImportRun", "RetryRun", "CancelRun", "InvalidateCache", "DeleteArtifacts")
+        for name in (
+            "SubmitRun",
+            "StartRun",
+            "ImportRun",
+            "RetryRun",
+            "CancelRun",
+            "InvalidateCache",
+            "DeleteArtifacts",
+        )
     },
     **{f"/fleetest.v1.FleetService/{name}": Access.READ for name in ("ListWorkers", "GetServerInfo")},
     "/fleetest.v1.BlobService/DownloadBlobs": Access.READ,

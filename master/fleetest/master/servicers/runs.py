@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Collection
+from contextlib import aclosing
 from datetime import timedelta
 from typing import Any, Final
 
@@ -90,24 +91,21 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
     async def SubmitRun(
         self, request: run_pb2.SubmitRunRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> run_pb2.SubmitRunResponse:
-        submission = Submission(
-            suite_text=request.suite,
-            suite_source=request.suite_source or "fleetest.yaml",
-            workspace_digest=request.workspace_digest,
-            project=request.project,
-            idempotency_key=request.idempotency_key,
-            version_control=version_control_from_proto(request.version_control),
-            secrets=dict(request.secrets),
-            supersede=request.supersede,
-            fail_fast=request.fail_fast,
-            user=request.user,
-            labels=dict(request.labels),
-            executor=request.executor,
-            environment=request.environment,
-            environment_settings=dict(request.environment_settings),
-            only_project=caller().project,
-        )
-        return _submitted_to_proto(await self._desk.submit(submission))
+        return _submitted_to_proto(await self._desk.submit(_submission_from_proto(request)))
+
+    async def StartRun(
+        self, request: run_pb2.SubmitRunRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[run_pb2.StartRunResponse]:
+        submitted = await self._desk.submit(_submission_from_proto(request))
+        position = 0
+        response = run_pb2.StartRunResponse(submitted=_submitted_to_proto(submitted))
+        for first in self._recent.after(submitted.run_id, 0)[:1]:
+            position = first.position
+            response.commit.CopyFrom(first)
+        yield response
+        async with aclosing(self._commits(submitted.run_id, position)) as commits:
+            async for commit in commits:
+                yield run_pb2.StartRunResponse(commit=commit)
 
     async def ImportRun(
         self,
@@ -175,7 +173,12 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
         self, request: run_pb2.WatchRunRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[run_pb2.WatchRunResponse]:
         run_id = await self._resolve(request.run_id)
-        position = request.after_position
+        async with aclosing(self._commits(run_id, request.after_position)) as commits:
+            async for commit in commits:
+                yield commit if request.takes_done else without_done(commit)
+
+    async def _commits(self, run_id: str, position: int) -> AsyncGenerator[run_pb2.WatchRunResponse, None]:
+        """Those after a position, until the one that ends the run."""
         with self._hub.follow(run_id) as bell, self._recent.follow(run_id):
             while True:
                 bell.clear()  # what comes while we read rings again
@@ -186,7 +189,7 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
                 ]
                 for response in found:
                     position = response.position
-                    yield response if request.takes_done else without_done(response)
+                    yield response
                     if response.events and response.events[-1].HasField("run_ended"):
                         return
                 if not found and not await self._goes_on(run_id, position):
@@ -340,6 +343,27 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
     async def _task_ended(self, run_id: str, task_id: str) -> bool:
         summary = await self._summary(run_id)
         return all(task.state.ended for task in summary.tasks if task.task_id == task_id)
+
+
+def _submission_from_proto(request: run_pb2.SubmitRunRequest) -> Submission:
+    """What the present caller hands in."""
+    return Submission(
+        suite_text=request.suite,
+        suite_source=request.suite_source or "fleetest.yaml",
+        workspace_digest=request.workspace_digest,
+        project=request.project,
+        idempotency_key=request.idempotency_key,
+        version_control=version_control_from_proto(request.version_control),
+        secrets=dict(request.secrets),
+        supersede=request.supersede,
+        fail_fast=request.fail_fast,
+        user=request.user,
+        labels=dict(request.labels),
+        executor=request.executor,
+        environment=request.environment,
+        environment_settings=dict(request.environment_settings),
+        only_project=caller().project,
+    )
 
 
 def _check_task(run_id: str, task_id: str, tasks: Collection[str]) -> None:
