@@ -39,6 +39,7 @@ __all__ = [
     "cache_origin_to_proto",
     "case_result_from_proto",
     "case_result_to_proto",
+    "check_time",
     "duration_from_proto",
     "duration_to_proto",
     "fill_case_result",
