@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:  # a command begins without it
     from asyncio import AbstractEventLoop
 
-__all__ = ["hasten", "loop_factory", "settle"]
+__all__ = ["hasten", "leave_all_behind", "loop_factory", "settle"]
 
 _SWITCH_INTERVAL: Final = timedelta(microseconds=500)
 """
@@ -40,6 +40,14 @@ def loop_factory() -> Callable[[], AbstractEventLoop] | None:
 def hasten() -> None:
     """For a command: what it makes at its start stays, so there is no garbage to look for each time."""
     gc.set_threshold(_YOUNG_OBJECTS)
+
+
+def leave_all_behind() -> None:
+    """
+    For a command that ends now: what is left of it goes with its process, and need not be looked through before. That
+    took a fifth of the processor time of a short `fleetest run`, while its user waited for the prompt.
+    """
+    gc.freeze()
 
 
 def settle() -> None:

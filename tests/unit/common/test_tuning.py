@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from fleetest.common.tuning import loop_factory, settle
+from fleetest.common.tuning import leave_all_behind, loop_factory, settle
 
 
 @pytest.mark.skipif(find_spec("uvloop") is None, reason="uvloop is not installed")
@@ -23,6 +23,16 @@ def test_a_server_without_the_fast_loop_uses_pythons_own(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "uvloop", None)
 
     assert loop_factory() is None
+
+
+def test_a_command_that_ends_looks_through_nothing() -> None:
+    before = gc.get_freeze_count()
+    try:
+        leave_all_behind()
+
+        assert gc.get_freeze_count() > before + 1000
+    finally:
+        gc.unfreeze()
 
 
 def test_settling_keeps_what_is_loaded_out_of_collections() -> None:
