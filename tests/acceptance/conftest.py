@@ -22,6 +22,9 @@ from fleetest.common.results import CaseResult
 from fleetest.common.states import RunState
 from tests.support.masters import CLIENT_TOKEN, Masters
 
+PLAIN = Path(__file__).parents[2] / ".cache" / "venvs" / "plain"
+"""An environment with pytest alone: plugins that nobody uses were more than half of a session's start."""
+
 FLEETEST = str(Path(sys.executable).with_name("fleetest"))
 
 
@@ -133,7 +136,7 @@ def clean_environment() -> dict[str, str]:
     """
     ours = ("FLEETEST_", "DOCKER_", "COVERAGE_", "COV_", "GITHUB_", "GITLAB_", "CI")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
-    return kept | {"FLEETEST_EXECUTORS": "process"}
+    return kept | {"FLEETEST_EXECUTORS": "process", "VIRTUAL_ENV": str(PLAIN)}
 
 
 def start_cluster(directory: Path, *options: str, **environment: str) -> Cluster:

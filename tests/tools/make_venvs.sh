@@ -28,6 +28,7 @@ python=$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'
 make_venv pytest7 "$python" 'pytest>=7,<8' pytest-xdist pytest-cov pytest-subtests
 make_venv pytest8 "$python" 'pytest>=8,<9' pytest-xdist pytest-cov pytest-rerunfailures pytest-random-order
 make_venv pytest9 "$python" 'pytest>=9,<10' pytest-xdist pytest-cov pytest-randomly pytest-rerunfailures pytest-asyncio
+make_venv plain "$python" 'pytest>=9,<10'
 make_venv load "$python" 'locust>=2.32' 'hdrhistogram>=0.10.8'
 make_venv browser "$python" 'pytest>=9,<10' pytest-playwright imageio-ffmpeg
 ffmpeg=$("$target/browser/bin/python" -c 'import imageio_ffmpeg; print(imageio_ffmpeg.get_ffmpeg_exe().partition("/lib/")[2])')
