@@ -18,7 +18,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from fleetest.common.settings import Secret
 from tests.support.docker_engine import DockerEngine, docker_engine_absent, open_docker_engine
-from tests.support.images import build_image, make_context
+from tests.support.images import IMAGE_PYTHON, build_image, make_context
 from tests.support.mongodb_engine import MongodbEngine, engine_or_skip
 
 ROOT_TAR = Path(__file__).parents[1] / ".cache" / "roots" / "trixie.tar"
@@ -108,7 +108,7 @@ def mongodb_url(mongodb_engine: MongodbEngine) -> Iterator[Secret]:
 @pytest.fixture(scope="session")
 def build_context(root_tar: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What our images are built from."""
-    return make_context(tmp_path_factory.mktemp("context"), python="3.13")
+    return make_context(tmp_path_factory.mktemp("context"), python=IMAGE_PYTHON)
 
 
 @pytest.fixture(scope="session")
@@ -129,7 +129,7 @@ def runner_image(docker_engine: DockerEngine, base_image: str, build_context: Pa
 def install_for_image(directory: Path, *packages: str) -> None:
     """Packages of pure Python for the image's interpreter, taken from the index by this machine."""
     uv = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
-    chosen = ["--target", str(directory), "--python-version", "3.13", "--no-compile-bytecode"]
+    chosen = ["--target", str(directory), "--python-version", IMAGE_PYTHON, "--no-compile-bytecode"]
     subprocess.run([uv, "pip", "install", "--quiet", "--python", sys.executable, *chosen, *packages], check=True)
 
 

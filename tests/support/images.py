@@ -11,7 +11,10 @@ from pathlib import Path
 
 from tests.support.docker_engine import DockerEngine
 
-__all__ = ["build_image", "make_context"]
+__all__ = ["IMAGE_PYTHON", "build_image", "make_context"]
+
+IMAGE_PYTHON = "3.13"
+"""The version in the tests' base image."""
 
 _ROOT = Path(__file__).parents[2]
 _UV = str(Path(sys.executable).with_name("uv"))

@@ -10,10 +10,12 @@ root=$!
 engines=$!
 (tests/tools/make_venvs.sh && tests/tools/make_suites.sh) &
 suites=$!
-trap 'kill "$root" "$engines" "$suites" 2> /dev/null' INT TERM
+.venv/bin/python -m tests.tools.make_wheels &
+wheels=$!
+trap 'kill "$root" "$engines" "$suites" "$wheels" 2> /dev/null' INT TERM
 
 failed=0
-for part in "$root" "$engines" "$suites"; do
+for part in "$root" "$engines" "$suites" "$wheels"; do
     wait "$part" || failed=1
 done
 exit "$failed"

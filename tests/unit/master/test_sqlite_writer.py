@@ -264,7 +264,8 @@ async def test_only_what_is_derived_alone_does_not_wait_for_the_disk(writer: Wri
     before = await writer.run(_synchronous)
     alone = await writer.run_derived(_synchronous)
     async with HeldWriter(writer):
-        together = asyncio.gather(writer.run_derived(_synchronous), writer.run(_synchronous))
+        group = [asyncio.create_task(run(_synchronous)) for run in (writer.run_derived, writer.run)]
+    together = await asyncio.gather(*group)
     afterwards = [await writer.run_derived(_synchronous), await writer.run_statement(_synchronous)]
 
-    assert (before, alone, await together, afterwards) == (full, normal, [full, full], [normal, full])
+    assert (before, alone, together, afterwards) == (full, normal, [full, full], [normal, full])
