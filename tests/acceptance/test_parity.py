@@ -1,6 +1,6 @@
 """
-The complete test suites of real projects: every case, its outcome and the reason of a skip are plain pytest's, however
-many slots share the work.
+The test suites of real projects, without repetition (`tests/tools/few_examples.py`): every case, its outcome and the
+reason of a skip are plain pytest's, however many slots share the work.
 """
 
 from __future__ import annotations

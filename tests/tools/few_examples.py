@@ -1,6 +1,7 @@
 """
 A plugin for pytest that leaves out repetition: each test whose input Hypothesis makes up gets one example, and one that
-would run thousands of times, to find a race, runs once. Which cases a suite runs, and whether they pass, is the same.
+would run thousands of times, to find a race, runs once. Which cases a suite runs, and whether they pass, is the same,
+but for one of werkzeug's: its URL of ten thousand parts takes as long as all others of that suite.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from typing import Any
 
 import pytest
 
-__all__ = ["pytest_generate_tests"]
+__all__ = ["pytest_collection_modifyitems", "pytest_generate_tests"]
 
 _MANY = 1000
+_LONG = "tests/test_routing.py::test_long_build"
 
 try:
     from hypothesis import Phase, settings
@@ -28,3 +30,10 @@ def pytest_generate_tests(metafunc: Any) -> None:
     for index, mark in enumerate(marks):
         if mark.name == "parametrize" and isinstance(mark.args[1], range) and len(mark.args[1]) >= _MANY:
             marks[index] = pytest.mark.parametrize(mark.args[0], mark.args[1][:1]).mark
+
+
+def pytest_collection_modifyitems(config: Any, items: list[Any]) -> None:
+    long = [item for item in items if item.nodeid == _LONG]
+    if long:
+        items[:] = [item for item in items if item not in long]
+        config.hook.pytest_deselected(items=long)

@@ -13,7 +13,7 @@ make_suite() { # NAME VERSION PACKAGES...
     name=$1 version=$2
     shift 2
     marker=$target/$name/made
-    if [ -f "$marker" ] && [ "$(cat "$marker")" = "4 $version $*" ]; then
+    if [ -f "$marker" ] && [ "$(cat "$marker")" = "5 $version $*" ]; then
         return 0
     fi
     rm -rf "${target:?}/$name"
@@ -28,7 +28,7 @@ make_suite() { # NAME VERSION PACKAGES...
         --python-platform "$(uname -m)-manylinux_2_34" "$target/$name/src" "$@"
     cp tests/tools/few_examples.py "$("$target/$name/venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
     cp tests/tools/few_examples.py "$target/$name/packages"
-    printf '%s\n' "4 $version $*" > "$marker" # count it up when this recipe changes
+    printf '%s\n' "5 $version $*" > "$marker" # count it up when this recipe changes
     echo "made $target/$name"
 }
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleetest.client.cli.root import cli
@@ -150,6 +150,7 @@ values = st.recursive(
 )
 
 
+@settings(max_examples=20)
 @given(st.dictionaries(words, values), st.dictionaries(words, values))
 def test_whatever_a_document_holds_makes_files_or_none(tmp_path_factory, top, operation):
     document = Document(content={**top, "paths": {"/a/{b}": {"get": operation, "post": {}}}})
