@@ -87,9 +87,8 @@ class Outbox:
         if isinstance(report.body, Results):
             self._waiting_results += len(report.body.results)
         self._waiting_bytes += _weight(report)
-        full = (
-            self._waiting_results >= _BATCH_RESULTS and not self._ending
-        )  # else it goes in this turn anyway, as a whole
+        # What is ending goes in this turn anyway, as a whole.
+        full = self._waiting_results >= _BATCH_RESULTS and not self._ending
         if full or self._waiting_bytes >= _BATCH_BYTES:
             self.flush()
         elif isinstance(report.body, (Ended, HandedBack)) and not self._ending:
