@@ -14,7 +14,7 @@ from fleetest.master.runs.decisions import Decider
 from fleetest.master.runs.state import TaskStatus
 from fleetest.master.sessions import Assigned, AttemptRef, Session
 
-__all__ = ["Starter", "let_expect"]
+__all__ = ["Starter", "let_expect", "meets"]
 
 
 class Starter:
@@ -85,6 +85,10 @@ def let_expect(begun: Iterable[Assigned], sessions: Iterable[Session]) -> None:
     """While one slot finds out what a task consists of, others get ready. A task with secrets shares them with none."""
     plans = [each for each in begun if each.kind is ShardKind.PLAN and not each.task.secret_variables]
     for planned, session in itertools.product(plans, sessions):
-        capabilities = session.presence.capabilities
-        if all(capabilities.get(key) == value for key, value in planned.requirements.items()):
+        if meets(session.presence.capabilities, planned.requirements):
             session.expect(planned)
+
+
+def meets(capabilities: Mapping[str, str], requirements: Mapping[str, str]) -> bool:
+    """Whether a worker with these capabilities has all that is required of it."""
+    return all(capabilities.get(key) == value for key, value in requirements.items())

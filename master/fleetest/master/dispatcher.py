@@ -11,12 +11,10 @@ Claims are confirmed after the attempts have been sent, with the next question t
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
-from functools import partial
 from operator import attrgetter
 from typing import Final
 
@@ -36,9 +34,9 @@ from fleetest.master.queue.ports import (
     SecretStore,
     ShardQueue,
 )
-from fleetest.master.runs.book import RunBook
+from fleetest.master.runs.book import STREAM_ENDED, RunBook
 from fleetest.master.runs.decisions import Decider
-from fleetest.master.sessions import Assigned, AttemptRef, Session, Sessions
+from fleetest.master.sessions import Assigned, Session, Sessions
 from fleetest.master.turned_down import TurnedDown
 
 __all__ = ["Dispatcher"]
@@ -155,7 +153,7 @@ class Dispatcher:
             if self._sessions.get(worker_id) is session and not session.over:
                 session.assign(assigned[worker_id])
             else:
-                await self._take_back(assigned[worker_id], "its stream ended before this was sent")
+                await self._take_back(assigned[worker_id], STREAM_ENDED)
         if any(session.wants_more for session in bidders.values()):
             self._on_idle()
             let_expect(itertools.chain.from_iterable(assigned.values()), bidders.values())
@@ -253,15 +251,8 @@ class Dispatcher:
             _log.warning("claims_left_to_expire", claims=len(claims), error=str(error))
 
     async def _take_back(self, assigned: Sequence[Assigned], reason: str) -> None:
-        """They were not sent. Should this fail, too, they are lost when the worker is."""
         for each in assigned:
-            ref = each.ref
-            with contextlib.suppress(FleetestError):
-                await self._book.keeper(ref.run_id).ask(partial(_give_back, ref, reason))
-
-
-def _give_back(ref: AttemptRef, reason: str, decider: Decider) -> None:
-    decider.attempt_declined(ref.shard_id, ref.token, reason)
+            await self._book.decline(each.ref, reason)
 
 
 def _hold(claim: Claim, started: Assigned | None) -> ResourceHold:

@@ -12,7 +12,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 
-from fleetest.master.assigning import Starter, let_expect
+from fleetest.master.assigning import Starter, let_expect, meets
 from fleetest.master.queue.ports import Bid, QueueEntry
 from fleetest.master.runs.book import queue_entry
 from fleetest.master.runs.decisions import Decider
@@ -111,7 +111,4 @@ def _is_simple(status: RunStatus, task: TaskStatus) -> bool:
 
 
 def _is_able(bid: Bid, entry: QueueEntry) -> bool:
-    capabilities = bid.capabilities
-    return entry.resources.fits(bid.capacity) and all(
-        capabilities.get(key) == value for key, value in entry.requirements.items()
-    )
+    return entry.resources.fits(bid.capacity) and meets(bid.capabilities, entry.requirements)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -49,7 +50,7 @@ from fleetest.master.runs.state import RunStatus, ShardStatus, TaskStatus
 from fleetest.master.sessions import AttemptRef, Begin, HandBack, Sessions, Stop
 from fleetest.master.store.ports import Commit, Store
 
-__all__ = ["RunBook", "hold_of", "queue_entry"]
+__all__ = ["STREAM_ENDED", "RunBook", "hold_of", "queue_entry"]
 
 _log = structlog.get_logger()
 
@@ -60,13 +61,16 @@ _KEPT = 200
 _UNQUEUING = (AttemptEnded, AttemptRunning, CancelRequested, TaskEnded)
 _GIVING_BACK = (AttemptDone, AttemptEnded)
 
+STREAM_ENDED = "its stream ended before this was sent"
+"""Why an attempt is declined that was never sent to its worker."""
+
 _ENQUEUED_AT_ONCE = 1000
 """So many the run waits for."""
 
 
 def queue_entry(status: RunStatus, shard: ShardStatus) -> QueueEntry:
     """What the queue must know of a waiting shard."""
-    return next(iter(_queue_entries(status, [shard])))
+    return next(_queue_entries(status, [shard]))
 
 
 def _queue_entries(status: RunStatus, shards: Iterable[ShardStatus]) -> Iterator[QueueEntry]:
@@ -179,7 +183,7 @@ class RunBook:
         self._ended: set[str] = set()  # of these, those whose runs are known to have ended
         self._enqueuing = Counter[str]()
         self._taking_back: set[asyncio.Task[None]] = set()
-        self._later: dict[str, set[asyncio.Task[None] | None]] = {}
+        self._later = defaultdict[str, set[asyncio.Task[None]]](set)
 
     def keeper(self, run_id: str) -> RunKeeper:
         """The run's keeper, whether or not there is such a run."""
@@ -252,7 +256,8 @@ class RunBook:
             await self._put(status.run_id, entries)
         else:
             task = asyncio.create_task(self._put_later(status.run_id, entries), name=f"enqueuing {status.run_id}")
-            self._later.setdefault(status.run_id, set()).add(task)
+            self._later[status.run_id].add(task)
+            task.add_done_callback(partial(self._forget_later, status.run_id))
 
     async def _put(self, run_id: str, entries: Sequence[QueueEntry]) -> None:
         self._enqueuing[run_id] += 1
@@ -269,10 +274,11 @@ class RunBook:
             await self._put(run_id, entries)
         except FleetestError as error:
             _log.warning("coordination_delayed", run_id=run_id, error=str(error))
-        finally:
-            self._later[run_id].discard(asyncio.current_task())
-            if not self._later[run_id]:
-                del self._later[run_id]
+
+    def _forget_later(self, run_id: str, task: asyncio.Task[None]) -> None:
+        self._later[run_id].discard(task)
+        if not self._later[run_id]:
+            del self._later[run_id]
 
     def enqueues(self, run_id: str) -> bool:
         """Whether shards of the run are on their way into the queue just now."""
@@ -365,18 +371,14 @@ class RunBook:
     def _take_back(self, unsent: Sequence[AttemptRef]) -> None:
         """The streams of their workers ended while they were committed. Not awaited by their own keeper."""
         for ref in unsent:
-            task = asyncio.create_task(self._decline(ref), name=f"take back {ref.shard_id}")
+            task = asyncio.create_task(self.decline(ref, STREAM_ENDED), name=f"take back {ref.shard_id}")
             self._taking_back.add(task)
             task.add_done_callback(self._taking_back.discard)
 
-    async def _decline(self, ref: AttemptRef) -> None:
-        """Should this fail, too, it is lost when the worker is, or ends when that comes back."""
+    async def decline(self, ref: AttemptRef, reason: str) -> None:
+        """An attempt was not sent. Should this fail, too, it is lost with its worker, or ends when that comes back."""
         with contextlib.suppress(FleetestError):
-            await self.keeper(ref.run_id).ask(
-                lambda decider: decider.attempt_declined(
-                    ref.shard_id, ref.token, "its stream ended before this was sent"
-                )
-            )
+            await self.keeper(ref.run_id).ask(lambda decider: decider.attempt_declined(ref.shard_id, ref.token, reason))
 
     async def _give_back(self, status: RunStatus, events: Iterable[Event]) -> None:
         """Whoever waits for what these attempts had of named resources may have it."""
@@ -402,7 +404,7 @@ class RunBook:
             shard.shard_id for task_id in concerned for shard in status.tasks[task_id].shards.values() if shard.waiting
         ]
         if stopped:
-            if later := [task for task in self._later.get(status.run_id, ()) if task is not None]:
+            if later := self._later.get(status.run_id):
                 await asyncio.wait(later)  # what was put in after this would stay
             await self._queue.remove(status.run_id, stopped)
 
