@@ -24,6 +24,7 @@ __all__ = ["measure"]
 _GIT_STATUS: Final = "git status"
 _PER_DIRECTORY: Final = 100
 _EDITING_SECONDS: Final = 6  # between two runs somebody reads the one, and changes something for the next
+_SETTLING_SECONDS: Final = 2  # the cluster puts things away after a run; neither side shall compete with that
 _FLEETEST: Final = Path(sys.executable).with_name("fleetest")
 _TEST: Final = """\
 import os
@@ -50,6 +51,7 @@ async def measure(bench: Bench) -> Sequence[Figure]:
                 return {"first case": _first_case(cluster, tree, mark, bench.python)}
 
             async def search() -> Mapping[str, float]:
+                await asyncio.sleep(_SETTLING_SECONDS)
                 hasten()  # as the command does
                 start = time.perf_counter()
                 scan = scan_tree(tree, cache_directory=cache)
@@ -59,6 +61,7 @@ async def measure(bench: Bench) -> Sequence[Figure]:
                 return {"search": seconds}
 
             async def status() -> Mapping[str, float]:
+                await asyncio.sleep(_SETTLING_SECONDS)
                 done = run("git", "status", "--porcelain", cwd=tree)
                 if done.output:
                     raise RuntimeError(f"the tree has changed: {done.output}")

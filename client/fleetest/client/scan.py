@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from fleetest.client.tree import Tree, walk
-from fleetest.client.tree_memory import Identity, Known, Listing, TreeMemory, identity_of
+from fleetest.client.tree_memory import Identity, Listing, TreeMemory, identity_of
 from fleetest.common.convert_workspace import manifest_entry, parse_manifest
 from fleetest.common.digest import digest_of
 from fleetest.common.errors import InvalidRequest
@@ -41,11 +41,11 @@ class Scan:
     digest: str
     count: int
     as_remembered: bool
-    _listings: Mapping[str, Listing] = field(repr=False)
+    _memory: TreeMemory = field(repr=False)
 
     def workspace(self) -> Workspace:
         """The workspace in full, which takes longer than to find that nothing has changed."""
-        return parse_manifest(b"".join(_entries(self._listings)))
+        return parse_manifest(_manifest(self._memory))
 
 
 def scan_workspace(root: Path, *, cache_directory: Path, clock_ns: Callable[[], int] = time.time_ns) -> Workspace:
@@ -75,18 +75,22 @@ def scan_tree(root: Path, *, cache_directory: Path, clock_ns: Callable[[], int] 
     now.tracked = before.tracked if _same_tracked(before, now) else tracked_although_ignored(root)
     same_rules = now.tracked == before.tracked and before.rules_hold(now.rules)
     tree = walk(root, lambda: IgnoreRules.for_root(root, tracked=now.tracked), before, same_rules=same_rules)
-    problems = tree.problems + _read_all(root, tree)
+    entries, unreadable = _read_all(root, tree)
+    problems = tree.problems + unreadable
     if problems:
         raise refuse(
             sorted(problems, key=lambda problem: problem.path),
             hint=f"Add what the tests do not need to {root / IGNORE_FILE}, which has the syntax of .gitignore.",
         )
-    now.listings, now.rule_files, now.digest = tree.listings, tree.rule_files, before.digest
-    if not _are(now.listings, before.listings) or not now.digest:
-        now.digest = digest_of(b"".join(_entries(now.listings)))
+    now.listings, now.rule_files = tree.listings, tree.rule_files
+    if _are(now.listings, before.listings) and before.digest:
+        now.digest, now.packed_entries = before.digest, before.packed_entries
+    else:
+        now.pack(before.entries | entries)
+        now.digest = digest_of(_manifest(now))
     if now != before:
         now.save(cache_directory, root, scan_started_ns=started_ns)
-    return Scan(digest=now.digest, count=tree.count, as_remembered=now.digest == before.digest, _listings=now.listings)
+    return Scan(digest=now.digest, count=tree.count, as_remembered=now.digest == before.digest, _memory=now)
 
 
 def _are(listings: Mapping[str, Listing], others: Mapping[str, Listing]) -> bool:
@@ -94,21 +98,18 @@ def _are(listings: Mapping[str, Listing], others: Mapping[str, Listing]) -> bool
     return len(listings) == len(others) and all(others.get(path) is each for path, each in listings.items())
 
 
-def _entries(listings: Mapping[str, Listing]) -> Iterator[bytes]:
-    """Those of the manifest, in its order."""
-    entries = {}
-    for directory, listing in listings.items():
-        for name, (_, entry) in listing.files.items():
-            entries[directory + name] = entry
+def _manifest(memory: TreeMemory) -> bytes:
+    entries = memory.entries
+    for directory, listing in memory.listings.items():
         for name, target in listing.links.items():
             path = directory + name
             entries[path] = manifest_entry(WorkspaceFile(path=path, symlink_target=target))
-    return (entries[path] for path in sorted(entries))
+    return b"".join(entries[path] for path in sorted(entries))
 
 
-def _read_all(root: Path, tree: Tree) -> list[Problem]:
-    """Fill in what has not been read; answers what cannot be."""
-    problems = []
+def _read_all(root: Path, tree: Tree) -> tuple[dict[str, bytes], list[Problem]]:
+    """Read what has not been read: entries of the manifest by path, and what cannot be read."""
+    entries, problems = {}, []
     with ThreadPoolExecutor(_THREADS) as pool:
         outcomes = pool.map(lambda place: _read(root, "".join(place)), tree.unread)
         for (directory, name), outcome in zip(tree.unread, outcomes, strict=True):
@@ -118,8 +119,8 @@ def _read_all(root: Path, tree: Tree) -> list[Problem]:
                 del tree.listings[directory].files[name]
                 tree.count -= 1
             else:
-                tree.listings[directory].files[name] = outcome
-    return problems
+                tree.listings[directory].files[name], entries[directory + name] = outcome
+    return entries, problems
 
 
 def _index(root: Path) -> dict[str, Identity]:
@@ -139,7 +140,7 @@ def _same_tracked(before: TreeMemory, now: TreeMemory) -> bool:
     return known and all(now.index.values())
 
 
-def _read(root: Path, path: str) -> Known | Problem | None:
+def _read(root: Path, path: str) -> tuple[Identity, bytes] | Problem | None:
     """The file, read; or what is wrong with it; nothing when it has gone since the walk."""
     try:
         for _ in range(_TRIES):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from fleetest.client.tree_memory import UNREAD, Identity, Listing, TreeMemory, identity_of
+from fleetest.client.tree_memory import Identity, Listing, TreeMemory, identity_of
 from fleetest.common.ignore import RULE_FILES, IgnoreRules
 from fleetest.common.limits import MAX_FILE_BYTES, MAX_WORKSPACE_FILES
 from fleetest.common.workspace import Problem, link_problem, path_problem
@@ -19,6 +20,8 @@ __all__ = ["Tree", "walk"]
 
 _NEVER: Final = frozenset({".git", "__pycache__"})
 _VENV_MARK: Final = "pyvenv.cfg"
+
+_Entries = dict[str, os.DirEntry[str]]
 
 _KINDS: Final = {
     stat.S_IFBLK: "a block device",
@@ -91,31 +94,30 @@ class _Walker:
     def visit(self, directory: str) -> Listing | None:
         """What is in the directory; nothing when it cannot be read."""
         try:
-            known = self._trusted.get(directory)
-            return (self._recalled(directory, known) if known else None) or self._look(directory, known)
+            with _opened(f"{self._root}/{directory}") as entries:
+                known = self._trusted.get(directory)
+                recalled = self._recalled(directory, entries, known) if known else None
+                return recalled or self._look(directory, entries, known)
         except OSError as error:
             reason = f"cannot be read: {error.strerror}"
             self.tree.problems.append(Problem(directory.removesuffix("/") or ".", reason))
             return None
 
-    def _recalled(self, directory: str, known: Listing) -> Listing | None:
+    def _recalled(self, directory: str, entries: _Entries, known: Listing) -> Listing | None:
         """The directory as it was, but for the content of files; nothing when that is not what it is."""
-        top = f"{self._root}/{directory}"
-        if os.listdir(top) != known.names:  # noqa: PTH208 - names alone, and quickly
+        if list(entries) != known.names:
             return None
-        changed = []
-        lstat = os.lstat
+        top = f"{self._root}/{directory}"
         try:
-            for name, (identity, _) in known.files.items():
-                status = lstat(top + name)
-                # `identity_of`, written out: it is called once for each file.
-                if identity != (status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns):
-                    if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_FILE_BYTES:
-                        return None
-                    changed.append(name)
+            changed = {
+                name: status
+                for name, identity in known.files.items()
+                if identity_of(status := entries[name].stat(follow_symlinks=False)) != identity
+            }
             if not (
-                all(stat.S_ISDIR(lstat(top + name).st_mode) == kind for name, kind in known.ignored.items())
-                and all(stat.S_ISDIR(lstat(top + name).st_mode) for name in known.directories)
+                all(stat.S_ISREG(each.st_mode) and each.st_size <= MAX_FILE_BYTES for each in changed.values())
+                and all(_is_directory(top, entries, name) == kind for name, kind in known.ignored.items())
+                and all(_is_directory(top, entries, name) for name in known.directories)
                 and not any(os.path.isfile(f"{top}{name}/{_VENV_MARK}") for name in known.directories)  # noqa: PTH113
                 and all(os.readlink(top + name) == target for name, target in known.links.items())  # noqa: PTH115
             ):
@@ -127,14 +129,12 @@ class _Walker:
         self.tree.unread += [(directory, name) for name in changed]
         return known._replace(files=dict(known.files))
 
-    def _look(self, directory: str, known: Listing | None) -> Listing:
-        listing = Listing(names=[], files={}, directories=[], links={}, ignored={})
+    def _look(self, directory: str, entries: _Entries, known: Listing | None) -> Listing:
+        listing = Listing(names=list(entries), files={}, directories=[], links={}, ignored={})
         rules = self._rules_in(directory)
-        with os.scandir(self._root / directory) as entries:
-            for entry in entries:
-                listing.names.append(entry.name)
-                if entry.name not in _NEVER:
-                    self._sort_in(directory, entry, listing, rules)
+        for name, entry in entries.items():
+            if name not in _NEVER:
+                self._sort_in(directory, entry, listing, rules)
         rule_files = RULE_FILES.intersection(listing.names)
         for name in rule_files:
             path = f"{self._root}/{directory}{name}"
@@ -175,7 +175,7 @@ class _Walker:
 
     def _take(self, directory: str, entry: os.DirEntry[str], listing: Listing) -> str:
         if entry.is_symlink():
-            listing.links[entry.name] = str(Path(entry).readlink())
+            listing.links[entry.name] = str((self._root / directory / entry.name).readlink())
             return ""
         status = entry.stat(follow_symlinks=False)
         if not stat.S_ISREG(status.st_mode):
@@ -183,11 +183,29 @@ class _Walker:
         if status.st_size > MAX_FILE_BYTES:
             return f"has {status.st_size} bytes; the limit for one file is {MAX_FILE_BYTES}"
         known = self._remembered.get(directory)
-        file = known.files.get(entry.name, UNREAD) if known is not None else UNREAD
-        listing.files[entry.name] = file
-        if file[0] != identity_of(status):
+        identity = known.files.get(entry.name, ()) if known is not None else ()
+        listing.files[entry.name] = identity
+        if identity != identity_of(status):
             self.tree.unread.append((directory, entry.name))
         return ""
+
+
+@contextmanager
+def _opened(directory: str) -> Iterator[_Entries]:
+    """What is in it, by name, in the system's order. An open directory's entries are found without its path."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with os.scandir(descriptor) as entries:
+            yield {entry.name: entry for entry in entries}
+    finally:
+        os.close(descriptor)
+
+
+def _is_directory(top: str, entries: _Entries, name: str) -> bool:
+    """Of what is in the directory at `top`, or below it."""
+    if name in entries:
+        return entries[name].is_dir(follow_symlinks=False)
+    return stat.S_ISDIR(os.lstat(top + name).st_mode)
 
 
 def _too_many(tree: Tree) -> Problem:

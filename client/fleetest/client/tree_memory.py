@@ -16,32 +16,26 @@ import os
 import sys
 import tempfile
 import zlib
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from fleetest.common.digest import digest_of
 
-__all__ = ["UNREAD", "Known", "Listing", "TreeMemory", "identity_of"]
+__all__ = ["Identity", "Listing", "TreeMemory", "identity_of"]
 
-_HEADER: Final = f"tree 1, marshal {marshal.version} of Python {sys.hexversion}\n".encode()
+_HEADER: Final = f"tree 2, marshal {marshal.version} of Python {sys.hexversion}\n".encode()
 _TICK_NS: Final = 2_000_000_000  # FAT's, the coarsest of the file systems in use; also allows for a server's clock
 _CHECKSUM_BYTES: Final = 4
 
 Identity = tuple[int, ...]
+"""Of a file: empty when it proves nothing, since the file has not been read, or was too young when it was."""
 
-
-def identity_of(status: os.stat_result) -> Identity:
-    """Size, time, inode and time of change, as `FileIdentity` has them; a tuple, since there are so many."""
-    return status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns
-
-
-Known = tuple[Identity, bytes]
-"""A file: its identity, empty when that proves nothing, and its entry in the manifest."""
-
-UNREAD: Final[Known] = ((), b"")
-"""A file of which nothing is known yet."""
+identity_of: Final[Callable[[os.stat_result], Identity]] = attrgetter("st_size", "st_mtime_ns", "st_ino", "st_ctime_ns")
+"""Size, time, inode and time of change, as `FileIdentity` has them; a tuple, since there are so many."""
 
 
 class Listing(NamedTuple):
@@ -56,7 +50,7 @@ class Listing(NamedTuple):
     """
 
     names: list[str]
-    files: dict[str, Known]
+    files: dict[str, Identity]
     directories: list[str]
     links: dict[str, str]
     ignored: dict[str, bool]
@@ -72,6 +66,7 @@ class TreeMemory:
         digest: of the manifest.
         index: Git's, as `rule_files`.
         tracked: what Git tracks although ignore files name it, as long as `index` is the same.
+        packed_entries: those of the files in the manifest, by path. They are unpacked only when something has changed.
     """
 
     rules: str = ""
@@ -80,6 +75,18 @@ class TreeMemory:
     digest: str = ""
     index: dict[str, Identity] = field(default_factory=dict)
     tracked: frozenset[str] = frozenset()
+    packed_entries: bytes = marshal.dumps({})
+
+    @property
+    def entries(self) -> dict[str, bytes]:
+        """Unpacked: a new dictionary each time."""
+        entries: dict[str, bytes] = marshal.loads(self.packed_entries)  # noqa: S302 - written by ourselves
+        return entries
+
+    def pack(self, entries: Mapping[str, bytes]) -> None:
+        """Keep those of the files that are listed. They must all be there."""
+        files = (directory + name for directory, each in self.listings.items() for name in each.files)
+        self.packed_entries = marshal.dumps({path: entries[path] for path in files})
 
     @classmethod
     def load(cls, directory: Path, root: Path) -> TreeMemory:
@@ -102,7 +109,7 @@ class TreeMemory:
             return identity if identity and identity[1] < oldest_ns and identity[3] < oldest_ns else ()
 
         def remembered(listing: Listing) -> tuple[object, ...]:
-            files = {name: (trusted(identity), entry) for name, (identity, entry) in listing.files.items()}
+            files = {name: trusted(identity) for name, identity in listing.files.items()}
             return tuple(listing._replace(files=files))
 
         payload = marshal.dumps(
@@ -113,6 +120,7 @@ class TreeMemory:
                 self.digest,
                 {path: trusted(identity) for path, identity in self.index.items()},
                 self.tracked,
+                self.packed_entries,
             )
         )
         with suppress(OSError):

@@ -78,10 +78,9 @@ def ordinary_user() -> Iterator[None]:
 def forget_read_digests(root: Path, cache_directory: Path) -> None:
     """Put digests into the memory that no file has: they come back only from there."""
     memory = TreeMemory.load(cache_directory, root)
-    for directory, listing in memory.listings.items():
-        for name, (identity, _) in listing.files.items():
-            file = WorkspaceFile(path=directory + name, digest=digest_of(b"remembered"))
-            listing.files[name] = (identity, manifest_entry(file))
+    memory.pack(
+        {path: manifest_entry(WorkspaceFile(path=path, digest=digest_of(b"remembered"))) for path in memory.entries}
+    )
     memory.digest = ""
     memory.save(cache_directory, root, scan_started_ns=time.time_ns() + HOUR_NS)
 
@@ -296,7 +295,7 @@ def test_damaged_cache_is_an_empty_one(root: Path, cache_directory: Path, damage
             "empty": b"",
             "garbage": b"garbage",
             "cut short": content[:-1],
-            "another version": content.replace(b"tree 1", b"tree 0"),
+            "another version": content.replace(b"tree 2", b"tree 1"),
             "a bit": content[:-1] + bytes([content[-1] ^ 1]),
         }[damage]
     )
