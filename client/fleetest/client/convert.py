@@ -371,6 +371,7 @@ def _artifacts_saved(at: datetime, message: run_pb2.RunEvent) -> events.RunEvent
         shard_id=saved.shard_id,
         task_id=saved.task_id,
         artifacts=tuple(artifact_from_proto(each) for each in saved.artifacts),
+        problems=tuple(saved.problems),
     )
 
 

@@ -196,12 +196,18 @@ class CoverageUpdated:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactsSaved:
-    """Files that can be downloaded now."""
+    """
+    Files that can be downloaded now.
+
+    Args:
+        problems: what should have been kept and was not, and why.
+    """
 
     at: datetime
     shard_id: str
     task_id: str
     artifacts: tuple[Artifact, ...]
+    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -179,6 +179,18 @@ def test_plain_lines_tell_of_flaky_cases_lost_workers_and_cancelling():
     assert "ERRORED  2 cases: 2 passed, 1 flaky, 1 retried in 7.0s\n  lint errored\n" in text
 
 
+def test_the_end_tells_which_artifacts_were_not_kept():
+    problems = ["core: larger than 1 GiB", *(f"out/{number}: is a socket" for number in range(11))]
+    saved = run_pb2.ArtifactsSaved(shard_id="unit#0", task_id="unit", problems=problems)
+
+    text, _ = shown(
+        commits([submitted(task("unit")), leased("unit")], [run_pb2.RunEvent(artifacts_saved=saved)]), PlainRenderer
+    )
+
+    assert "not kept as artifacts\n  core: larger than 1 GiB  unit\n  out/0: is a socket  unit\n" in text
+    assert "  out/8: is a socket  unit\n  and 2 more\n" in text
+
+
 def test_plain_lines_count_every_ten_seconds_while_something_changes():
     stream = io.StringIO()
     renderer = PlainRenderer(console_to(stream))

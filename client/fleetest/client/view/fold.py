@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from fleetest.client.events import (
+    ArtifactsSaved,
     AttemptEnded,
     AttemptRunning,
     AttemptStarted,
@@ -192,6 +193,7 @@ class RunView:
         self.ended_at: datetime | None = None
         self.tasks: dict[str, TaskView] = {}
         self.wrong_hits: list[WrongHit] = []
+        self.not_kept: list[ArtifactsSaved] = []
         self.coverage: dict[str, CoverageUpdated] = {}
         self.attempts = LiveAttempts()
 
@@ -287,6 +289,8 @@ class RunView:
                     outcome=event.outcome,
                     cached_from=event.cached_from,
                 )
+            case ArtifactsSaved(problems=problems):
+                self.not_kept += [event] if problems else []
             case CoverageUpdated():
                 self.coverage[event.task_id] = event
             case CasesAskedBack() | CasesHandedBack() | GangStarted() | GangBroken():

@@ -19,7 +19,7 @@ from fleetest.common.states import RunState, TaskState
 __all__ = ["summary_lines", "totals_text"]
 
 _TASKS_SHOWN: Final = 30
-_FLAKY_SHOWN: Final = 10
+_LISTED: Final = 10
 _NAME_WIDTH: Final = 34
 _EXPLAINED_ENDS: Final = frozenset({RunState.ERRORED, RunState.CANCELLED})
 _WORTH_NAMING: Final = timedelta(seconds=0.1)
@@ -42,6 +42,7 @@ def summary_lines(view: RunView, now: datetime) -> Iterator[Text]:
     yield from _slowest(view)
     yield from _flaky(view)
     yield from _wrong_hits(view)
+    yield from _not_kept(view)
     yield from _coverage(view)
     yield Text()
     yield Text.assemble((view.state.value.upper(), f"bold {state_style(view.state)}"), f"  {totals_text(view, now)}")
@@ -102,7 +103,7 @@ def _slowest(view: RunView) -> Iterator[Text]:
 
 
 def _flaky(view: RunView) -> Iterator[Text]:
-    flaky = list(islice(view.flaky_cases(), _FLAKY_SHOWN))
+    flaky = list(islice(view.flaky_cases(), _LISTED))
     if flaky:
         yield Text()
         yield Text("flaky: failed, then passed when tried again", "dim")
@@ -110,18 +111,31 @@ def _flaky(view: RunView) -> Iterator[Text]:
         first = view.earlier_failures(task.task_id, case_id)[0]
         message = f"  {one_line(first.message, limit=100)}" if first.message else ""
         yield Text.assemble("  ", (one_line(case_id), "yellow"), (f"{in_task(task.task_id, case_id)}{message}", "dim"))
-    if (more := view.counts.flaky - len(flaky)) > 0:
-        yield Text(f"  and {more:,} more", "dim")
+    yield from _more(view.counts.flaky - len(flaky))
 
 
 def _wrong_hits(view: RunView) -> Iterator[Text]:
     if view.wrong_hits:
         yield Text()
         yield Text("wrong in the cache: their results depend on more than it knows of, see `cache.inputs`", "dim")
-    for hit in view.wrong_hits[:_FLAKY_SHOWN]:
+    for hit in view.wrong_hits[:_LISTED]:
         yield Text.assemble("  ", (one_line(hit.case_id), "yellow"), (in_task(hit.task_id, hit.case_id), "dim"))
-    if (more := len(view.wrong_hits) - _FLAKY_SHOWN) > 0:
-        yield Text(f"  and {more:,} more", "dim")
+    yield from _more(len(view.wrong_hits) - _LISTED)
+
+
+def _not_kept(view: RunView) -> Iterator[Text]:
+    told = [(event.task_id, problem) for event in view.not_kept for problem in event.problems]
+    if told:
+        yield Text()
+        yield Text("not kept as artifacts", "dim")
+    for task_id, problem in told[:_LISTED]:
+        yield Text.assemble("  ", (one_line(problem), "yellow"), (f"  {one_line(task_id)}", "dim"))
+    yield from _more(len(told) - _LISTED)
+
+
+def _more(left: int) -> Iterator[Text]:
+    if left > 0:
+        yield Text(f"  and {left:,} more", "dim")
 
 
 def _coverage(view: RunView) -> Iterator[Text]:
