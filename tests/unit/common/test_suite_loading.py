@@ -136,6 +136,12 @@ def test_a_task_takes_the_defaults_that_fit_its_type():
     assert (make.command, make.shell) == (("make",), "")
 
 
+def test_the_type_of_the_defaults_holds_for_tasks_whose_keys_it_has():
+    tasks = tasks_of("{a: {args: [e2e]}, b: {}, c: {run: make}, d: {type: pytest}}", "{type: playwright}")
+
+    assert [task.type for task in tasks.values()] == ["playwright", "playwright", "command", "pytest"]
+
+
 def test_env_requires_and_timeouts_are_merged_with_defaults_and_everything_else_is_replaced():
     defaults = (
         "{env: {A: 1, B: 1}, timeouts: {total: 1h, queue: 5m}, setup: [x, y],"

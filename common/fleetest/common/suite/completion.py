@@ -26,7 +26,7 @@ def completed(own: Node, defaults: Node, name: Place, findings: Findings) -> tup
         name: where the task's name stands.
     """
     named = "type" in own.entries or "type" in defaults.entries
-    kind = _kind_of(own, findings) or _kind_of(defaults, findings)
+    kind = _kind_of(own, defaults, findings)
     known = COMMON_KEYS | frozenset(kind.keys.model_fields if kind else _implying_keys())
     foreign = [key for key in own.entries if key not in known and is_key_of_a_kind(key)]
     for key in foreign if kind else ():
@@ -49,9 +49,21 @@ def completed(own: Node, defaults: Node, name: Place, findings: Findings) -> tup
     return node, kind
 
 
-def _kind_of(node: Node, findings: Findings) -> Kind | None:
-    if "type" in node.entries:
-        return named_kind(node.entries["type"].value, findings)
+def _kind_of(own: Node, defaults: Node, findings: Findings) -> Kind | None:
+    """What the task says it is; else what the defaults say, unless the task's own keys are those of another kind."""
+    if "type" in own.entries:
+        return named_kind(own.entries["type"].value, findings)
+    implied = _implied_kind(own)
+    if "type" in defaults.entries:
+        kind = named_kind(defaults.entries["type"].value, findings)
+        if implied is None or (
+            kind and all(key in kind.keys.model_fields for key in own.entries if is_key_of_a_kind(key))
+        ):
+            return kind
+    return implied or _implied_kind(defaults)
+
+
+def _implied_kind(node: Node) -> Kind | None:
     implied = (kind for name in IMPLIED if (kind := kind_of(name)))
     return next((kind for kind in implied if _has_any(node, kind.implied_by)), None)
 
