@@ -14,6 +14,7 @@ from fleetest.common.states import TaskState, Verdict
 from fleetest.common.tasks import Access, OnLost, Resources, Use
 from fleetest.master.reports import Ended, Planned
 from fleetest.master.sessions import Assign, Assigned, Expect, Session, Want
+from fleetest.master.store.sqlite_log import SMALL_BYTES
 from fleetest.master.submission import Submission
 from fleetest.master.turned_down import TurnedDown
 from tests.support.shared_redis import SharedRedis
@@ -21,6 +22,8 @@ from tests.tools.core import Core, instructions, open_core, unwritable
 from tests.tools.story import cases, command_task, pytest_task
 
 SUITE = "version: 1\nname: s\nproject: p\ntasks: {lint: {command: [lint]}}"
+
+TOO_LARGE_TO_BE_COMMITTED_AT_ONCE = command_task(env={"LARGE": "x" * 2 * SMALL_BYTES})
 
 
 @pytest.fixture
@@ -131,7 +134,7 @@ async def test_a_second_submission_with_the_same_key_gives_nothing(core: Core) -
 
 async def test_what_began_for_a_stream_that_ended_meanwhile_waits_again(core: Core) -> None:
     session = await idle(core)
-    submitting = asyncio.create_task(core.submit(command_task()))
+    submitting = asyncio.create_task(core.submit(TOO_LARGE_TO_BE_COMMITTED_AT_ONCE))
     while session.want is not None and session.want.shards == 4:
         await asyncio.sleep(0)
 
@@ -167,7 +170,7 @@ async def test_what_a_master_began_and_never_sent_since_it_died_is_made_by_anoth
 
 async def test_what_a_worker_asks_for_while_its_attempt_is_committed_is_less_that_attempt(core: Core) -> None:
     session = await idle(core)
-    submitting = asyncio.create_task(core.submit(command_task()))
+    submitting = asyncio.create_task(core.submit(TOO_LARGE_TO_BE_COMMITTED_AT_ONCE))
     while session.want is not None and session.want.shards == 4:
         await asyncio.sleep(0)
 

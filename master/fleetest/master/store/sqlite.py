@@ -13,7 +13,7 @@ from fleetest.master.store.ports import SUBMITTED_WITH, Commit, RunRow
 from fleetest.master.store.sqlite_database import Database
 from fleetest.master.store.sqlite_documents import SqliteDocuments, document, put_document
 from fleetest.master.store.sqlite_holds import SqliteHolds
-from fleetest.master.store.sqlite_log import SqliteLog, appending
+from fleetest.master.store.sqlite_log import SMALL_BYTES, SqliteLog, appending
 from fleetest.master.store.sqlite_projections import SqliteProjections, saving_run
 
 __all__ = ["SqliteStore"]
@@ -56,7 +56,8 @@ class SqliteStore(SqliteLog, SqliteProjections, SqliteDocuments, SqliteHolds):
                 put_document(connection, SUBMITTED_WITH, key, commit.run_id)
             return commit.run_id
 
-        return await self._database.write(work)
+        done = self._database.write_at_once(work) if len(commit.events) <= SMALL_BYTES else None
+        return done.answer if done is not None else await self._database.write(work)
 
     async def check(self) -> None:
         try:

@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 from fleetest.master.store.sqlite_errors import explained, is_busy
 from fleetest.master.store.sqlite_readers import Readers
 from fleetest.master.store.sqlite_schema import migrate
+from fleetest.master.store.sqlite_shortcut import Shortcut, Taken
 from fleetest.master.store.sqlite_writer import Writer
 
 __all__ = ["Database", "switch_to_wal"]
@@ -38,8 +39,9 @@ class Database:
     shares memory between processes, which network file systems do not.
     """
 
-    def __init__(self, writer: Writer, readers: Readers) -> None:
+    def __init__(self, writer: Writer, shortcut: Shortcut, readers: Readers) -> None:
         self._writer = writer
+        self._shortcut = shortcut
         self._readers = readers
 
     @classmethod
@@ -55,8 +57,8 @@ class Database:
             WrongState: the file is a newer Fleetest's, or another application's.
             CapacityExceeded, DependencyUnavailable: with what to do about it.
         """
-        writing, reading = await asyncio.to_thread(_connect_all, path, busy_timeout)
-        return cls(Writer(writing, path), Readers(reading, path))
+        writing, at_once, reading = await asyncio.to_thread(_connect_all, path, busy_timeout)
+        return cls(Writer(writing, path), Shortcut(at_once, path), Readers(reading, path))
 
     async def write(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
         """See `Writer.run`."""
@@ -66,6 +68,10 @@ class Database:
         """See `Writer.run_statement`."""
         return await self._writer.run_statement(work)
 
+    def write_at_once(self, work: Callable[[sqlite3.Connection], _Result]) -> Taken[_Result] | None:
+        """See `Shortcut.take`: for a few small rows, while nothing waits to be written before them."""
+        return self._shortcut.take(work) if self._writer.idle else None
+
     async def write_derived(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
         """See `Writer.run_derived`."""
         return await self._writer.run_derived(work)
@@ -74,27 +80,35 @@ class Database:
         """See `Readers.run`."""
         return await self._readers.run(work)
 
+    def read_at_once(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
+        """See `Shortcut.read`: for a few rows."""
+        return self._shortcut.read(work)
+
     async def close(self) -> None:
         """Finish what was begun. Idempotent; whoever comes later gets DependencyUnavailable."""
         await self._readers.close()
+        self._shortcut.close()
         await self._writer.close()  # the last to close folds the write-ahead log into the file
 
 
-def _connect_all(path: Path, busy_timeout: timedelta) -> tuple[sqlite3.Connection, list[sqlite3.Connection]]:
-    """The writing connection and the reading ones; none stays open when one fails."""
+def _connect_all(
+    path: Path, busy_timeout: timedelta
+) -> tuple[sqlite3.Connection, sqlite3.Connection, list[sqlite3.Connection]]:
+    """The writing connection, the one that writes at once, and the reading ones; none stays open when one fails."""
     with ExitStack() as opened:
         try:
             writing = _connect(path, busy_timeout, opened)
             migrate(writing, path)  # before anything else touches the file, which may not be ours
             switch_to_wal(writing, busy_timeout)
+            at_once = _connect(path, timedelta(), opened)
             reading = [_connect(path, busy_timeout, opened) for _ in range(_READERS)]
-            for connection in (writing, *reading):
+            for connection in (writing, at_once, *reading):
                 for pragma in _PRAGMAS:
                     connection.execute(pragma)
         except sqlite3.Error as error:
             raise explained(error, path) from error
         opened.pop_all()
-        return writing, reading
+        return writing, at_once, reading
 
 
 def _connect(path: Path, busy_timeout: timedelta, opened: ExitStack) -> sqlite3.Connection:

@@ -14,7 +14,10 @@ from fleetest.master.store.sqlite_database import Database
 from fleetest.master.store.sqlite_errors import is_missing_table
 from fleetest.master.store.values import from_microseconds, to_microseconds
 
-__all__ = ["SqliteLog", "appending"]
+__all__ = ["SMALL_BYTES", "SqliteLog", "appending"]
+
+SMALL_BYTES: Final = 16 << 10
+"""A commit of no more may be written at once."""
 
 _PREFIX: Final = "log_"
 
@@ -51,7 +54,9 @@ class SqliteLog:
     _database: Database
 
     async def append(self, commit: Commit) -> None:
-        await self._database.write_statement(appending(commit))
+        work = appending(commit)
+        if len(commit.events) > SMALL_BYTES or self._database.write_at_once(work) is None:
+            await self._database.write_statement(work)
 
     async def read(self, run_id: str, *, after: int = 0, limit: int = 1000) -> Sequence[Commit]:
         statement = _READ.format(table=_table_of(_day_of(run_id)))

@@ -75,6 +75,9 @@ _LOAD_USAGE: Final = """
     FROM task_usage JOIN json_each(?2) ON task = value WHERE project = ?1 ORDER BY task, run_id DESC
 """
 
+_FEW: Final = 50
+"""Tasks whose usage is read at once."""
+
 _Conditions = Mapping[str, Sequence[Any]]
 """SQL with its parameters. The SQL is always a literal of this module."""
 
@@ -95,7 +98,7 @@ class SqliteProjections:
         await self._database.write_derived(lambda connection: insert(connection, _SAVE_CASE, rows))
 
     async def get_run(self, run_id: str) -> RunRow | None:
-        found = await self._runs({"run_id = ?": (run_id,)}, limit=1)
+        found = self._database.read_at_once(_finding_runs({"run_id = ?": (run_id,)}, limit=1))
         return found[0] if found else None
 
     async def find_runs(self, prefix: str) -> Sequence[RunRow]:
@@ -185,20 +188,24 @@ class SqliteProjections:
                 found.setdefault(task, []).append(_from_usage_columns(*columns))
             return found
 
-        return await self._database.read(work)
+        return self._database.read_at_once(work) if len(tasks) <= _FEW else await self._database.read(work)
 
     async def _runs(self, conditions: _Conditions, *, limit: int) -> list[RunRow]:
-        def work(connection: sqlite3.Connection) -> list[RunRow]:
-            rows = _select(connection, _RUNS, conditions, order="run_id DESC", limit=limit)
-            return [_from_run_row(row) for row in rows]
-
-        return await self._database.read(work)
+        return await self._database.read(_finding_runs(conditions, limit=limit))
 
 
 def saving_run(run: RunRow) -> Callable[[sqlite3.Connection], None]:
     """The work that saves a run's row."""
     row = _to_run_row(run)
     return lambda connection: insert(connection, _SAVE_RUN, [row])
+
+
+def _finding_runs(conditions: _Conditions, *, limit: int) -> Callable[[sqlite3.Connection], list[RunRow]]:
+    def work(connection: sqlite3.Connection) -> list[RunRow]:
+        rows = _select(connection, _RUNS, conditions, order="run_id DESC", limit=limit)
+        return [_from_run_row(row) for row in rows]
+
+    return work
 
 
 def _select(

@@ -80,6 +80,7 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._closing = False
+        self._unanswered = 0
         self._synchronous = ""  # of the connection; empty: as it was opened
         self._thread = Thread(target=self._run, name="fleetest-store-writer", daemon=True)
         self._thread.start()
@@ -114,8 +115,17 @@ class Writer:
     async def _answer(self, job: _Job) -> Any:
         if self._closing:
             raise closed(self._path)
+        self._unanswered += 1
         self._jobs.put(job)
-        return await job.future
+        try:
+            return await job.future
+        finally:
+            self._unanswered -= 1
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits or is being written, and something may come."""
+        return not self._unanswered and not self._closing
 
     async def close(self) -> None:
         """Commit what waits, then close the connection. Idempotent."""

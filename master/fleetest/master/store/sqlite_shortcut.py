@@ -1,0 +1,104 @@
+"""
+Small things that are written or read at once, by whoever asks for them: on the event loop itself.
+
+The way through another thread is two wake-ups and a quarrel about the interpreter's lock at each statement: longer than
+all else that a small commit takes, where the disk is quick. An idle cluster's task waits for two of them.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Final, Generic, TypeVar
+
+from fleetest.common.errors import FleetestError
+from fleetest.master.store.ports import PositionTaken
+from fleetest.master.store.sqlite_errors import closed, explained
+
+__all__ = ["Shortcut", "Taken"]
+
+_Result = TypeVar("_Result")
+
+_QUICK: Final = timedelta(milliseconds=3)
+"""A commit that took longer is not what everybody else should wait for, and the next would not be either."""
+
+_DISTRUST: Final = timedelta(seconds=1)
+"""For so long after one."""
+
+_REST: Final = 2
+"""How many times as long as a commit the next may not be made here: those that come meanwhile share one elsewhere."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken(Generic[_Result]):
+    """A commit that is on the disk, with what its work answered."""
+
+    answer: _Result
+
+
+class Shortcut:
+    """
+    Args:
+        connection: of its own, which waits for nobody: while others write, it is not for use.
+        clock: seconds that never go back.
+    """
+
+    def __init__(
+        self, connection: sqlite3.Connection, path: Path, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        # Where others write, too, one of them folds the write-ahead log into the file.
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        self._connection = connection
+        self._path = path
+        self._closed = False
+        self._clock = clock
+        self._open_at = float("-inf")
+
+    def take(self, work: Callable[[sqlite3.Connection], _Result]) -> Taken[_Result] | None:
+        """
+        Do the work in a transaction, and wait until that is on the disk. Answers `None` when nothing was done: this is
+        not the moment for it, or it failed. Then it is the writer's, who waits longer, and explains failures.
+
+        Raises:
+            FleetestError, PositionTaken: what the work raised.
+        """
+        began = self._clock()
+        if began < self._open_at or self._closed:
+            return None
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            with self._connection:  # commits, or rolls back
+                answer = work(self._connection)
+        except (FleetestError, PositionTaken):
+            raise
+        except Exception:  # noqa: BLE001 - whatever it is, it is met again where it is explained
+            self._open_at = self._clock() + _DISTRUST.total_seconds()
+            return None
+        ended = self._clock()
+        took = ended - began
+        rest = _REST * took if took <= _QUICK.total_seconds() else _DISTRUST.total_seconds()
+        self._open_at = ended + rest
+        return Taken(answer=answer)
+
+    def read(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
+        """
+        What `work` answers: for a few rows that an index leads to. It waits for nobody who writes.
+
+        Raises:
+            DependencyUnavailable: the store cannot be read.
+        """
+        if self._closed:
+            raise closed(self._path)
+        try:
+            return work(self._connection)
+        except Exception as error:
+            raise explained(error, self._path) from error
+
+    def close(self) -> None:
+        """Idempotent."""
+        self._closed = True
+        self._connection.close()
