@@ -8,12 +8,14 @@ a terminal the lines are for people, elsewhere they are JSON. Lines of other lib
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TextIO
 
+import msgspec
 import structlog
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LEVELS", "configure_logging"]
 
+_encode: Final = msgspec.json.Encoder(enc_hook=str).encode
 LEVELS: Final = ("debug", "info", "warning", "error")
 
 
@@ -84,5 +87,12 @@ def _json_lines() -> list[Processor]:
     return [
         structlog.processors.format_exc_info,
         structlog.processors.EventRenamer("message"),
-        structlog.processors.JSONRenderer(default=str),
+        _in_json,
     ]
+
+
+def _in_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    try:
+        return _encode(event).decode()
+    except (TypeError, ValueError, OverflowError):  # half a surrogate pair, or an integer beyond all measure
+        return json.dumps(event, default=str)

@@ -207,7 +207,7 @@ class Dispatcher:
 
         try:
             keeper = self._book.keeper(run_id)
-            named = any(task.secret_variables for task in (await keeper.request()).tasks)
+            named = (await keeper.request()).secret_names
             secrets = await self._secrets.get(run_id) if named else {}
             started = await keeper.ask(start)
         except (DependencyUnavailable, CapacityExceeded) as error:

@@ -384,7 +384,7 @@ async def test_a_run_that_ended_without_being_listed_as_ended_is_listed_so(core:
 
 
 async def test_secrets_go_with_the_commit_that_ends_their_run(core: Core) -> None:
-    run_id = await core.submit(command_task(), secrets={"TOKEN": "x"})
+    run_id = await core.submit(command_task(secrets=("TOKEN",)), secrets={"TOKEN": "x"})
     assert await core.secrets.get(run_id) == {"TOKEN": "x"}
 
     await core.book.keeper(run_id).ask(lambda decider: decider.cancel(by="x", reason="y"))

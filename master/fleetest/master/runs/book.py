@@ -340,6 +340,7 @@ class RunBook:
         self._on_commit(commit, committed.events)
         self._on_change(status, committed.events)
         self._hub.ring(status.run_id)
+        await asyncio.sleep(0)  # who waits for it goes first: the worker is told, and the run's followers
         kinds = {type(event) for event in committed.events}  # there may be hundreds of events, mostly of one kind
         for event in committed.events if TaskPlanned in kinds else ():
             if isinstance(event, TaskPlanned):
@@ -364,7 +365,8 @@ class RunBook:
             if RunEnded in kinds:
                 self._ended.add(status.run_id)
                 _log_end(status)
-                await self._secrets.drop(status.run_id)
+                if status.request.secret_names:  # others that came along are the reconciler's
+                    await self._secrets.drop(status.run_id)
         except FleetestError as error:
             _log.warning("coordination_delayed", run_id=status.run_id, error=str(error))
 

@@ -77,6 +77,11 @@ class RunSubmitted(_Event, frozen=True, kw_only=True):
     imported: bool = False
     environment: str = ""
 
+    @property
+    def secret_names(self) -> frozenset[str]:
+        """Of the secrets that its tasks are to see."""
+        return frozenset([name for task in self.tasks for name in task.secret_variables.values()])
+
 
 class Supplied(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """

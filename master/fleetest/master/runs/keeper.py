@@ -209,6 +209,10 @@ class RunKeeper:
         self.hear_of_gap()
         return await self.status()
 
+    def is_last(self, position: int) -> bool:
+        """Whether no commit follows this one, as far as this master has heard."""
+        return position == self._made and not self._behind
+
     @property
     def idle(self) -> bool:
         return not self._requests and (self._worker is None or self._worker.done())

@@ -180,13 +180,15 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
     async def _commits(self, run_id: str, position: int) -> AsyncGenerator[run_pb2.WatchRunResponse, None]:
         """Those after a position, until the one that ends the run."""
         with self._hub.follow(run_id) as bell, self._recent.follow(run_id):
+            rung = True
             while True:
                 bell.clear()  # what comes while we read rings again
                 known = self._recent.after(run_id, position)
-                found = known or [
-                    commit_to_proto(each)
-                    for each in await self._store.read(run_id, after=position, limit=_COMMITS_AT_ONCE)
-                ]
+                if known or (rung and self._book.keeper(run_id).is_last(position)):
+                    found = known
+                else:
+                    commits = await self._store.read(run_id, after=position, limit=_COMMITS_AT_ONCE)
+                    found = [commit_to_proto(each) for each in commits]
                 for response in found:
                     position = response.position
                     yield response
@@ -195,7 +197,7 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
                 if not found and not await self._goes_on(run_id, position):
                     return
                 if known or len(found) < _COMMITS_AT_ONCE:  # else the store may have more
-                    await _rung(bell)
+                    rung = await _rung(bell)
 
     async def ReadLogs(
         self, request: run_pb2.ReadLogsRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -375,12 +377,14 @@ def _check_task(run_id: str, task_id: str, tasks: Collection[str]) -> None:
         raise NotFound(f"run {run_id} has no task {task_id!r}", hint="its tasks: " + ", ".join(tasks))
 
 
-async def _rung(bell: asyncio.Event) -> None:
+async def _rung(bell: asyncio.Event) -> bool:
+    """Waits for it, and not too long; answers whether it has rung."""
     try:
         async with asyncio.timeout(SAFETY_NET.total_seconds()):
             await bell.wait()
     except TimeoutError:
-        return
+        return False
+    return True
 
 
 def _submitted_to_proto(submitted: Submitted) -> run_pb2.SubmitRunResponse:
