@@ -6,8 +6,9 @@ Events that this version does not know yet are left out of a commit; its positio
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+import msgspec
 
 from fleetest.client.values import Run
 from fleetest.common.coverage import CoverageTotals
@@ -38,24 +39,21 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunSubmitted:
+class RunSubmitted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The run as it was at the beginning, its tasks included."""
 
     at: datetime
     run: Run
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskQueued:
+class TaskQueued(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """All that the task needs has ended well."""
 
     at: datetime
     task_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskPlanned:
+class TaskPlanned(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The task's cases are known; `predicted` is how long all of them together should take."""
 
     at: datetime
@@ -66,8 +64,7 @@ class TaskPlanned:
     deselected: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptStarted:
+class AttemptStarted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A worker has the shard; the commit's position is the attempt's token."""
 
     at: datetime
@@ -78,8 +75,7 @@ class AttemptStarted:
     kind: ShardKind
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptRunning:
+class AttemptRunning(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The attempt's environment is ready; tests start."""
 
     at: datetime
@@ -87,8 +83,7 @@ class AttemptRunning:
     token: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CasesFinished:
+class CasesFinished(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Results that were accepted; without a worker those of the cache."""
 
     at: datetime
@@ -99,8 +94,7 @@ class CasesFinished:
     results: tuple[CaseResult, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WrongHit:
+class WrongHit(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A case that was run as a check of the cache ended otherwise than that has it."""
 
     at: datetime
@@ -111,8 +105,7 @@ class WrongHit:
     cached_from: CacheOrigin
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CasesAskedBack:
+class CasesAskedBack(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Slots are idle: the worker of a running shard is asked for cases that it has not started."""
 
     at: datetime
@@ -122,8 +115,7 @@ class CasesAskedBack:
     case_ids: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CasesHandedBack:
+class CasesHandedBack(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the worker gave up, perhaps nothing; `shards` new shards run it."""
 
     at: datetime
@@ -134,8 +126,7 @@ class CasesHandedBack:
     shards: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GangStarted:
+class GangStarted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Every shard of a gang is ready; all of them begin at `start_at`, by the cluster's clock."""
 
     at: datetime
@@ -143,8 +134,7 @@ class GangStarted:
     start_at: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GangBroken:
+class GangBroken(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A shard of a gang was lost: the others are stopped, and all begin again together."""
 
     at: datetime
@@ -152,8 +142,7 @@ class GangBroken:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PerformanceMeasured:
+class PerformanceMeasured(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """
     What all generators of a load test measured together over the last seconds.
 
@@ -178,8 +167,7 @@ class PerformanceMeasured:
     p99: timedelta = timedelta()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CoverageUpdated:
+class CoverageUpdated(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """
     More has been executed than was known.
 
@@ -194,8 +182,7 @@ class CoverageUpdated:
     combined: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ArtifactsSaved:
+class ArtifactsSaved(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """
     Files that can be downloaded now.
 
@@ -210,8 +197,7 @@ class ArtifactsSaved:
     problems: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptEnded:
+class AttemptEnded(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An attempt is over; with `will_retry` its shard is queued again."""
 
     at: datetime
@@ -224,8 +210,7 @@ class AttemptEnded:
     will_retry: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskEnded:
+class TaskEnded(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A task has come to one of its ends."""
 
     at: datetime
@@ -234,8 +219,7 @@ class TaskEnded:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CancelRequested:
+class CancelRequested(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Somebody wants a task, or with an empty `task_id` the run, stopped."""
 
     at: datetime
@@ -244,8 +228,7 @@ class CancelRequested:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunEnded:
+class RunEnded(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The last event of every run."""
 
     at: datetime
@@ -275,8 +258,7 @@ RunEvent = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Commit:
+class Commit(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One entry of the log; positions grow by one, from 1."""
 
     position: int

@@ -139,7 +139,7 @@ async def watch_run(connection: Connection, run_id: str, *, after_position: int)
                 position = commit.position
                 patience.progressed()
                 yield commit
-                if any(isinstance(event, RunEnded) for event in commit.events):
+                if commit.events and isinstance(commit.events[-1], RunEnded):  # it is the last event of every run
                     return
         except grpc.aio.AioRpcError as rpc_error:
             error = _broken(rpc_error)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+import msgspec
 
 from fleetest.common.states import Outcome
 
@@ -21,8 +23,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedCase:
+class PlannedCase(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """
     A case as planned.
 
@@ -39,16 +40,14 @@ class PlannedCase:
     group: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CacheOrigin:
+class CacheOrigin(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Where a result of the cache was obtained: in which run, and when the case ended there."""
 
     run_id: str
     at: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Assertion:
+class Assertion(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """
     One expectation of a case, and whether it was met.
 
@@ -62,8 +61,7 @@ class Assertion:
     message: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaseResult:
+class CaseResult(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """
     What became of one case in one attempt.
 
@@ -90,7 +88,7 @@ class CaseResult:
     file: str = ""
     line: int = 0
     truncated: bool = False
-    properties: Mapping[str, str] = field(default_factory=dict)
+    properties: Mapping[str, str] = msgspec.field(default_factory=dict)
     cached_from: CacheOrigin | None = None
     uncacheable: str = ""
     assertions: tuple[Assertion, ...] = ()
@@ -134,8 +132,7 @@ class ResourceSample:
     network_sent_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResourceUsage:
+class ResourceUsage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """
     Totals of an attempt, or of several.
 

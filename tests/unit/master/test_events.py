@@ -218,7 +218,7 @@ def test_a_result_is_kept_whole_under_the_name_that_it_was_accepted_by() -> None
     put_result(stored, message)
 
     assert (kept.case_id, kept.outcome) == ("lint", Outcome.FAILED)
-    expected = replace(sent, case_id="lint [1/2]", started_at=AT - timedelta(seconds=2))
+    expected = msgspec.structs.replace(sent, case_id="lint [1/2]", started_at=AT - timedelta(seconds=2))
     assert case_result_from_proto(message) == expected
 
 

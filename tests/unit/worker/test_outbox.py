@@ -3,10 +3,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from fleetest.common.clock import SystemClock
 from fleetest.common.limits import MAX_RESULT_TEXT_BYTES

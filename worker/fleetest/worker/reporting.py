@@ -187,7 +187,7 @@ class AttemptReporter:
         text = self._masker.text
         whole = [text(each) for each in _texts(result)]
         message, details, stdout, stderr, log = kept = [_without_middle(each) for each in whole]
-        return replace(
+        return msgspec.structs.replace(
             result,
             case_id=text(result.case_id),
             message=message,
@@ -200,7 +200,8 @@ class AttemptReporter:
             truncated=result.truncated or kept != whole,
             properties={text(name): text(value) for name, value in result.properties.items()},
             assertions=tuple(
-                replace(each, name=text(each.name), message=text(each.message)) for each in result.assertions
+                msgspec.structs.replace(each, name=text(each.name), message=text(each.message))
+                for each in result.assertions
             ),
         )
 

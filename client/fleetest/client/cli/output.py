@@ -11,6 +11,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
+import msgspec
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,11 +43,8 @@ def json_form(value: object) -> Any:
     A value as JSON's own types: records by their fields, times as ISO 8601, durations as seconds, under a key that
     says so.
     """
-    if is_dataclass(value) and not isinstance(value, type):
-        return {
-            _key(field.name, getattr(value, field.name)): json_form(getattr(value, field.name))
-            for field in fields(value)
-        }
+    if names := _field_names(value):
+        return {_key(name, each := getattr(value, name)): json_form(each) for name in names}
     match value:
         case Mapping():
             return {str(key): json_form(each) for key, each in value.items()}
@@ -56,6 +54,15 @@ def json_form(value: object) -> Any:
             return sorted(json_form(each) for each in value)
         case _:
             return _plain(value)
+
+
+def _field_names(value: object) -> Sequence[str]:
+    """Of a record; there are none of anything else."""
+    if isinstance(value, msgspec.Struct):
+        return value.__struct_fields__
+    if is_dataclass(value) and not isinstance(value, type):
+        return [field.name for field in fields(value)]
+    return ()
 
 
 def _plain(value: object) -> object:

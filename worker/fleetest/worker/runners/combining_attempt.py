@@ -6,10 +6,12 @@ import base64
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Final
+
+from msgspec.structs import replace
 
 from fleetest.common.coverage import FileCoverage, totals_of
 from fleetest.common.regular_files import open_beneath

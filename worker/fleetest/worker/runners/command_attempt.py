@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Final
+
+from msgspec.structs import replace
 
 from fleetest.common.errors import InvalidRequest
 from fleetest.common.limits import MAX_RESULT_TEXT_BYTES

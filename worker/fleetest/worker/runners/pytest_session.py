@@ -14,11 +14,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import structlog
+from msgspec.structs import replace
 
 from fleetest.common.digest import digest_of
 from fleetest.common.errors import DependencyUnavailable, FleetestError, InvalidRequest
