@@ -18,7 +18,7 @@ from fleetest.common.ids import new_run_id
 from fleetest.common.states import RunState, Verdict
 from fleetest.master.queue.redis_turns import RedisTurns
 from fleetest.master.runs import keeper as keeper_module
-from fleetest.master.runs.events import AttemptStarted, CasesFinished, decode
+from fleetest.master.runs.events import AttemptsStarted, decode, results_of
 from fleetest.master.runs.keeper import Committed, RunKeeper, load_status
 from fleetest.master.runs.state import RunStatus
 from fleetest.master.store.ports import Store
@@ -79,12 +79,12 @@ async def test_what_two_masters_hear_of_one_run_counts_once(keepers: list[RunKee
     commits = await store.read(keepers[0].run_id)
     told = await load_status(keepers[0].run_id, store)
     events = [(commit.position, event) for commit in commits for event in decode(commit.events)]
-    accepted = Counter(case.case_id for _, e in events if isinstance(e, CasesFinished) for case in e.results)
+    accepted = Counter(case.case_id for _, event in events for _, case in results_of(event))
     assert [commit.position for commit in commits] == list(range(1, len(commits) + 1))
     assert told.state is RunState.PASSED
     assert len(accepted) == SHARDS
     assert set(accepted.values()) == {1}
-    assert sum(isinstance(event, AttemptStarted) for _, event in events) == SHARDS
+    assert sum(len(event.shard_ids) for _, event in events if isinstance(event, AttemptsStarted)) == SHARDS
     for keeper in keepers:
         assert snapshot(await keeper.newest_status()) == snapshot(told)
 

@@ -17,7 +17,8 @@ from fleetest.master.runs.decisions import Decider
 from fleetest.master.runs.events import Event, RunSubmitted, decode, encode
 from fleetest.master.runs.planner import Fleet, plan
 from fleetest.master.runs.results import KeptResult
-from fleetest.master.runs.state import RunStatus, TaskStatus
+from fleetest.master.runs.state import RunStatus
+from fleetest.master.runs.task_status import TaskStatus
 
 T = TypeVar("T")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -269,7 +269,15 @@ def commit_from_proto(message: run_pb2.WatchRunResponse) -> events.Commit:
             continue
         moment = time_from_proto(each.at) if each.HasField("at") else at
         if kind == "attempt_done":
-            decoded += _attempt_done(moment, each.attempt_done)
+            alone = each.attempt_done
+            decoded += _attempt_done(moment, alone, alone.task_id, alone.worker_id)
+        elif kind == "attempts_done":
+            several = each.attempts_done
+            task_id, worker_id = several.task_id, several.worker_id
+            for done in several.attempts:
+                decoded += _attempt_done(moment, done, task_id, worker_id)
+        elif kind == "attempts_started":
+            decoded += _attempts_started(moment, each.attempts_started)
         else:
             decoded.append(_EVENTS[kind](moment, each))
     return events.Commit(position=message.position, at=at, events=tuple(decoded))
@@ -305,6 +313,14 @@ def _attempt_started(at: datetime, message: run_pb2.RunEvent) -> events.RunEvent
         worker_id=started.worker_id,
         kind=shard_kind_from_proto(started.kind),
     )
+
+
+def _attempts_started(at: datetime, started: run_pb2.AttemptsStarted) -> Iterator[events.RunEvent]:
+    task_id, worker_id, kind = started.task_id, started.worker_id, shard_kind_from_proto(started.kind)
+    for shard_id, number in zip(started.shard_ids, started.numbers, strict=True):
+        yield events.AttemptStarted(
+            at=at, shard_id=shard_id, task_id=task_id, number=number, worker_id=worker_id, kind=kind
+        )
 
 
 def _attempt_running(at: datetime, message: run_pb2.RunEvent) -> events.RunEvent:
@@ -389,15 +405,17 @@ def _attempt_ended(at: datetime, message: run_pb2.RunEvent) -> events.RunEvent:
     )
 
 
-def _attempt_done(at: datetime, done: run_pb2.AttemptDone) -> list[events.RunEvent]:
+def _attempt_done(
+    at: datetime, done: run_pb2.AttemptDone | run_pb2.DoneAttempt, task_id: str, worker_id: str
+) -> list[events.RunEvent]:
     """What it stands for."""
-    shard_id, task_id, token = done.shard_id, done.task_id, done.token
+    shard_id, token = done.shard_id, done.token
     decoded: list[events.RunEvent] = [events.AttemptRunning(at=at, shard_id=shard_id, token=token)]
     if done.results:
         results = tuple(map(case_result_from_proto, done.results))
         decoded.append(
             events.CasesFinished(
-                at=at, shard_id=shard_id, task_id=task_id, token=token, worker_id=done.worker_id, results=results
+                at=at, shard_id=shard_id, task_id=task_id, token=token, worker_id=worker_id, results=results
             )
         )
     usage = resource_usage_from_proto(done.usage) if done.HasField("usage") else _UNMEASURED

@@ -101,7 +101,8 @@ async def start_run(connection: Connection, request: run_pb2.SubmitRunRequest) -
 
 
 async def _watched(services: Services, run_id: str, position: int) -> AsyncGenerator[run_pb2.WatchRunResponse, None]:
-    stream = services.runs.WatchRun(run_pb2.WatchRunRequest(run_id=run_id, after_position=position, takes_done=True))
+    request = run_pb2.WatchRunRequest(run_id=run_id, after_position=position, takes_done=True, takes_batches=True)
+    stream = services.runs.WatchRun(request)
     try:
         async for message in stream:
             yield message

@@ -44,6 +44,7 @@ __all__ = [
     "duration_to_proto",
     "fill_case_result",
     "fill_duration",
+    "fill_resources",
     "fill_time",
     "load_row_from_proto",
     "load_row_to_proto",
@@ -182,6 +183,15 @@ def check_time(message: Timestamp) -> None:
 def resources_to_proto(value: Resources) -> types_pb2.Resources:
     return types_pb2.Resources(
         cpu_millis=value.cpu_millis, memory_bytes=value.memory_bytes, disk_bytes=value.disk_bytes
+    )
+
+
+def fill_resources(message: types_pb2.Resources, value: Resources) -> None:
+    """As `resources_to_proto`, in place."""
+    message.cpu_millis, message.memory_bytes, message.disk_bytes = (
+        value.cpu_millis,
+        value.memory_bytes,
+        value.disk_bytes,
     )
 
 

@@ -166,6 +166,7 @@ class SubmitRunRequest(_message.Message):
     EXECUTOR_FIELD_NUMBER: _builtins.int
     ENVIRONMENT_FIELD_NUMBER: _builtins.int
     ENVIRONMENT_SETTINGS_FIELD_NUMBER: _builtins.int
+    TAKES_BATCHES_FIELD_NUMBER: _builtins.int
     suite: _builtins.str
     """the suite as YAML"""
     suite_source: _builtins.str
@@ -185,6 +186,8 @@ class SubmitRunRequest(_message.Message):
     """"process" or "docker": overrides what the tasks ask; empty: as they ask"""
     environment: _builtins.str
     """which of the suite's environments; empty: as the suite says"""
+    takes_batches: _builtins.bool
+    """of StartRun: whether the caller takes AttemptsStarted and AttemptsDone"""
     @_builtins.property
     def version_control(self) -> _types_pb2.VersionControl: ...
     @_builtins.property
@@ -214,10 +217,11 @@ class SubmitRunRequest(_message.Message):
         executor: _builtins.str = ...,
         environment: _builtins.str = ...,
         environment_settings: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        takes_batches: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["version_control", b"version_control"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["environment", b"environment", "environment_settings", b"environment_settings", "executor", b"executor", "fail_fast", b"fail_fast", "idempotency_key", b"idempotency_key", "labels", b"labels", "project", b"project", "secrets", b"secrets", "suite", b"suite", "suite_source", b"suite_source", "supersede", b"supersede", "user", b"user", "version_control", b"version_control", "workspace_digest", b"workspace_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["environment", b"environment", "environment_settings", b"environment_settings", "executor", b"executor", "fail_fast", b"fail_fast", "idempotency_key", b"idempotency_key", "labels", b"labels", "project", b"project", "secrets", b"secrets", "suite", b"suite", "suite_source", b"suite_source", "supersede", b"supersede", "takes_batches", b"takes_batches", "user", b"user", "version_control", b"version_control", "workspace_digest", b"workspace_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -836,21 +840,25 @@ class WatchRunRequest(_message.Message):
     RUN_ID_FIELD_NUMBER: _builtins.int
     AFTER_POSITION_FIELD_NUMBER: _builtins.int
     TAKES_DONE_FIELD_NUMBER: _builtins.int
+    TAKES_BATCHES_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     after_position: _builtins.int
     """0: from the beginning"""
     takes_done: _builtins.bool
     """whether the caller takes AttemptDone for several events"""
+    takes_batches: _builtins.bool
+    """whether it takes AttemptsStarted and AttemptsDone, too"""
     def __init__(
         self,
         *,
         run_id: _builtins.str = ...,
         after_position: _builtins.int = ...,
         takes_done: _builtins.bool = ...,
+        takes_batches: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_position", b"after_position", "run_id", b"run_id", "takes_done", b"takes_done"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_position", b"after_position", "run_id", b"run_id", "takes_batches", b"takes_batches", "takes_done", b"takes_done"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -910,6 +918,8 @@ class RunEvent(_message.Message):
     PERFORMANCE_MEASURED_FIELD_NUMBER: _builtins.int
     COVERAGE_UPDATED_FIELD_NUMBER: _builtins.int
     ATTEMPT_DONE_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_STARTED_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_DONE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -950,6 +960,10 @@ class RunEvent(_message.Message):
     def coverage_updated(self) -> Global___CoverageUpdated: ...
     @_builtins.property
     def attempt_done(self) -> Global___AttemptDone: ...
+    @_builtins.property
+    def attempts_started(self) -> Global___AttemptsStarted: ...
+    @_builtins.property
+    def attempts_done(self) -> Global___AttemptsDone: ...
     def __init__(
         self,
         *,
@@ -973,12 +987,14 @@ class RunEvent(_message.Message):
         performance_measured: Global___PerformanceMeasured | None = ...,
         coverage_updated: Global___CoverageUpdated | None = ...,
         attempt_done: Global___AttemptDone | None = ...,
+        attempts_started: Global___AttemptsStarted | None = ...,
+        attempts_done: Global___AttemptsDone | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["artifacts_saved", b"artifacts_saved", "at", b"at", "attempt_done", b"attempt_done", "attempt_ended", b"attempt_ended", "attempt_running", b"attempt_running", "attempt_started", b"attempt_started", "cancel_requested", b"cancel_requested", "cases_asked_back", b"cases_asked_back", "cases_finished", b"cases_finished", "cases_handed_back", b"cases_handed_back", "coverage_updated", b"coverage_updated", "event", b"event", "gang_broken", b"gang_broken", "gang_started", b"gang_started", "performance_measured", b"performance_measured", "run_ended", b"run_ended", "run_submitted", b"run_submitted", "task_ended", b"task_ended", "task_planned", b"task_planned", "task_queued", b"task_queued", "wrong_hit", b"wrong_hit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["artifacts_saved", b"artifacts_saved", "at", b"at", "attempt_done", b"attempt_done", "attempt_ended", b"attempt_ended", "attempt_running", b"attempt_running", "attempt_started", b"attempt_started", "attempts_done", b"attempts_done", "attempts_started", b"attempts_started", "cancel_requested", b"cancel_requested", "cases_asked_back", b"cases_asked_back", "cases_finished", b"cases_finished", "cases_handed_back", b"cases_handed_back", "coverage_updated", b"coverage_updated", "event", b"event", "gang_broken", b"gang_broken", "gang_started", b"gang_started", "performance_measured", b"performance_measured", "run_ended", b"run_ended", "run_submitted", b"run_submitted", "task_ended", b"task_ended", "task_planned", b"task_planned", "task_queued", b"task_queued", "wrong_hit", b"wrong_hit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts_saved", b"artifacts_saved", "at", b"at", "attempt_done", b"attempt_done", "attempt_ended", b"attempt_ended", "attempt_running", b"attempt_running", "attempt_started", b"attempt_started", "cancel_requested", b"cancel_requested", "cases_asked_back", b"cases_asked_back", "cases_finished", b"cases_finished", "cases_handed_back", b"cases_handed_back", "coverage_updated", b"coverage_updated", "event", b"event", "gang_broken", b"gang_broken", "gang_started", b"gang_started", "performance_measured", b"performance_measured", "run_ended", b"run_ended", "run_submitted", b"run_submitted", "task_ended", b"task_ended", "task_planned", b"task_planned", "task_queued", b"task_queued", "wrong_hit", b"wrong_hit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts_saved", b"artifacts_saved", "at", b"at", "attempt_done", b"attempt_done", "attempt_ended", b"attempt_ended", "attempt_running", b"attempt_running", "attempt_started", b"attempt_started", "attempts_done", b"attempts_done", "attempts_started", b"attempts_started", "cancel_requested", b"cancel_requested", "cases_asked_back", b"cases_asked_back", "cases_finished", b"cases_finished", "cases_handed_back", b"cases_handed_back", "coverage_updated", b"coverage_updated", "event", b"event", "gang_broken", b"gang_broken", "gang_started", b"gang_started", "performance_measured", b"performance_measured", "run_ended", b"run_ended", "run_submitted", b"run_submitted", "task_ended", b"task_ended", "task_planned", b"task_planned", "task_queued", b"task_queued", "wrong_hit", b"wrong_hit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["run_submitted", "task_queued", "task_planned", "attempt_started", "attempt_running", "cases_finished", "artifacts_saved", "attempt_ended", "task_ended", "cancel_requested", "run_ended", "cases_asked_back", "cases_handed_back", "wrong_hit", "gang_started", "gang_broken", "performance_measured", "coverage_updated", "attempt_done"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["run_submitted", "task_queued", "task_planned", "attempt_started", "attempt_running", "cases_finished", "artifacts_saved", "attempt_ended", "task_ended", "cancel_requested", "run_ended", "cases_asked_back", "cases_handed_back", "wrong_hit", "gang_started", "gang_broken", "performance_measured", "coverage_updated", "attempt_done", "attempts_started", "attempts_done"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -1122,6 +1138,43 @@ class AttemptStarted(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AttemptStarted: _TypeAlias = AttemptStarted  # noqa: Y015
+
+@_typing.final
+class AttemptsStarted(_message.Message):
+    """Several shards of a task that a worker was given, in place of an AttemptStarted for each."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    WORKER_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    SHARD_IDS_FIELD_NUMBER: _builtins.int
+    NUMBERS_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    worker_id: _builtins.str
+    kind: _types_pb2.ShardKind.ValueType
+    @_builtins.property
+    def shard_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """of each shard's attempt, from 1"""
+
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        worker_id: _builtins.str = ...,
+        kind: _types_pb2.ShardKind.ValueType = ...,
+        shard_ids: _abc.Iterable[_builtins.str] | None = ...,
+        numbers: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "numbers", b"numbers", "shard_ids", b"shard_ids", "task_id", b"task_id", "worker_id", b"worker_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttemptsStarted: _TypeAlias = AttemptsStarted  # noqa: Y015
 
 @_typing.final
 class AttemptRunning(_message.Message):
@@ -1551,6 +1604,67 @@ class AttemptDone(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AttemptDone: _TypeAlias = AttemptDone  # noqa: Y015
+
+@_typing.final
+class AttemptsDone(_message.Message):
+    """Short attempts of a worker at a task that went well, in place of an AttemptDone for each."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    WORKER_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    worker_id: _builtins.str
+    @_builtins.property
+    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___DoneAttempt]: ...
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        worker_id: _builtins.str = ...,
+        attempts: _abc.Iterable[Global___DoneAttempt] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "task_id", b"task_id", "worker_id", b"worker_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttemptsDone: _TypeAlias = AttemptsDone  # noqa: Y015
+
+@_typing.final
+class DoneAttempt(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHARD_ID_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    shard_id: _builtins.str
+    token: _builtins.int
+    reason: _builtins.str
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.CaseResult]: ...
+    @_builtins.property
+    def usage(self) -> _types_pb2.ResourceUsage: ...
+    def __init__(
+        self,
+        *,
+        shard_id: _builtins.str = ...,
+        token: _builtins.int = ...,
+        results: _abc.Iterable[_types_pb2.CaseResult] | None = ...,
+        reason: _builtins.str = ...,
+        usage: _types_pb2.ResourceUsage | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "results", b"results", "shard_id", b"shard_id", "token", b"token", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DoneAttempt: _TypeAlias = DoneAttempt  # noqa: Y015
 
 @_typing.final
 class TaskEnded(_message.Message):

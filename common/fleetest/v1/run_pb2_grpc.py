@@ -125,7 +125,7 @@ class RunServiceServicer:
 
     def StartRun(self, request, context):
         """SubmitRun and WatchRun in one: the answer, then the run's log from its beginning, without a gap, until RunEnded.
-        Who calls it takes AttemptDone.
+        Who calls it takes AttemptDone, and AttemptsStarted and AttemptsDone if it says so.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -38,7 +38,7 @@ class RunServiceStub:
     """
     StartRun: _grpc.UnaryStreamMultiCallable[_run_pb2.SubmitRunRequest, _run_pb2.StartRunResponse]
     """SubmitRun and WatchRun in one: the answer, then the run's log from its beginning, without a gap, until RunEnded.
-    Who calls it takes AttemptDone.
+    Who calls it takes AttemptDone, and AttemptsStarted and AttemptsDone if it says so.
     """
     GetRun: _grpc.UnaryUnaryMultiCallable[_run_pb2.GetRunRequest, _run_pb2.Run]
     ListRuns: _grpc.UnaryUnaryMultiCallable[_run_pb2.ListRunsRequest, _run_pb2.ListRunsResponse]
@@ -80,7 +80,7 @@ class RunServiceAsyncStub(RunServiceStub):
     """
     StartRun: _aio.UnaryStreamMultiCallable[_run_pb2.SubmitRunRequest, _run_pb2.StartRunResponse]  # type: ignore[assignment]
     """SubmitRun and WatchRun in one: the answer, then the run's log from its beginning, without a gap, until RunEnded.
-    Who calls it takes AttemptDone.
+    Who calls it takes AttemptDone, and AttemptsStarted and AttemptsDone if it says so.
     """
     GetRun: _aio.UnaryUnaryMultiCallable[_run_pb2.GetRunRequest, _run_pb2.Run]  # type: ignore[assignment]
     ListRuns: _aio.UnaryUnaryMultiCallable[_run_pb2.ListRunsRequest, _run_pb2.ListRunsResponse]  # type: ignore[assignment]
@@ -131,7 +131,7 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_run_pb2.StartRunResponse], _abc.AsyncIterator[_run_pb2.StartRunResponse]]:
         """SubmitRun and WatchRun in one: the answer, then the run's log from its beginning, without a gap, until RunEnded.
-        Who calls it takes AttemptDone.
+        Who calls it takes AttemptDone, and AttemptsStarted and AttemptsDone if it says so.
         """
 
     @_abc_1.abstractmethod

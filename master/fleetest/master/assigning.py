@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from fleetest.common.errors import WrongState
 from fleetest.common.states import ShardKind, Verdict
-from fleetest.common.tasks import Resources
+from fleetest.common.tasks import Resources, Task
 from fleetest.master.queue.ports import Presence
 from fleetest.master.runs.decisions import Decider
-from fleetest.master.runs.state import TaskStatus
-from fleetest.master.sessions import Assigned, AttemptRef, Session
+from fleetest.master.runs.task_status import TaskStatus
+from fleetest.master.sessions import Assigned, AttemptRef, Session, Work
 
 __all__ = ["Starter", "let_expect", "meets"]
 
@@ -28,7 +27,7 @@ class Starter:
     def __init__(self, decider: Decider, secrets: Mapping[str, str]) -> None:
         self._decider = decider
         self._secrets = secrets
-        self._common: dict[tuple[str, ShardKind], Mapping[str, Any]] = {}
+        self._works: dict[tuple[str, ShardKind], Work] = {}
 
     def start(
         self, shard_id: str, worker: Presence, *, takes: Resources, requirements: Mapping[str, str]
@@ -49,43 +48,45 @@ class Starter:
         shard = status.shard(shard_id)
         assert shard is not None
         task = status.tasks[shard.task_id]
-        for name in task.task.secret_variables.values():
-            if name not in self._secrets:
-                reason = f"the secret {name} is no longer held (Redis was emptied, or it expired): submit the run again"
+        work = self._works.get((shard.task_id, shard.kind))
+        if work is None:
+            if (lost := self._lost_secret(task.task)) is not None:
+                reason = f"the secret {lost} is no longer held (Redis was emptied, or it expired): submit the run again"
                 self._decider.attempt_ended(shard_id, token, Verdict.FAILED, reason)
                 return None
-        key = shard.task_id, shard.kind
-        if key not in self._common:
-            self._common[key] = self._common_of(task, shard.kind)
+            work = self._works[shard.task_id, shard.kind] = self._work_of(task, shard.kind, requirements)
         return Assigned(
             ref=AttemptRef(run_id=status.run_id, shard_id=shard_id, token=token),
+            work=work,
             number=shard.attempts,
             case_ids=shard.case_ids,
             shard_index=shard.index,
             # A service was claimed with room for all that follow it, and holds what it needs itself.
-            reserve=takes if task.task.service is None else task.packed.at_most(worker.capacity),
-            requirements=requirements,
-            **self._common[key],
+            reserve=takes if work.task.service is None else task.packed.at_most(worker.capacity),
         )
 
-    def _common_of(self, task: TaskStatus, kind: ShardKind) -> Mapping[str, Any]:
+    def _lost_secret(self, task: Task) -> str | None:
+        return next((name for name in task.secret_variables.values() if name not in self._secrets), None)
+
+    def _work_of(self, task: TaskStatus, kind: ShardKind, requirements: Mapping[str, str]) -> Work:
         status = self._decider.status
-        return {
-            "request": status.request,
-            "task": status.as_served(task),
-            "kind": kind,
-            "shard_count": 1 if kind is ShardKind.PLAN else task.next_index,
-            "environment_key": status.environment_key(task),
-            "run_network": status.network_of(task),
-            "secrets": {variable: self._secrets[name] for variable, name in task.task.secret_variables.items()},
-        }
+        return Work(
+            request=status.request,
+            task=status.as_served(task),
+            kind=kind,
+            shard_count=1 if kind is ShardKind.PLAN else task.next_index,
+            environment_key=status.environment_key(task),
+            secrets={variable: self._secrets[name] for variable, name in task.task.secret_variables.items()},
+            requirements=requirements,
+            run_network=status.network_of(task),
+        )
 
 
 def let_expect(begun: Iterable[Assigned], sessions: Iterable[Session]) -> None:
     """While one slot finds out what a task consists of, others get ready. A task with secrets shares them with none."""
-    plans = [each for each in begun if each.kind is ShardKind.PLAN and not each.task.secret_variables]
+    plans = [each for each in begun if each.work.kind is ShardKind.PLAN and not each.work.task.secret_variables]
     for planned, session in itertools.product(plans, sessions):
-        if meets(session.presence.capabilities, planned.requirements):
+        if meets(session.presence.capabilities, planned.work.requirements):
             session.expect(planned)
 
 

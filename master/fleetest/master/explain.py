@@ -15,7 +15,8 @@ from fleetest.master.queue.ports import Presence, QueuePlace, ResourceLedger, Sh
 from fleetest.master.resource_reasons import Obstacle, obstacles
 from fleetest.master.roster import Roster
 from fleetest.master.runs.services import asked_by, required_by
-from fleetest.master.runs.state import RunStatus, TaskStatus
+from fleetest.master.runs.state import RunStatus
+from fleetest.master.runs.task_status import TaskStatus
 
 __all__ = ["Reason", "ReasonKind", "TaskExplanation", "explain"]
 

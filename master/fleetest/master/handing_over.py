@@ -16,7 +16,8 @@ from fleetest.master.assigning import Starter, let_expect, meets
 from fleetest.master.queue.ports import Bid, QueueEntry
 from fleetest.master.runs.book import queue_entry
 from fleetest.master.runs.decisions import Decider
-from fleetest.master.runs.state import RunStatus, ShardStatus, TaskStatus
+from fleetest.master.runs.state import RunStatus
+from fleetest.master.runs.task_status import ShardStatus, TaskStatus
 from fleetest.master.sessions import Assigned, AttemptRef, Session, Sessions
 from fleetest.master.turned_down import TurnedDown
 

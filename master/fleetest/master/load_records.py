@@ -14,7 +14,8 @@ from fleetest.common.errors import FleetestError
 from fleetest.common.results import Artifact
 from fleetest.master.blobs.custody import Custody
 from fleetest.master.runs.measuring import ALL, Measured, Measurement
-from fleetest.master.runs.state import RunStatus, shard_id
+from fleetest.master.runs.state import RunStatus
+from fleetest.master.runs.task_status import shard_id
 
 __all__ = ["LOAD_RECORD", "LoadRecords", "record_of"]
 

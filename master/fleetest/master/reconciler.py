@@ -35,7 +35,8 @@ from fleetest.master.runs.events import CancelRequested
 from fleetest.master.runs.importing import break_off_import, last_written
 from fleetest.master.runs.keeper import RunKeeper
 from fleetest.master.runs.projector import Projector
-from fleetest.master.runs.state import RunStatus, ShardStatus
+from fleetest.master.runs.state import RunStatus
+from fleetest.master.runs.task_status import ShardStatus
 from fleetest.master.sessions import AttemptRef, Sessions
 from fleetest.master.store.ports import RunQuery, RunRow, Store
 

@@ -11,7 +11,8 @@ from fleetest.common.tasks import Task
 from fleetest.master.input_workspaces import InputWorkspaces
 from fleetest.master.runs.environment import supplied_task
 from fleetest.master.runs.inputs import InputsMissing
-from fleetest.master.runs.state import RunStatus, TaskStatus
+from fleetest.master.runs.state import RunStatus
+from fleetest.master.runs.task_status import TaskStatus
 
 __all__ = ["tasks_to_repeat"]
 

@@ -22,6 +22,7 @@ from fleetest.master.coverage_window import CoverageWindow
 from fleetest.master.load_records import LoadRecords
 from fleetest.master.runs.book import RunBook
 from fleetest.master.runs.decisions import Decider
+from fleetest.master.runs.events import DoneAttempt
 from fleetest.master.runs.planner import Plan
 from fleetest.master.runs.results import KeptResult
 from fleetest.master.runs.state import RunStatus
@@ -110,11 +111,12 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a short attempt said, in place of a report for each."""
+    """All that a short attempt said, in place of a report for each; of fields, see `Running` and `Ended`."""
 
-    running: Running
-    results: tuple[KeptResult, ...]
-    ended: Ended
+    attempt: DoneAttempt
+    verdict: Verdict = Verdict.COMPLETED
+    missing: tuple[str, ...] = ()
+    variables: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 Content = Running | Planned | Results | HandedBack | Output | Artifacts | CoverageMeasured | Loaded | Ended | Done
@@ -289,17 +291,8 @@ def _take(  # noqa: C901 - a flat table
 ) -> None:
     ref, content = report.ref, report.content
     match content:
-        case Done(running=running, results=results, ended=ended):
-            decider.attempt_done(
-                ref.shard_id,
-                ref.token,
-                results,
-                ended.verdict,
-                ended.reason,
-                usage=ended.usage,
-                missing=ended.missing,
-                variables=running.variables,
-            )
+        case Done():
+            decider.attempt_done(content.attempt, content.verdict, missing=content.missing, variables=content.variables)
         case Running(variables=variables):
             decider.attempt_running(ref.shard_id, ref.token, variables)
         case Planned():

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from fleetest.common.tasks import CLUSTER_WIDE, Access, Use
 from fleetest.master.queue.ports import ResourceHold, ResourceView
-from fleetest.master.runs.state import RunStatus, TaskStatus
+from fleetest.master.runs.state import RunStatus
+from fleetest.master.runs.task_status import TaskStatus
 
 __all__ = ["Obstacle", "obstacles"]
 

@@ -30,6 +30,7 @@ __all__ = [
     "Sessions",
     "Stop",
     "Want",
+    "Work",
 ]
 
 
@@ -61,36 +62,47 @@ class Want:
             self,
             shards=self.shards - len(assigned),
             free=self.free - Resources.total([each.reserve for each in assigned]),
-            warm_environment_keys=self.warm_environment_keys - {each.environment_key for each in assigned},
+            warm_environment_keys=self.warm_environment_keys - {each.work.environment_key for each in assigned},
         )
 
 
-class Assigned(msgspec.Struct, frozen=True, kw_only=True):
+class Work(msgspec.Struct, frozen=True, kw_only=True):
     """
-    An attempt, with all that a worker must know to make it. Its secrets are not shown.
+    What the shards of a task, of which there may be thousands, have in common for those who run them.
 
     Args:
-        reserve: what it takes of the worker's free room.
-        requirements: capabilities that its worker must have.
+        requirements: capabilities that a worker must have.
+        secrets: by the variables that they fill; they are not shown.
         run_network: which run's network its container is in; empty: none.
     """
 
-    ref: AttemptRef
     request: RunSubmitted
     task: Task
     kind: ShardKind
-    number: int
-    case_ids: tuple[str, ...]
-    shard_index: int
     shard_count: int
     environment_key: str
     secrets: Mapping[str, str]
-    reserve: Resources
     requirements: Mapping[str, str] = msgspec.field(default_factory=dict)
     run_network: str = ""
 
     def __repr__(self) -> str:
-        return f"Assigned({self.ref}, number={self.number})"
+        return f"Work({self.task.name!r}, {self.kind.value})"
+
+
+class Assigned(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    An attempt, with all that a worker must know to make it.
+
+    Args:
+        reserve: what it takes of the worker's free room.
+    """
+
+    ref: AttemptRef
+    work: Work
+    number: int
+    case_ids: tuple[str, ...]
+    shard_index: int
+    reserve: Resources
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,10 +249,10 @@ class Session:
             self.instructions.put_nowait(
                 Expect(
                     run_id=planned.ref.run_id,
-                    request=planned.request,
-                    task=planned.task,
-                    environment_key=planned.environment_key,
-                    run_network=planned.run_network,
+                    request=planned.work.request,
+                    task=planned.work.task,
+                    environment_key=planned.work.environment_key,
+                    run_network=planned.work.run_network,
                     slots=self.want.shards,
                 )
             )
@@ -327,7 +339,7 @@ class Session:
     def _send(self, want_number: int, assigned: Sequence[Assigned]) -> None:
         self.answered = True
         self._attempts |= {each.ref for each in assigned}
-        self._services |= {each.ref for each in assigned if each.task.service is not None}
+        self._services |= {each.ref for each in assigned if each.work.task.service is not None}
         self._count()
         self.instructions.put_nowait(Assign(want_number=want_number, assigned=tuple(assigned)))
         for each in assigned:

@@ -26,8 +26,9 @@ from fleetest.master.runs.book import RunBook
 from fleetest.master.runs.decisions import Decider
 from fleetest.master.runs.keeper import RunKeeper
 from fleetest.master.runs.services import required_by
-from fleetest.master.runs.state import RunStatus, TaskStatus
+from fleetest.master.runs.state import RunStatus
 from fleetest.master.runs.tail import COLD_WORTH_SECONDS, WORTH_SECONDS, Request, TailLook, look_at_tail
+from fleetest.master.runs.task_status import TaskStatus
 from fleetest.master.sessions import Sessions
 
 __all__ = ["TailWork"]

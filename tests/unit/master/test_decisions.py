@@ -13,7 +13,7 @@ from fleetest.common.states import RunState, TaskState, Verdict
 from fleetest.common.tasks import RetryOn, Timeouts, When
 from fleetest.master.runs.decisions import Decider
 from fleetest.master.runs.endings import MAX_MISHAPS
-from fleetest.master.runs.events import decode
+from fleetest.master.runs.events import AttemptsStarted, DoneAttempt, decode, results_of
 from fleetest.master.runs.planner import Plan
 from tests.tools.story import Story, cases, command_task, need, pytest_task, result, submitted
 
@@ -74,7 +74,7 @@ def test_a_task_waits_for_what_it_needs() -> None:
 @pytest.mark.parametrize(
     ("outcomes", "verdict", "events"),
     [
-        ({"a": "passed", "b": "skipped", "x": "passed"}, "completed", ["AttemptDone", "TaskEnded", "RunEnded"]),
+        ({"a": "passed", "b": "skipped", "x": "passed"}, "completed", ["AttemptsDone", "TaskEnded", "RunEnded"]),
         ({"a": "passed", "b": "failed"}, "completed", ["AttemptRunning", "CasesFinished", "AttemptEnded"]),
         ({"a": "passed"}, "completed", ["AttemptRunning", "CasesFinished", "AttemptEnded"]),
         ({}, "errored", ["AttemptRunning", "AttemptEnded"]),
@@ -84,7 +84,7 @@ def test_what_an_attempt_tells_at_once_comes_to_the_same_as_one_thing_after_the_
     outcomes: dict[str, str], verdict: str, events: list[str]
 ) -> None:
     at_once, one_by_one = Story(pytest_task(retries=1)), Story(pytest_task(retries=1))
-    results = [result(case_id, outcome) for case_id, outcome in outcomes.items()]
+    results = tuple(result(case_id, outcome) for case_id, outcome in outcomes.items())
     for story in (at_once, one_by_one):
         story.start("unit#plan")
         story.collects("unit", "a", "b")
@@ -96,12 +96,46 @@ def test_what_an_attempt_tells_at_once_comes_to_the_same_as_one_thing_after_the_
         decider.cases_finished("unit#0", token, results)
         decider.attempt_ended("unit#0", token, Verdict(verdict), "why")
 
-    at_once.ask(lambda decider: decider.attempt_done("unit#0", token, results, Verdict(verdict), "why"))
+    done = DoneAttempt(shard_id="unit#0", token=token, results=results, reason="why")
+    at_once.ask(lambda decider: decider.attempt_done(done, Verdict(verdict)))
     one_by_one.ask(tell)
 
     assert at_once.status.tasks == one_by_one.status.tasks
     assert at_once.queued == one_by_one.queued
     assert [type(event).__name__ for event in decode(at_once.log[-1])] == events
+
+
+def test_what_a_worker_begins_and_ends_of_a_task_within_a_commit_is_one_event_each() -> None:
+    story = Story(command_task("lint", shards=5))
+
+    def give(decider: Decider) -> None:
+        for index, worker in enumerate("aabba"):
+            decider.start_attempt(f"lint#{index}", worker, f"{worker}-1")
+
+    def tell(decider: Decider) -> None:
+        for index in range(5):
+            outcomes = [result("lint", "failed" if index == 1 else "passed")]
+            decider.attempt_done(DoneAttempt(shard_id=f"lint#{index}", token=2, results=tuple(outcomes)))
+
+    story.ask(give)
+    story.ask(tell)
+
+    begun, ended = decode(story.log[-2]), decode(story.log[-1])
+    assert [each.shard_ids for each in begun if isinstance(each, AttemptsStarted)] == [
+        ["lint#0", "lint#1"],
+        ["lint#2", "lint#3"],
+        ["lint#4"],
+    ]
+    assert [(type(each).__name__, len(list(results_of(each)))) for each in ended[:6]] == [
+        ("AttemptsDone", 1),
+        ("AttemptRunning", 0),
+        ("CasesFinished", 1),
+        ("AttemptEnded", 0),
+        ("AttemptsDone", 2),
+        ("AttemptsDone", 1),
+    ]
+    assert list(story.outcomes("lint")) == [f"lint [{index}/5]" for index in range(1, 6)]
+    assert story.run is RunState.FAILED
 
 
 @pytest.mark.parametrize(

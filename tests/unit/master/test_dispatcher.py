@@ -36,8 +36,8 @@ async def test_a_waiting_shard_goes_to_a_worker_that_wants_it(core: Core) -> Non
     [assigned] = await core.assigned(session)
 
     assert (assigned.ref.run_id, assigned.ref.shard_id, assigned.ref.token) == (run_id, "lint#0", 2)
-    assert (assigned.kind, assigned.number, assigned.shard_index, assigned.shard_count) == (ShardKind.EXECUTE, 1, 0, 2)
-    assert (assigned.task.env, assigned.case_ids) == ({"A": "1"}, ())
+    assert (assigned.work.kind, assigned.number, assigned.shard_index) == (ShardKind.EXECUTE, 1, 0)
+    assert (assigned.work.task.env, assigned.case_ids, assigned.work.shard_count) == ({"A": "1"}, (), 2)
     assert await core.queue.waiting(run_id) == {"lint#1"}
     assert (await core.status(run_id)).tasks["lint"].state is TaskState.LEASED
 
@@ -61,9 +61,9 @@ async def test_the_shards_of_a_plan_carry_their_cases(core: Core) -> None:
 
     assigned = await core.assigned(session)
 
-    assert (planning.kind, planning.shard_count) == (ShardKind.PLAN, 1)
+    assert (planning.work.kind, planning.work.shard_count) == (ShardKind.PLAN, 1)
     assert sorted(each.case_ids for each in assigned) == [("a", "c"), ("b",)]
-    assert {each.shard_count for each in assigned} == {2}
+    assert {each.work.shard_count for each in assigned} == {2}
     assert {each.ref.run_id for each in assigned} == {run_id}
 
 
@@ -210,7 +210,7 @@ async def test_a_task_gets_its_secrets_and_no_others(core: Core) -> None:
 
     [assigned] = await core.assigned(session)
 
-    assert assigned.secrets == {"TOKEN": "s3cret", "SHOP_TOKEN": "sesame"}
+    assert assigned.work.secrets == {"TOKEN": "s3cret", "SHOP_TOKEN": "sesame"}
     assert "s3cret" not in repr(assigned)
 
 
@@ -344,9 +344,9 @@ async def test_an_attempt_that_lost_its_resources_before_it_was_sent_is_not_sent
 
     await dispatcher.dispatch()
 
-    assert [each.task.name for told in instructions(session) if isinstance(told, Assign) for each in told.assigned] == [
-        "free"
-    ]
+    assert [
+        each.work.task.name for told in instructions(session) if isinstance(told, Assign) for each in told.assigned
+    ] == ["free"]
     shard = (await core.status(run_id)).shard("lint#0")
     assert shard is not None
     assert shard.waiting

@@ -22,12 +22,15 @@ from fleetest.master.runs.events import (
     AttemptDone,
     AttemptEnded,
     AttemptRunning,
+    AttemptsDone,
+    AttemptsStarted,
     AttemptStarted,
     CancelRequested,
     CasesAskedBack,
     CasesFinished,
     CasesHandedBack,
     CoverageUpdated,
+    DoneAttempt,
     Event,
     GangBroken,
     GangStarted,
@@ -44,10 +47,10 @@ from fleetest.master.runs.events import (
     encode,
 )
 from fleetest.master.runs.results import KeptResult, decode_result, encode_result
-from fleetest.master.servicers.convert_events import commit_to_proto, without_done
+from fleetest.master.servicers.convert_events import commit_to_proto, without_batches, without_done
 from fleetest.master.servicers.convert_results import kept_result, put_result
 from fleetest.master.store.ports import Commit
-from fleetest.v1 import types_pb2
+from fleetest.v1 import run_pb2, types_pb2
 
 SECOND = timedelta(seconds=1)
 AT = datetime(2026, 11, 3, 12, 30, 15, 123456, tzinfo=UTC)
@@ -66,6 +69,8 @@ TASK = Task(
     split=Split.GROUP,
     cache=CachePolicy(inputs=("data/*",), sample=0.1),
 )
+
+RESULT = kept_result(case_result_to_proto(CaseResult(case_id="a", outcome=Outcome.PASSED)))
 
 EVENTS: tuple[Event, ...] = (
     RunSubmitted(
@@ -149,13 +154,31 @@ EVENTS: tuple[Event, ...] = (
         retry_at=AT,
         case_ids=("a",),
     ),
+    AttemptsStarted(
+        at=AT,
+        task_id="unit",
+        worker_id="w",
+        instance="i",
+        kind=ShardKind.EXECUTE,
+        shard_ids=["unit#0", "unit#1"],
+        numbers=[1, 3],
+    ),
+    AttemptsDone(
+        at=AT,
+        task_id="unit",
+        worker_id="w",
+        attempts=[
+            DoneAttempt(shard_id="unit#0", token=3, results=(RESULT,), usage=ResourceUsage(peak_memory_bytes=7)),
+            DoneAttempt(shard_id="unit#1", token=4, results=(), reason="nothing to do"),
+        ],
+    ),
     AttemptDone(
         at=AT,
         shard_id="unit#0",
         task_id="unit",
         token=3,
         worker_id="w",
-        results=(kept_result(case_result_to_proto(CaseResult(case_id="a", outcome=Outcome.PASSED))),),
+        results=(RESULT,),
     ),
     CancelRequested(
         at=AT, task_id="unit", by="user:x", grace=timedelta(seconds=3), finish_running_case=True, spares="e2e"
@@ -171,17 +194,23 @@ def test_every_event_comes_back_as_it_was() -> None:
 
 
 def test_whoever_follows_hears_the_same_of_a_short_attempt_in_any_version() -> None:
-    commit = Commit(run_id="r", position=7, at=AT, events=encode(EVENTS[-4:]))
-    message = commit_to_proto(commit)
+    message = commit_to_proto(Commit(run_id="r", position=7, at=AT, events=encode(EVENTS[-6:])))
 
-    older = without_done(message)
+    older, oldest = without_batches(message), without_done(message)
 
-    assert [event.WhichOneof("event") for event in older.events][:3] == [
+    assert kinds(older)[:5] == ["attempt_started", "attempt_started", "attempt_done", "attempt_done", "attempt_done"]
+    assert kinds(oldest)[2:7] == [
         "attempt_running",
         "cases_finished",
         "attempt_ended",
+        "attempt_running",
+        "attempt_ended",
     ]
-    assert commit_from_proto(message) == commit_from_proto(older)
+    assert commit_from_proto(message) == commit_from_proto(older) == commit_from_proto(oldest)
+
+
+def kinds(message: run_pb2.WatchRunResponse) -> list[str | None]:
+    return [event.WhichOneof("event") for event in message.events]
 
 
 def test_results_of_a_log_from_before_they_were_kept_whole_are_read() -> None:

@@ -71,7 +71,7 @@ async def leave(
 
 async def files_of(core: Core, assigned: Assigned) -> dict[str, bytes]:
     """What a worker would put into the workspace, by path; `*` after those that may be executed."""
-    spec = task_spec_to_proto(assigned.ref.run_id, assigned.request, assigned.task, environment_key="")
+    spec = task_spec_to_proto(assigned.ref.run_id, assigned.work.request, assigned.work.task, environment_key="")
     workspace = await BlobWorkspaces(core.blobs, core.clock).load(spec.workspace_digest)
     return {file.path + "*" * file.executable: await content_of(core, file.digest) for file in workspace.files}
 
@@ -104,10 +104,10 @@ async def test_what_is_taken_is_in_the_workspace_and_replaces_what_was_there(cor
 
     [told] = await supplied(core, session)
 
-    assert told.task.name == "browse"
+    assert told.work.task.name == "browse"
     assert await files_of(core, told) == {**SUITE, "state.json": b"logged in", "bin/tool*": b"#!/bin/sh"}
-    request = told.request
-    assert told.environment_key != environment_key(told.ref.run_id, request, request.tasks[1])
+    request = told.work.request
+    assert told.work.environment_key != environment_key(told.ref.run_id, request, request.tasks[1])
 
 
 @pytest.mark.parametrize(
@@ -207,8 +207,8 @@ async def test_cached_results_and_setup_depend_on_what_is_taken(core: Core) -> N
         _, session, [login] = await begun(core, LOGIN, taker)
         await leave(core, login, {"state.json": content})
         [told] = await supplied(core, session)
-        keys.append(entry_key("p", told.task, "test_a.py", "fingerprint"))
-        setups.append(told.task.setup_digest)
+        keys.append(entry_key("p", told.work.task, "test_a.py", "fingerprint"))
+        setups.append(told.work.task.setup_digest)
         core.sessions.remove(session)
 
     assert keys[0] != keys[1] == keys[2]
@@ -251,7 +251,7 @@ async def test_a_retry_repeats_who_left_nothing_of_what_is_taken(core: Core) -> 
     again = await core.desk.retry(run_id, everything=False, user="", secrets={}, key="")
 
     [login_again] = await core.assigned(session)
-    assert (login_again.task.name, login_again.ref.run_id) == ("login", again.run_id)
+    assert (login_again.work.task.name, login_again.ref.run_id) == ("login", again.run_id)
     await leave(core, login_again, {"state.json": b"new"})
     [told] = await supplied(core, session)
     assert await files_of(core, told) == {**SUITE, "state.json": b"new"}

@@ -166,7 +166,7 @@ async def test_an_attempt_that_a_master_gave_to_a_stream_that_had_moved_is_given
 
 async def test_what_one_master_committed_and_did_not_project_the_other_projects(two: Two) -> None:
     run_id = await two.a.submit(command_task("one"), command_task("two"))
-    refs = {each.task.name: each.ref for each in await two.b.assigned(two.worker)}
+    refs = {each.work.task.name: each.ref for each in await two.b.assigned(two.worker)}
     two.b.projector._flush_all = _nothing  # type: ignore[method-assign]  # as one that is about to die
     await two.b.report(refs["one"], Results(results=(result("one"),)), DONE)
     await two.a.report(refs["two"], Results(results=(result("two", "failed"),)), DONE)

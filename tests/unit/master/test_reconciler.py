@@ -23,7 +23,7 @@ from fleetest.master.runs.book import RunBook
 from fleetest.master.runs.events import encode
 from fleetest.master.runs.hub import Hub
 from fleetest.master.runs.projector import Projector
-from fleetest.master.runs.state import Attempt, ShardStatus
+from fleetest.master.runs.task_status import Attempt, ShardStatus
 from fleetest.master.sessions import AttemptRef, Session, Sessions, Stop
 from fleetest.master.store.ports import Commit
 from tests.support.shared_redis import SharedRedis

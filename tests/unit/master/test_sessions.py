@@ -19,6 +19,7 @@ from fleetest.master.sessions import (
     Sessions,
     Stop,
     Want,
+    Work,
 )
 from tests.tools.core import CAPACITY, instructions
 from tests.tools.story import command_task, submitted
@@ -48,15 +49,17 @@ def assigned() -> Assigned:
     task = command_task(resources=Resources(cpu_millis=500))
     return Assigned(
         ref=AttemptRef(run_id="r", shard_id="lint#0", token=2),
-        request=submitted(task),
-        task=task,
-        kind=ShardKind.EXECUTE,
+        work=Work(
+            request=submitted(task),
+            task=task,
+            kind=ShardKind.EXECUTE,
+            shard_count=1,
+            environment_key="k",
+            secrets={"TOKEN": "s3cret"},
+        ),
         number=1,
         case_ids=(),
         shard_index=0,
-        shard_count=1,
-        environment_key="k",
-        secrets={"TOKEN": "s3cret"},
         reserve=task.resources,
     )
 

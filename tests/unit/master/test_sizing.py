@@ -159,6 +159,6 @@ async def test_more_shards_of_a_task_that_asks_for_too_much_go_to_one_worker(cor
     assert len(before) == 1
     assert len(after) == 4
     assert {each.reserve for each in after} == {Resources(cpu_millis=600, memory_bytes=720 * MIB)}
-    assert {each.task.resources.memory_bytes for each in after} == {4 * GIB}
+    assert {each.work.task.resources.memory_bytes for each in after} == {4 * GIB}
     assert other.want is not None
     assert other.want.free == replace(capacity, cpu_millis=1600, memory_bytes=(5 * 1024 - 4 * 720) * MIB)

@@ -14,7 +14,8 @@ from fleetest.master.runs.events import (
     TaskEnded,
     TaskPlanned,
 )
-from fleetest.master.runs.state import RunStatus, plan_shard_id, shard_id
+from fleetest.master.runs.state import RunStatus
+from fleetest.master.runs.task_status import plan_shard_id, shard_id
 from tests.tools.story import RUN_ID, START, Story, command_task, need, pytest_task, result, submitted
 
 

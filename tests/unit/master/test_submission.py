@@ -62,7 +62,7 @@ async def finish(core: Core, run_id: str, **outcomes: str) -> None:
     session = await core.connect(f"w-{run_id}", capabilities={"executor.docker": "true"}, shards=100)
     while assigned := await core.assigned(session):
         for each in assigned:
-            name = each.task.name
+            name = each.work.task.name
             outcome = outcomes.get(name, "passed")
             await core.report(each.ref, Results(results=(result(name, outcome),)), Ended(verdict=Verdict.COMPLETED))
     core.sessions.remove(session)

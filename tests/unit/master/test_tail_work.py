@@ -176,7 +176,7 @@ class Simulation:
     @property
     def _warm(self) -> frozenset[str]:
         """Whoever works here has the environment warm."""
-        return frozenset(slot.held[0][0].environment_key for slot in self.slots if slot.held)
+        return frozenset(slot.held[0][0].work.environment_key for slot in self.slots if slot.held)
 
     @property
     def handed_back(self) -> list[str]:

@@ -16,9 +16,10 @@ from fleetest.common.errors import FleetestError
 from fleetest.common.states import Outcome
 from fleetest.master.cache.entries import CachedCase
 from fleetest.master.cache.result_cache import ResultCache
-from fleetest.master.runs.events import AttemptDone, CasesFinished, Event, WrongHit
+from fleetest.master.runs.events import Event, Finished, WrongHit, results_of
 from fleetest.master.runs.results import KeptResult
-from fleetest.master.runs.state import RunStatus, TaskStatus
+from fleetest.master.runs.state import RunStatus
+from fleetest.master.runs.task_status import TaskStatus
 
 __all__ = ["CacheClerk"]
 
@@ -73,7 +74,7 @@ class CacheClerk:
     def take(self, status: RunStatus, events: Iterable[Event]) -> None:
         """Remember what a commit says. `status` has the commit applied."""
         for event in events:
-            if isinstance(event, (AttemptDone, CasesFinished)) and status.tasks[event.task_id].cache_keys:
+            if isinstance(event, Finished) and status.tasks[event.task_id].cache_keys:
                 self._take_cases(status, event)
             elif isinstance(event, WrongHit):
                 key = status.tasks[event.task_id].cache_keys[event.file]
@@ -91,11 +92,11 @@ class CacheClerk:
             except FleetestError as error:
                 _log.warning("results_not_cached", project=project, error=str(error))
 
-    def _take_cases(self, status: RunStatus, event: AttemptDone | CasesFinished) -> None:
+    def _take_cases(self, status: RunStatus, event: Finished) -> None:
         task = status.tasks[event.task_id]
         pending = self._of(status.request.project)
-        for result in event.results:
-            key = task.cache_keys.get(task.cases[result.case_id].planned.file)
+        for _, result in results_of(event):
+            key = task.cache_keys.get(task.cases[result.case_id].file or result.file)
             if key is None or result.cached_from is not None:
                 continue
             if result.outcome.bad:

@@ -32,9 +32,9 @@ from fleetest.master.queue.ports import (
 )
 from fleetest.master.runs.announcer import Announcer
 from fleetest.master.runs.events import (
-    AttemptDone,
     AttemptEnded,
     AttemptRunning,
+    AttemptsDone,
     CancelRequested,
     Event,
     RunEnded,
@@ -46,7 +46,8 @@ from fleetest.master.runs.hub import Hub
 from fleetest.master.runs.keeper import Committed, FirstCommit, Giver, RunKeeper, Turns
 from fleetest.master.runs.projector import Projector
 from fleetest.master.runs.services import asked_by, packed_by, required_by
-from fleetest.master.runs.state import RunStatus, ShardStatus, TaskStatus
+from fleetest.master.runs.state import RunStatus
+from fleetest.master.runs.task_status import ShardStatus, TaskStatus
 from fleetest.master.sessions import AttemptRef, Begin, HandBack, Sessions, Stop
 from fleetest.master.store.ports import Commit, Store
 
@@ -59,7 +60,7 @@ _KEPT = 200
 
 
 _UNQUEUING = (AttemptEnded, AttemptRunning, CancelRequested, TaskEnded)
-_GIVING_BACK = (AttemptDone, AttemptEnded)
+_GIVING_BACK = (AttemptEnded, AttemptsDone)
 
 STREAM_ENDED = "its stream ended before this was sent"
 """Why an attempt is declined that was never sent to its worker."""
@@ -385,9 +386,10 @@ class RunBook:
     async def _give_back(self, status: RunStatus, events: Iterable[Event]) -> None:
         """Whoever waits for what these attempts had of named resources may have it."""
         over = [
-            ResourceHold(run_id=status.run_id, shard_id=event.shard_id, token=event.token)
+            ResourceHold(run_id=status.run_id, shard_id=each.shard_id, token=each.token)
             for event in events
             if isinstance(event, _GIVING_BACK) and status.tasks[event.task_id].task.uses
+            for each in (event.attempts if isinstance(event, AttemptsDone) else (event,))
         ]
         if over:
             await self._resources.give_back(over)

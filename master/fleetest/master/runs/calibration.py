@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from fleetest.master.runs.state import TaskStatus
+from fleetest.master.runs.task_status import TaskStatus
 from fleetest.master.store.ports import CaseHistory
 
 __all__ = ["Measure", "Speed", "learn", "measures_of", "speed_of"]

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from types import MappingProxyType
+from typing import TypeVar
 
 import msgspec
 
@@ -39,15 +40,16 @@ from fleetest.master.runs.endings import (
 )
 from fleetest.master.runs.events import (
     ArtifactsSaved,
-    AttemptDone,
     AttemptEnded,
     AttemptRunning,
-    AttemptStarted,
+    AttemptsDone,
+    AttemptsStarted,
     CancelRequested,
     CasesAskedBack,
     CasesFinished,
     CasesHandedBack,
     CoverageUpdated,
+    DoneAttempt,
     Event,
     GangBroken,
     GangStarted,
@@ -64,10 +66,13 @@ from fleetest.master.runs.handing_back import shards_of_given
 from fleetest.master.runs.load_verdicts import ABORTED, broken_abort, judged, live_figures
 from fleetest.master.runs.planner import Plan
 from fleetest.master.runs.results import KeptResult
-from fleetest.master.runs.state import Attempt, RunStatus, ShardStatus, TaskStatus
-from fleetest.master.runs.state import shard_id as shard_id_of
+from fleetest.master.runs.state import RunStatus
+from fleetest.master.runs.task_status import Attempt, ShardStatus, TaskStatus
+from fleetest.master.runs.task_status import shard_id as shard_id_of
 
 __all__ = ["Decider"]
+
+_Growing = TypeVar("_Growing", AttemptsDone, AttemptsStarted)
 
 _LOST = frozenset({Verdict.ERRORED, Verdict.LOST})
 
@@ -78,6 +83,7 @@ class Decider:
 
     Attributes:
         events: what the commit will hold, in order; applied to `status` already.
+        facts: how many things were decided so far; the newest event may tell of several.
         position: of the commit in the making.
         enqueue: shards that wait for a worker once the commit is durable.
         stop: shards whose attempts must be told to stop then, and why.
@@ -89,6 +95,7 @@ class Decider:
         self.status = status
         self.now = now
         self.events: list[Event] = []
+        self.facts = 0
         self.enqueue: list[ShardStatus] = []
         self.stop: list[tuple[ShardStatus, CancelRequested]] = []
         self.ask_back: list[ShardStatus] = []
@@ -137,17 +144,7 @@ class Decider:
             raise WrongState(f"{shard.task_id} of run {self.status.run_id} is being stopped")
         if status.served_by and not self._is_served_on(status, worker_id):
             raise WrongState(f"the services of {shard.task_id} of run {self.status.run_id} are not on {worker_id}")
-        self._emit(
-            AttemptStarted(
-                at=self.now,
-                shard_id=shard_id,
-                task_id=shard.task_id,
-                number=shard.attempts + 1,
-                worker_id=worker_id,
-                instance=instance,
-                kind=shard.kind,
-            )
-        )
+        self._add_started(status, shard, worker_id, instance)
         return self.position
 
     def _is_served_on(self, status: TaskStatus, worker_id: str) -> bool:
@@ -394,39 +391,63 @@ class Decider:
 
     def attempt_done(
         self,
-        shard_id: str,
-        token: int,
-        results: Sequence[KeptResult],
-        verdict: Verdict,
-        reason: str,
+        done: DoneAttempt,
+        verdict: Verdict = Verdict.COMPLETED,
         *,
-        usage: ResourceUsage = ResourceUsage(),  # noqa: B008 - a frozen value
         missing: Sequence[str] = (),
         variables: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """The worker tells at once what it would have told by `running`, `cases_finished` and `attempt_ended`."""
-        shard, attempt = self._attempt(shard_id, token)
+        shard, attempt = self._attempt(done.shard_id, done.token)
         status = self.status.tasks[shard.task_id]
-        if verdict is Verdict.COMPLETED and not missing and not attempt.seen and _is_plain(status, shard):
-            accepted = self._accepted(shard, attempt, results)
-            if len(accepted) >= len(attempt.awaited) and not any(result.outcome.bad for result in accepted):
-                self._emit(
-                    AttemptDone(
-                        at=self.now,
-                        shard_id=shard_id,
-                        task_id=shard.task_id,
-                        token=token,
-                        worker_id=attempt.worker_id,
-                        results=tuple(accepted),
-                        reason=reason,
-                        usage=usage,
-                    )
-                )
+        if verdict is Verdict.COMPLETED and not missing and status.is_plain and shard.kind is ShardKind.EXECUTE:
+            accepted = tuple(self._accepted(shard, attempt, done.results))
+            all_told = not attempt.seen and len(accepted) >= len(attempt.awaited)
+            if all_told and not any(result.outcome.bad for result in accepted):
+                if accepted != done.results:
+                    done = msgspec.structs.replace(done, results=accepted)
+                self._add_done(status, done, attempt.worker_id)
                 self._advance()
                 return
-        self.attempt_running(shard_id, token, variables)
-        self.cases_finished(shard_id, token, results)
-        self.attempt_ended(shard_id, token, verdict, reason, usage=usage, missing=missing)
+        self.attempt_running(done.shard_id, done.token, variables)
+        self.cases_finished(done.shard_id, done.token, done.results)
+        usage = done.usage or ResourceUsage()
+        self.attempt_ended(done.shard_id, done.token, verdict, done.reason, usage=usage, missing=missing)
+
+    def _add_done(self, status: TaskStatus, done: DoneAttempt, worker_id: str) -> None:
+        event = self._growing(AttemptsDone, status, worker_id)
+        if event is None:
+            event = AttemptsDone(at=self.now, task_id=status.task.name, worker_id=worker_id, attempts=[])
+            self.events.append(event)
+        event.attempts.append(done)
+        self.facts += 1
+        self.status.finish(status, done, worker_id, self.position)
+
+    def _add_started(self, status: TaskStatus, shard: ShardStatus, worker_id: str, instance: str) -> None:
+        event = self._growing(AttemptsStarted, status, worker_id)
+        if event is None or event.instance != instance or event.kind is not shard.kind:
+            event = AttemptsStarted(
+                at=self.now,
+                task_id=status.task.name,
+                worker_id=worker_id,
+                instance=instance,
+                kind=shard.kind,
+                shard_ids=[],
+                numbers=[],
+            )
+            self.events.append(event)
+        number = shard.attempts + 1
+        event.shard_ids.append(shard.shard_id)
+        event.numbers.append(number)
+        self.facts += 1
+        self.status.start(status, shard, event, number, self.position)
+
+    def _growing(self, kind: type[_Growing], status: TaskStatus, worker_id: str) -> _Growing | None:
+        """The newest event, when it can tell of one more attempt at a task by a worker."""
+        newest = self.events[-1] if self.events else None
+        if isinstance(newest, kind) and newest.task_id == status.task.name and newest.worker_id == worker_id:
+            return newest
+        return None
 
     def _judge_load(self, last: ShardStatus) -> None:
         """The last generator of a load test ends: what all of them measured is judged, unless somebody cut it short."""
@@ -518,6 +539,7 @@ class Decider:
 
     def _emit(self, event: Event) -> None:
         self.events.append(event)
+        self.facts += 1
         self.status.apply(event, self.position)
 
     def _attempt(self, shard_id: str, token: int) -> tuple[ShardStatus, Attempt]:
@@ -528,31 +550,16 @@ class Decider:
 
     def _accepted(self, shard: ShardStatus, attempt: Attempt, results: Sequence[KeptResult]) -> list[KeptResult]:
         """Those that the attempt was given and has no result of yet, each once."""
-        accepted = []
-        names: set[str] = set()
-        for result in results:
-            named = self._own_name(shard, result)
-            if named.case_id in attempt.seen or named.case_id in names:
-                continue
-            if shard.case_ids and named.case_id not in attempt.awaited:
-                continue
-            names.add(named.case_id)
-            accepted.append(named)
-        return accepted
-
-    def _own_name(self, shard: ShardStatus, result: KeptResult) -> KeptResult:
-        """
-        A command in several shards has a case of its own in each, and so has whatever two shards call alike: the one
-        must not hide the other.
-        """
         status = self.status.tasks[shard.task_id]
-        if shard.case_ids or status.task.planned:
-            return result
-        namesake = status.cases.get(result.case_id)
-        shards = status.task.shards or 1
-        if (shards > 1 and result.case_id == shard.task_id) or (namesake and namesake.shard_id != shard.shard_id):
-            return msgspec.structs.replace(result, case_id=f"{result.case_id} [{shard.index + 1}/{shards}]")
-        return result
+        if not shard.case_ids and not status.task.planned:
+            results = [_own_name(status, shard, result) for result in results]
+        accepted: dict[str, KeptResult] = {}
+        for result in results:
+            case_id = result.case_id
+            expected = case_id in attempt.awaited or (not shard.case_ids and case_id not in attempt.seen)
+            if expected and case_id not in accepted:
+                accepted[case_id] = result
+        return list(accepted.values())
 
     def _finish_cases(self, shard: ShardStatus, results: Sequence[KeptResult]) -> None:
         if not results:
@@ -597,7 +604,7 @@ class Decider:
                         at=self.now,
                         task_id=status.task.name,
                         case_id=result.case_id,
-                        file=status.cases[result.case_id].planned.file,
+                        file=status.cases[result.case_id].file,
                         outcome=result.outcome,
                         cached_from=origin,
                     )
@@ -686,14 +693,13 @@ class Decider:
             self._stop_run(status)
 
 
-def _is_plain(status: TaskStatus, shard: ShardStatus) -> bool:
-    """Whether nothing follows from the end of an attempt that went well but that its shard is done."""
-    task = status.task
-    return (
-        shard.kind is ShardKind.EXECUTE
-        and status.stop is None
-        and not status.sampled
-        and task.service is None
-        and task.gang is None
-        and task.load is None
-    )
+def _own_name(status: TaskStatus, shard: ShardStatus, result: KeptResult) -> KeptResult:
+    """
+    A command in several shards has a case of its own in each, and so has whatever two shards call alike: the one must
+    not hide the other.
+    """
+    namesake = status.cases.get(result.case_id)
+    shards = status.task.shards or 1
+    if (shards > 1 and result.case_id == shard.task_id) or (namesake and namesake.shard_id != shard.shard_id):
+        return msgspec.structs.replace(result, case_id=f"{result.case_id} [{shard.index + 1}/{shards}]")
+    return result

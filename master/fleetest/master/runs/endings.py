@@ -12,7 +12,8 @@ from fleetest.master.runs.events import RunEnded
 from fleetest.master.runs.gangs import BROKEN_GANG, begins_again, missing
 from fleetest.master.runs.load_verdicts import ABORTED
 from fleetest.master.runs.results import KeptResult
-from fleetest.master.runs.state import Attempt, RunStatus, ShardStatus, TaskStatus
+from fleetest.master.runs.state import RunStatus
+from fleetest.master.runs.task_status import Attempt, ShardStatus, TaskStatus
 
 __all__ = [
     "DESERTED",

@@ -7,7 +7,7 @@ with a type tag. Fields are only ever added, with a default: an old log must sta
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -26,12 +26,16 @@ __all__ = [
     "AttemptEnded",
     "AttemptRunning",
     "AttemptStarted",
+    "AttemptsDone",
+    "AttemptsStarted",
     "CancelRequested",
     "CasesAskedBack",
     "CasesFinished",
     "CasesHandedBack",
     "CoverageUpdated",
+    "DoneAttempt",
     "Event",
+    "Finished",
     "GangBroken",
     "GangStarted",
     "LoadSampled",
@@ -46,6 +50,7 @@ __all__ = [
     "WrongHit",
     "decode",
     "encode",
+    "results_of",
 ]
 
 
@@ -137,7 +142,8 @@ class TaskPlanned(_Event, frozen=True, kw_only=True):
 
 class AttemptStarted(_Event, frozen=True, kw_only=True):
     """
-    A worker has the shard. The position of this event's commit is the attempt's token.
+    A worker has the shard, in logs of earlier versions. The position of this event's commit is the
+    attempt's token.
 
     `instance` names the worker's process: a restarted worker does not hold the leases of its former life.
     """
@@ -148,6 +154,25 @@ class AttemptStarted(_Event, frozen=True, kw_only=True):
     worker_id: str
     instance: str
     kind: ShardKind
+
+
+class AttemptsStarted(_Event, frozen=True, kw_only=True):
+    """
+    A worker has shards of a task. The position of this event's commit is the token of their attempts.
+
+    There may be hundreds in a commit: both lists grow while it is made.
+
+    Args:
+        instance: as in `AttemptStarted`.
+        numbers: of each shard's attempt, from 1.
+    """
+
+    task_id: str
+    worker_id: str
+    instance: str
+    kind: ShardKind
+    shard_ids: list[str]
+    numbers: list[int]
 
 
 class AttemptRunning(_Event, frozen=True, kw_only=True):
@@ -302,11 +327,30 @@ class AttemptEnded(_Event, frozen=True, kw_only=True):
     """With `will_retry`: the cases that the next attempt runs; empty means those that the shard was planned with."""
 
 
+class DoneAttempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A short attempt that went well, as its worker told of it at once."""
+
+    shard_id: str
+    token: int
+    results: tuple[KeptResult, ...]
+    reason: str = ""
+    usage: ResourceUsage | None = None
+
+
+class AttemptsDone(_Event, frozen=True, kw_only=True):
+    """
+    Short attempts that went well: of each what `AttemptRunning`, `CasesFinished` and `AttemptEnded` say.
+
+    There may be hundreds in a commit: the list grows while it is made.
+    """
+
+    task_id: str
+    worker_id: str
+    attempts: list[DoneAttempt]
+
+
 class AttemptDone(_Event, frozen=True, kw_only=True):
-    """
-    A short attempt that went well: in one event what `AttemptRunning`, `CasesFinished` and `AttemptEnded` say, of which
-    there would be three for each of thousands of shards.
-    """
+    """A short attempt that went well, in logs of earlier versions."""
 
     shard_id: str
     task_id: str
@@ -364,6 +408,7 @@ Event = (
     | TaskQueued
     | TaskPlanned
     | AttemptStarted
+    | AttemptsStarted
     | AttemptRunning
     | CasesFinished
     | WrongHit
@@ -377,13 +422,23 @@ Event = (
     | ArtifactsSaved
     | AttemptEnded
     | AttemptDone
+    | AttemptsDone
     | TaskEnded
     | CancelRequested
     | RunEnded
 )
 
+Finished = AttemptDone | AttemptsDone | CasesFinished
+"""Events with results of cases."""
+
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _DECODER: Final = msgspec.msgpack.Decoder(tuple[Event, ...])
+
+
+def results_of(event: Event) -> Iterator[tuple[str, KeptResult]]:
+    """The results of cases that an event tells, each with its shard's id."""
+    told = event.attempts if isinstance(event, AttemptsDone) else (event,) if isinstance(event, Finished) else ()
+    return ((each.shard_id, result) for each in told for result in each.results)
 
 
 def encode(events: Sequence[Event]) -> bytes:

@@ -14,7 +14,7 @@ from typing import Final
 from fleetest.common.states import ShardKind, Verdict
 from fleetest.common.tasks import OnLost
 from fleetest.master.runs.events import CancelRequested, GangBroken
-from fleetest.master.runs.state import ShardStatus, TaskStatus
+from fleetest.master.runs.task_status import ShardStatus, TaskStatus
 
 __all__ = ["BROKEN_GANG", "GANG_NOTICE", "begins_again", "gang_is_ready", "goes_on_without", "missing", "stop_of"]
 

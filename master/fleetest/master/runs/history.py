@@ -8,7 +8,8 @@ from typing import Final
 from fleetest.master.runs.calibration import Speed, measures_of, speed_of
 from fleetest.master.runs.sizing import telling_usage
 from fleetest.master.runs.speeds import SpeedBook
-from fleetest.master.runs.state import CaseStatus, RunStatus
+from fleetest.master.runs.state import RunStatus
+from fleetest.master.runs.task_status import CaseStatus
 from fleetest.master.store.ports import CaseHistory, Store
 
 __all__ = ["save_history"]

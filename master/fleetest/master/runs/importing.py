@@ -18,14 +18,15 @@ from fleetest.master.runs.endings import end_of_run, end_of_task
 from fleetest.master.runs.events import (
     AttemptEnded,
     AttemptRunning,
-    AttemptStarted,
+    AttemptsStarted,
     CasesFinished,
     RunSubmitted,
     TaskEnded,
     TaskQueued,
 )
 from fleetest.master.runs.results import KeptResult
-from fleetest.master.runs.state import Attempt, RunStatus, TaskStatus, shard_id
+from fleetest.master.runs.state import RunStatus
+from fleetest.master.runs.task_status import Attempt, TaskStatus, shard_id
 
 __all__ = ["begin_import", "break_off_import", "end_imported_task", "import_cases", "last_written"]
 
@@ -109,14 +110,14 @@ def _attempt(decider: Decider, task_id: str) -> tuple[TaskStatus, Attempt]:
     if status.state is TaskState.BLOCKED:
         decider.record(TaskQueued(at=decider.now, task_id=task_id))
         decider.record(
-            AttemptStarted(
+            AttemptsStarted(
                 at=decider.now,
-                shard_id=shard,
                 task_id=task_id,
-                number=1,
                 worker_id="",
                 instance="",
                 kind=ShardKind.EXECUTE,
+                shard_ids=[shard],
+                numbers=[1],
             )
         )
         decider.record(AttemptRunning(at=decider.now, shard_id=shard, token=decider.position))

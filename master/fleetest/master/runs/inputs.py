@@ -19,7 +19,8 @@ from fleetest.common.states import TaskState
 from fleetest.common.tasks import Input, RunnerType
 from fleetest.common.workspace import WorkspaceFile
 from fleetest.master.blobs.custody import artifact_name
-from fleetest.master.runs.state import RunStatus, TaskStatus
+from fleetest.master.runs.state import RunStatus
+from fleetest.master.runs.task_status import TaskStatus
 
 __all__ = ["InputsMissing", "taken_files"]
 

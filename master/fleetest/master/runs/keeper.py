@@ -344,11 +344,11 @@ class _Spoiled(Exception):
 
 def _decide(request: Request[Any], index: int, decider: Decider) -> Answer:
     """One that refuses before its first event does no harm to the others of its commit."""
-    before = len(decider.events)
+    before = decider.facts
     try:
         return request(decider), None
     except Exception as error:
-        if len(decider.events) != before or not isinstance(error, FleetestError):
+        if decider.facts != before or not isinstance(error, FleetestError):
             raise _Spoiled(index, error) from error
         return None, error
 

@@ -21,7 +21,7 @@ from fleetest.common.tasks import Split, Task
 from fleetest.master.runs.events import ShardPlan
 from fleetest.master.runs.fail_fast import makespan, most_that_may_come_first
 from fleetest.master.runs.results import KeptResult
-from fleetest.master.runs.state import shard_id
+from fleetest.master.runs.task_status import shard_id
 from fleetest.master.store.ports import CaseHistory
 
 __all__ = ["Fleet", "Plan", "Unit", "deal_again", "plan", "units_of"]

@@ -21,7 +21,7 @@ from typing import Final, Protocol
 import structlog
 
 from fleetest.common.errors import FleetestError, NotFound
-from fleetest.master.runs.events import AttemptDone, CasesFinished, Event, decode
+from fleetest.master.runs.events import Event, Finished, decode, results_of
 from fleetest.master.runs.history import save_history
 from fleetest.master.runs.results import KeptResult, encode_result
 from fleetest.master.runs.state import RunStatus
@@ -35,9 +35,6 @@ _log = structlog.get_logger()
 INTERVAL: Final = timedelta(milliseconds=100)
 
 _RUNS_AT_ONCE: Final = 16
-
-Finished = AttemptDone | CasesFinished
-_FINISHED: Final = (AttemptDone, CasesFinished)
 
 _SHARE: Final = 5
 """How many times as long as the projecting itself the pause after it is, at least."""
@@ -87,7 +84,7 @@ class Projector:
 
     def take(self, source: Source, status: RunStatus, position: int, events: Iterable[Event]) -> None:
         """Remember what a commit of this master changed. `status` has the commit applied."""
-        finished = [(position, event) for event in events if isinstance(event, _FINISHED)]
+        finished = [(position, event) for event in events if isinstance(event, Finished)]
         if finished:
             self._cases.setdefault(status.run_id, []).extend(finished)
         self._taken.setdefault(status.run_id, set()).add(position)
@@ -202,7 +199,7 @@ class Projector:
                 if commit.position not in taken:
                     taken.add(commit.position)
                     events = decode(commit.events)
-                    others += [(commit.position, event) for event in events if isinstance(event, _FINISHED)]
+                    others += [(commit.position, event) for event in events if isinstance(event, Finished)]
         if others:
             self._cases.setdefault(run_id, []).extend(others)
         return status
@@ -220,12 +217,12 @@ class Projector:
 
 def _case_rows(status: RunStatus, finished: Sequence[tuple[int, Finished]]) -> list[CaseRow]:
     """One for each case, with its last result."""
-    last: dict[tuple[str, str], tuple[int, Finished, KeptResult]] = {}
+    last: dict[tuple[str, str], tuple[int, str, str, KeptResult]] = {}
     for position, event in sorted(finished, key=itemgetter(0)):
-        for result in event.results:
-            last[event.task_id, result.case_id] = (position, event, result)
+        for shard_id, result in results_of(event):
+            last[event.task_id, result.case_id] = (position, shard_id, event.worker_id, result)
     rows = []
-    for (task_id, case_id), (position, event, result) in last.items():
+    for (task_id, case_id), (position, shard_id, worker_id, result) in last.items():
         case = status.tasks[task_id].cases[case_id]
         rows.append(
             CaseRow(
@@ -236,7 +233,7 @@ def _case_rows(status: RunStatus, finished: Sequence[tuple[int, Finished]]) -> l
                 outcome=result.outcome,
                 flaky=case.flaky,
                 position=position,
-                body={"attempts": case.tries, "worker_id": event.worker_id, "shard_id": event.shard_id},
+                body={"attempts": case.tries, "worker_id": worker_id, "shard_id": shard_id},
                 result=encode_result(result),
             )
         )

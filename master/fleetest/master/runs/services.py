@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from fleetest.common.serving import follows
 from fleetest.common.tasks import Resources, When
 from fleetest.master.runs.environment import requirements_of
-from fleetest.master.runs.state import RunStatus, TaskStatus
+from fleetest.master.runs.state import RunStatus
+from fleetest.master.runs.task_status import TaskStatus
 
 __all__ = ["WORKER", "asked_by", "packed_by", "required_by"]
 

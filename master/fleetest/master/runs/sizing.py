@@ -22,7 +22,7 @@ from typing import Final
 from fleetest.common.results import ResourceUsage
 from fleetest.common.states import TaskState
 from fleetest.common.tasks import Resources
-from fleetest.master.runs.state import TaskStatus
+from fleetest.master.runs.task_status import TaskStatus
 
 __all__ = ["packed", "telling_usage"]
 

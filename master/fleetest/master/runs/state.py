@@ -1,21 +1,22 @@
 """
 What a run has come to: the fold of its events.
 
-`RunStatus.apply` is the only place that changes it, and knows no rules: which events may follow is decided in
-`decisions`. It refuses nothing, so that every log that was ever written can be read. Whatever is asked for at each
-commit is counted here as it changes, since a run may have half a million cases in thousands of shards.
+`RunStatus.apply` is the only place that changes it, but for attempts that begin or end while their event is still
+growing. It knows no rules: which events may follow is decided in `decisions`. It refuses nothing, so that every log
+that was ever written can be read. Whatever is asked for at each commit is counted as it changes, since a run may have
+half a million cases in thousands of shards.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
-from fleetest.common.results import Artifact, CacheOrigin, Counts, PlannedCase, ResourceUsage
+from fleetest.common.results import Counts, ResourceUsage
 from fleetest.common.serving import follows, seen_from_outside
-from fleetest.common.states import Outcome, RunState, ShardKind, TaskState, Verdict
-from fleetest.common.tasks import Need, Resources, RetryOn, Task, When
+from fleetest.common.states import RunState, ShardKind, TaskState, Verdict
+from fleetest.common.tasks import Task, When
 from fleetest.master.runs.coverage import CoverageTable
 from fleetest.master.runs.environment import environment_key, supplied_task
 from fleetest.master.runs.events import (
@@ -23,12 +24,15 @@ from fleetest.master.runs.events import (
     AttemptDone,
     AttemptEnded,
     AttemptRunning,
+    AttemptsDone,
+    AttemptsStarted,
     AttemptStarted,
     CancelRequested,
     CasesAskedBack,
     CasesFinished,
     CasesHandedBack,
     CoverageUpdated,
+    DoneAttempt,
     Event,
     GangBroken,
     GangStarted,
@@ -40,208 +44,12 @@ from fleetest.master.runs.events import (
     TaskQueued,
     WrongHit,
 )
-from fleetest.master.runs.measuring import Measurement, measurement_of
-from fleetest.master.runs.results import KeptResult
+from fleetest.master.runs.measuring import measurement_of
+from fleetest.master.runs.task_status import Attempt, CaseStatus, ShardStatus, TaskStatus, plan_shard_id, shard_id
 
-__all__ = ["Attempt", "CaseStatus", "RunStatus", "ShardStatus", "TaskStatus", "plan_shard_id", "shard_id"]
-
-
-def plan_shard_id(task_id: str) -> str:
-    """The id of the shard that collects a task's cases."""
-    return f"{task_id}#plan"
-
-
-def shard_id(task_id: str, index: int) -> str:
-    """The id of a shard that runs a part of a task."""
-    return f"{task_id}#{index}"
-
+__all__ = ["RunStatus"]
 
 _UNMEASURED = ResourceUsage()
-
-_RETRY_WORD = {
-    Outcome.FAILED: RetryOn.FAILED,
-    Outcome.ERROR: RetryOn.FAILED,
-    Outcome.TIMED_OUT: RetryOn.TIMED_OUT,
-}
-
-
-@dataclass(slots=True)
-class CaseStatus:
-    """
-    A case, what became of it so far, and in how many attempts.
-
-    Args:
-        predicted: how many seconds it should take on a worker of speed 1; `None` when its task was planned without any
-            history.
-        repeatable: whether an attempt could run it again; a file that could not be collected is no case of any shard.
-    """
-
-    planned: PlannedCase
-    index: int
-    shard_id: str = ""
-    outcome: Outcome | None = None
-    flaky: bool = False
-    tries: int = 0
-    duration: timedelta = timedelta()
-    worker_id: str = ""
-    predicted: float | None = None
-    repeatable: bool = True
-    cached: bool = False
-
-    @property
-    def bad(self) -> bool:
-        return self.outcome is not None and self.outcome.bad
-
-    def may_retry(self, task: Task) -> bool:
-        """Whether the suite grants this case one more try after what became of it."""
-        return (
-            self.repeatable
-            and self.outcome is not None
-            and self.outcome.bad
-            and _RETRY_WORD[self.outcome] in task.retry_on
-            and self.tries <= task.retries
-        )
-
-    def failed_for_good(self, task: Task) -> bool:
-        """Whether it ended badly and will not be tried again."""
-        return self.bad and not self.may_retry(task)
-
-
-@dataclass(slots=True)
-class Attempt:
-    """
-    A live attempt.
-
-    Args:
-        awaited: the cases that have no accepted result in this attempt yet; of a command: none are known.
-        seen: the cases that have one.
-        since: when its present case began, as far as results tell.
-        asked_back: cases that its worker was asked to hand back and has not answered for, and when that was.
-        gave_nothing_at: when its worker last answered so with nothing.
-        variables: of a service that is ready, what those that it serves are told of it.
-    """
-
-    token: int
-    number: int
-    worker_id: str
-    instance: str
-    started_at: datetime
-    awaited: set[str]
-    running: bool = False
-    seen: set[str] = field(default_factory=set)
-    since: datetime = field(init=False)
-    asked_back: CasesAskedBack | None = None
-    gave_nothing_at: datetime | None = None
-    variables: Mapping[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.since = self.started_at
-
-
-@dataclass(slots=True)
-class ShardStatus:
-    """A shard: waiting (no attempt, no verdict), with an attempt, or done (a verdict)."""
-
-    shard_id: str
-    task_id: str
-    kind: ShardKind
-    index: int
-    case_ids: tuple[str, ...] = ()
-    predicted: timedelta | None = None
-    queued_at: datetime | None = None
-    retry_at: datetime | None = None
-    attempt: Attempt | None = None
-    attempts: int = 0
-    mishaps: int = 0
-    timeouts: int = 0
-    verdict: Verdict | None = None
-    reason: str = ""
-
-    @property
-    def waiting(self) -> bool:
-        return self.attempt is None and self.verdict is None
-
-
-@dataclass(slots=True)
-class TaskStatus:
-    """
-    A task with its cases in the order of the plan, and its shards.
-
-    Args:
-        packed: what a shard takes of a worker's free room.
-        final_failures: cases that ended badly and will not be tried again.
-        tally: of cases, by the names of `Counts`.
-        attempts: that have begun, of all shards.
-        live: shards with an attempt.
-        open_shards: those without a verdict: waiting, or with an attempt.
-        open_needs: needed tasks that have not ended, services left out.
-        served_by: the services that must be ready while it runs.
-        unmet: the first need whose task did not end as it asks.
-        ran_seconds: how long the results so far took, all together.
-        speeds: how fast workers are that were there when it was planned; 1 where nothing is known.
-        cache_keys: under which results are cached, by file.
-        sampled: cases that are run although the cache has a result, until they are seen to end otherwise.
-        gang_start: of its shards, once all were ready.
-        gang_break: while shards of a gang are being stopped so that all can begin again.
-        measured: of a load test, since its generators began together.
-    """
-
-    task: Task
-    packed: Resources
-    state: TaskState = TaskState.BLOCKED
-    reason: str = ""
-    planned: bool = False
-    cases: dict[str, CaseStatus] = field(default_factory=dict)
-    shards: dict[str, ShardStatus] = field(default_factory=dict)
-    tally: dict[str, int] = field(default_factory=dict)
-    deselected: int = 0
-    collection_errors: int = 0
-    final_failures: int = 0
-    attempts: int = 0
-    ran_seconds: float = 0.0
-    live: int = 0
-    open_shards: int = 0
-    open_needs: int = 0
-    served_by: tuple[str, ...] = ()
-    unmet: Need | None = None
-    predicted: timedelta | None = None
-    speeds: Mapping[str, float] = field(default_factory=dict)
-    stop: CancelRequested | None = None
-    queued_at: datetime | None = None
-    started_at: datetime | None = None
-    ended_at: datetime | None = None
-    artifacts: dict[tuple[str, str], Artifact] = field(default_factory=dict)
-    usage: ResourceUsage = ResourceUsage()
-    dependents: list[tuple[str, Need]] = field(default_factory=list)
-    cache_keys: Mapping[str, str] = field(default_factory=dict)
-    sampled: dict[str, CacheOrigin] = field(default_factory=dict)
-    wrong_hits: int = 0
-    gang_start: datetime | None = None
-    gang_break: GangBroken | None = None
-    measured: Measurement | None = None
-
-    @property
-    def counts(self) -> Counts:
-        return Counts(**self.tally)
-
-    @property
-    def live_attempts(self) -> Iterator[ShardStatus]:
-        return (shard for shard in self.shards.values() if shard.attempt is not None)
-
-    @property
-    def may_be_queued(self) -> bool:
-        """Whether its waiting shards may be given to workers: those of a gang when all of them wait."""
-        return self.task.gang is None or self.live == 0
-
-    @property
-    def next_index(self) -> int:
-        """Of one more shard."""
-        return len(self.shards) - self.task.planned
-
-    def open(self, shard: ShardStatus) -> None:
-        """Have one more shard, which waits."""
-        self.shards[shard.shard_id] = shard
-        self.open_shards += 1
 
 
 class RunStatus:
@@ -268,7 +76,6 @@ class RunStatus:
         self.dealt: list[TaskStatus] = []
         self.coverage: dict[str, CoverageTable] = {}
         self.touched: dict[str, None] = {}
-        self.tally: dict[str, int] = {}
         self.live_tasks = 0
         self._environment_keys: dict[str, str] = {}
         self._takers: dict[str, TaskStatus] = {}
@@ -281,7 +88,8 @@ class RunStatus:
 
     @property
     def counts(self) -> Counts:
-        return Counts(**self.tally)
+        """Of all its tasks."""
+        return sum((task.counts for task in self.tasks.values()), Counts())
 
     def environment_key(self, task: TaskStatus) -> str:
         """See `environment_key`; its shards, of which there may be thousands, share it."""
@@ -348,16 +156,24 @@ class RunStatus:
         task = self.tasks.get(wanted.rpartition("#")[0])
         return task.shards.get(wanted) if task else None
 
-    def apply(self, event: Event, position: int) -> None:  # noqa: C901, PLR0912 - a flat table, one line for each event
+    def apply(self, event: Event, position: int) -> None:  # noqa: C901, PLR0912, PLR0915 - a flat table, one line for each event
         """Take in an event of the commit at `position`."""
         self.position = position
         match event:  # what there is most of comes first
             case CasesFinished(task_id=task_id):
                 self._finish_cases(self.tasks[task_id], event)
+            case AttemptsDone(task_id=task_id):
+                for done in event.attempts:
+                    self.finish(self.tasks[task_id], done, event.worker_id, position)
+            case AttemptsStarted(task_id=task_id):
+                task = self.tasks[task_id]
+                for started, number in zip(event.shard_ids, event.numbers, strict=True):
+                    self.start(task, task.shards[started], event, number, position)
             case AttemptDone(task_id=task_id):
-                self._finish_attempt(self.tasks[task_id], event)
+                self.finish(self.tasks[task_id], event, event.worker_id, position)
             case AttemptStarted(task_id=task_id):
-                self._start(self.tasks[task_id], event, position)
+                task = self.tasks[task_id]
+                self.start(task, task.shards[event.shard_id], event, event.number, position)
             case AttemptRunning():
                 self._run(event)
             case AttemptEnded(task_id=task_id):
@@ -394,6 +210,36 @@ class RunStatus:
                 self._end_task(self.tasks[task_id], event)
             case RunEnded():
                 self.state, self.reason, self.ended_at = event.state, event.reason, event.at
+
+    def start(
+        self, task: TaskStatus, shard: ShardStatus, event: AttemptsStarted | AttemptStarted, number: int, position: int
+    ) -> None:
+        """One of the attempts that an event of the commit at `position` begins."""
+        self.position = position
+        task.attempts += number - shard.attempts
+        shard.attempts, shard.retry_at = number, None
+        shard.attempt = Attempt(
+            position, number, event.worker_id, event.instance, event.at, since=event.at, awaited=set(shard.case_ids)
+        )
+        task.live += 1
+        if task.state is TaskState.QUEUED:
+            task.state = TaskState.LEASED
+        if task.started_at is None:
+            task.started_at = event.at
+
+    def finish(self, task: TaskStatus, done: DoneAttempt | AttemptDone, worker_id: str, position: int) -> None:
+        """One of the attempts that an event of the commit at `position` ends."""
+        self.position = position
+        shard = task.shards[done.shard_id]
+        task.state = TaskState.RUNNING
+        task.take(shard, done.results, worker_id)
+        shard.attempt, shard.reason, shard.verdict = None, done.reason, Verdict.COMPLETED
+        task.open_shards -= 1
+        task.live -= 1
+        if not task.live:  # else it goes on, as it did before
+            self._touch(task.task.name)
+        if done.usage is not None and done.usage != _UNMEASURED:
+            task.usage += done.usage
 
     def _sample(self, status: TaskStatus, event: LoadSampled) -> None:
         shard = status.shards[event.shard_id]
@@ -447,20 +293,7 @@ class RunStatus:
                 plan.shard_id, event.task_id, ShardKind.EXECUTE, index, case_ids, plan.predicted, event.at
             )
             status.open(shard)
-        self._count(status, "planned", len(status.cases) - known)
-
-    def _start(self, status: TaskStatus, event: AttemptStarted, token: int) -> None:
-        shard = status.shards[event.shard_id]
-        status.attempts += event.number - shard.attempts
-        shard.attempts, shard.retry_at = event.number, None
-        shard.attempt = Attempt(
-            token, event.number, event.worker_id, event.instance, event.at, awaited=set(shard.case_ids)
-        )
-        status.live += 1
-        if status.state is TaskState.QUEUED:
-            status.state = TaskState.LEASED
-        if status.started_at is None:
-            status.started_at = event.at
+        status.count("planned", len(status.cases) - known)
 
     def _run(self, event: AttemptRunning) -> None:
         attempt = self._attempt(event.shard_id, event.token)
@@ -476,41 +309,14 @@ class RunStatus:
         shard = self.shard(shard_id)
         return shard.attempt if shard is not None and shard.attempt and shard.attempt.token == token else None
 
-    def _finish_cases(self, status: TaskStatus, event: CasesFinished | AttemptDone) -> None:
+    def _finish_cases(self, status: TaskStatus, event: CasesFinished) -> None:
         shard = status.shards[event.shard_id]
-        attempt = shard.attempt
-        if attempt is not None:
-            attempt.since = event.at
-        for result in event.results:
-            case = status.cases.get(result.case_id)
-            if case is None:
-                case = _add_case(status, shard, result)
-                self._count(status, "planned", 1)
-            if attempt is not None:
-                attempt.awaited.discard(result.case_id)
-                attempt.seen.add(result.case_id)
-            status.ran_seconds += result.duration.total_seconds()
-            self._finish_case(status, case, result)
-            case.shard_id, case.worker_id = shard.shard_id, event.worker_id
-
-    def _finish_case(self, status: TaskStatus, case: CaseStatus, result: KeptResult) -> None:
-        before, failed_before = case.outcome, case.failed_for_good(status.task)
-        if before is not None:
-            self._count(status, before.value, -1)
-            if before.bad != result.outcome.bad and not case.flaky:
-                case.flaky = True
-                self._count(status, "flaky", 1)
-        self._count(status, result.outcome.value, 1)
-        case.outcome, case.duration = result.outcome, result.duration
-        case.cached = result.cached_from is not None
-        case.tries += not case.cached
-        if case.cached:
-            self._count(status, "cached", 1)
-        status.final_failures += case.failed_for_good(status.task) - failed_before
-
-    def _count(self, status: TaskStatus, name: str, change: int) -> None:
-        for tally in (status.tally, self.tally):
-            tally[name] = tally.get(name, 0) + change
+        if shard.attempt is not None:
+            case_ids = [result.case_id for result in event.results]
+            shard.attempt.since = event.at
+            shard.attempt.awaited.difference_update(case_ids)
+            shard.attempt.seen.update(case_ids)
+        status.take(shard, event.results, event.worker_id)
 
     def _hand_back(self, status: TaskStatus, event: CasesHandedBack) -> None:
         """What is known against the shard holds against the new ones, so that no case is repeated for ever."""
@@ -559,18 +365,6 @@ class RunStatus:
         if not status.live:
             status.gang_start = status.gang_break = None
 
-    def _finish_attempt(self, status: TaskStatus, event: AttemptDone) -> None:
-        status.state = TaskState.RUNNING
-        self._finish_cases(status, event)
-        shard = status.shards[event.shard_id]
-        shard.attempt, shard.reason, shard.verdict = None, event.reason, Verdict.COMPLETED
-        status.open_shards -= 1
-        status.live -= 1
-        if not status.live:  # else it goes on, as it did before
-            self._touch(event.task_id)
-        if event.usage != _UNMEASURED:
-            status.usage += event.usage
-
     def _cancel(self, event: CancelRequested) -> None:
         if not event.task_id and _supersedes(event, self.stop):
             self.stop = event
@@ -597,16 +391,6 @@ class RunStatus:
             if dependent.unmet is None and not dependent.state.ended and not _meets(event.state, need.when):
                 dependent.unmet = need
             self._touch(name)
-
-
-def _add_case(status: TaskStatus, shard: ShardStatus, result: KeptResult) -> CaseStatus:
-    """A case that no plan has: a part of a command, or a file that could not be collected."""
-    planned = PlannedCase(case_id=result.case_id, file=result.file, line=result.line)
-    case = status.cases[result.case_id] = CaseStatus(planned, len(status.cases))
-    if shard.kind is ShardKind.PLAN:
-        case.repeatable = False
-        status.collection_errors += result.outcome.bad
-    return case
 
 
 def _supersedes(event: CancelRequested, standing: CancelRequested | None) -> bool:

@@ -14,7 +14,8 @@ from fleetest.common.load import LoadRow
 from fleetest.common.results import Artifact, Counts, ResourceUsage, VersionControl
 from fleetest.common.states import RunState, TaskState
 from fleetest.common.tasks import Resources
-from fleetest.master.runs.state import RunStatus, TaskStatus
+from fleetest.master.runs.state import RunStatus
+from fleetest.master.runs.task_status import TaskStatus
 from fleetest.master.store.ports import RunRow
 
 __all__ = ["CoverageSummary", "RunSummary", "ShardArtifact", "TaskSummary", "row_of", "summary_of", "summary_of_row"]

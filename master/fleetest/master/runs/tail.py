@@ -18,7 +18,7 @@ from typing import Final
 from fleetest.common.states import ShardKind
 from fleetest.common.tasks import Access, RunnerType
 from fleetest.master.runs.planner import units_of
-from fleetest.master.runs.state import Attempt, ShardStatus, TaskStatus
+from fleetest.master.runs.task_status import Attempt, ShardStatus, TaskStatus
 
 __all__ = ["COLD_WORTH_SECONDS", "WORTH_SECONDS", "Request", "TailLook", "look_at_tail"]
 
@@ -220,7 +220,7 @@ def _donor(task: TaskStatus, shard: ShardStatus, now: datetime, slots: Mapping[s
             kept = max(expected - elapsed, 0.0)
             again_in = expected + NOTICEABLE_SECONDS - elapsed
     unstarted = set(todo) - {present}
-    units = units_of(task.task.split, [task.cases[case_id].planned for case_id in shard.case_ids], foretold)
+    units = units_of(task.task.split, task.planned_cases(shard.case_ids), foretold)
     movable = [unit for unit in units if unstarted.issuperset(unit.cases)]
     bound = unstarted.difference(*(unit.cases for unit in movable))
     return _Donor(

@@ -10,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from fleetest.common.convert import (
     artifact_to_proto,
     duration_to_proto,
+    fill_resources,
     load_row_to_proto,
     report_options_to_proto,
     resource_sample_to_proto,
@@ -44,6 +45,7 @@ from fleetest.master.sessions import (
     Instruction,
     Stop,
     Want,
+    Work,
 )
 from fleetest.v1 import fleet_pb2, run_pb2, types_pb2, worker_pb2
 
@@ -251,31 +253,43 @@ def instruction_to_proto(instruction: Instruction, known_specs: set[str]) -> wor
 
 
 def _assign_to_proto(assign: Assign, known_specs: set[str]) -> worker_pb2.Assign:
+    """Filled in place: to make parts and copy them in takes several times as long. Most share their work."""
     message = worker_pb2.Assign(want_number=assign.want_number)
     add = message.assignments.add
+    names: dict[int, str] = {}
     for assigned in assign.assigned:
-        name = spec_id(assigned.ref.run_id, assigned.task, assigned.environment_key)
-        if name not in known_specs:
-            known_specs.add(name)
-            message.specs.append(
-                task_spec_to_proto(
-                    assigned.ref.run_id,
-                    assigned.request,
-                    assigned.task,
-                    environment_key=assigned.environment_key,
-                    run_network=assigned.run_network,
-                )
-            )
-        each, ref = add(), assigned.ref  # filled in place: to make it and copy it in takes several times as long
+        work, ref = assigned.work, assigned.ref
+        name = names.get(id(work))
+        if name is None:
+            name = names[id(work)] = _introduce(work, ref.run_id, message, known_specs)
+        each = add()
         attempt = each.attempt
         attempt.run_id, attempt.shard_id, attempt.token = ref.run_id, ref.shard_id, ref.token
-        each.task_id, each.spec_id, each.kind = assigned.task.name, name, shard_kind_to_proto(assigned.kind)
-        each.number, each.shard_index, each.shard_count = assigned.number, assigned.shard_index, assigned.shard_count
-        each.case_ids.extend(assigned.case_ids)
-        if assigned.secrets:
-            each.secrets.update(assigned.secrets)
-        each.reserve.CopyFrom(resources_to_proto(assigned.reserve))
+        each.task_id, each.spec_id, each.kind = work.task.name, name, shard_kind_to_proto(work.kind)
+        each.number, each.shard_index, each.shard_count = assigned.number, assigned.shard_index, work.shard_count
+        if assigned.case_ids:
+            each.case_ids.extend(assigned.case_ids)
+        if work.secrets:
+            each.secrets.update(work.secrets)
+        fill_resources(each.reserve, assigned.reserve)
     return message
+
+
+def _introduce(work: Work, run_id: str, message: worker_pb2.Assign, known_specs: set[str]) -> str:
+    """The id of the work's spec, which is sent with `message` unless the worker knows it."""
+    name = spec_id(run_id, work.task, work.environment_key)
+    if name not in known_specs:
+        known_specs.add(name)
+        message.specs.append(
+            task_spec_to_proto(
+                run_id,
+                work.request,
+                work.task,
+                environment_key=work.environment_key,
+                run_network=work.run_network,
+            )
+        )
+    return name
 
 
 def task_spec_to_proto(

@@ -31,12 +31,15 @@ from fleetest.master.runs.events import (
     AttemptDone,
     AttemptEnded,
     AttemptRunning,
+    AttemptsDone,
+    AttemptsStarted,
     AttemptStarted,
     CancelRequested,
     CasesAskedBack,
     CasesFinished,
     CasesHandedBack,
     CoverageUpdated,
+    DoneAttempt,
     Event,
     GangBroken,
     GangStarted,
@@ -58,7 +61,7 @@ from fleetest.master.servicers.convert_results import put_result
 from fleetest.master.store.ports import Commit
 from fleetest.v1 import run_pb2, types_pb2
 
-__all__ = ["commit_to_proto", "without_done"]
+__all__ = ["commit_to_proto", "without_batches", "without_done"]
 
 _UNMEASURED: Final = ResourceUsage()
 
@@ -83,8 +86,44 @@ def commit_to_proto(commit: Commit, events: Sequence[Event] | None = None) -> ru
     return response
 
 
+def without_batches(response: run_pb2.WatchRunResponse) -> run_pb2.WatchRunResponse:
+    """The same for a caller of an earlier version: an event for each attempt."""
+    if not any(event.HasField("attempts_started") or event.HasField("attempts_done") for event in response.events):
+        return response
+    parted = run_pb2.WatchRunResponse(position=response.position, committed_at=response.committed_at)
+    for event in response.events:
+        at = event.at if event.HasField("at") else None
+        if event.HasField("attempts_started"):
+            begun = event.attempts_started
+            for shard_id, number in zip(begun.shard_ids, begun.numbers, strict=True):
+                started = run_pb2.AttemptStarted(
+                    shard_id=shard_id,
+                    task_id=begun.task_id,
+                    number=number,
+                    worker_id=begun.worker_id,
+                    kind=begun.kind,
+                )
+                parted.events.add(at=at, attempt_started=started)
+        elif event.HasField("attempts_done"):
+            for each in event.attempts_done.attempts:
+                done = run_pb2.AttemptDone(
+                    shard_id=each.shard_id,
+                    task_id=event.attempts_done.task_id,
+                    token=each.token,
+                    worker_id=event.attempts_done.worker_id,
+                    results=each.results,
+                    reason=each.reason,
+                    usage=each.usage if each.HasField("usage") else None,
+                )
+                parted.events.add(at=at, attempt_done=done)
+        else:
+            parted.events.append(event)
+    return parted
+
+
 def without_done(response: run_pb2.WatchRunResponse) -> run_pb2.WatchRunResponse:
-    """The same for a caller of an earlier version: what an attempt came to, one event after the other."""
+    """As `without_batches`, for a still earlier one: what an attempt came to, one event after the other."""
+    response = without_batches(response)
     if not any(event.HasField("attempt_done") for event in response.events):
         return response
     parted = run_pb2.WatchRunResponse(position=response.position, committed_at=response.committed_at)
@@ -139,6 +178,13 @@ def _attempt_started(event: AttemptStarted, message: run_pb2.RunEvent, _: Commit
     started = message.attempt_started
     started.shard_id, started.task_id, started.worker_id = event.shard_id, event.task_id, event.worker_id
     started.number, started.kind = event.number, shard_kind_to_proto(event.kind)
+
+
+def _attempts_started(event: AttemptsStarted, message: run_pb2.RunEvent, _: Commit) -> None:
+    started = message.attempts_started
+    started.task_id, started.worker_id, started.kind = event.task_id, event.worker_id, shard_kind_to_proto(event.kind)
+    started.shard_ids.extend(event.shard_ids)
+    started.numbers.extend(event.numbers)
 
 
 def _attempt_running(event: AttemptRunning, message: run_pb2.RunEvent, _: Commit) -> None:
@@ -222,16 +268,28 @@ def _attempt_ended(event: AttemptEnded, message: run_pb2.RunEvent, _: Commit) ->
         ended.usage.CopyFrom(resource_usage_to_proto(event.usage))
 
 
+def _attempts_done(event: AttemptsDone, message: run_pb2.RunEvent, _: Commit) -> None:
+    done = message.attempts_done
+    done.task_id, done.worker_id = event.task_id, event.worker_id
+    add = done.attempts.add
+    for each in event.attempts:
+        _put_done(each, add())
+
+
 def _attempt_done(event: AttemptDone, message: run_pb2.RunEvent, _: Commit) -> None:
     done = message.attempt_done
-    done.shard_id, done.task_id, done.token = event.shard_id, event.task_id, event.token
-    done.worker_id = event.worker_id
+    done.task_id, done.worker_id = event.task_id, event.worker_id
+    _put_done(event, done)
+
+
+def _put_done(event: DoneAttempt | AttemptDone, done: run_pb2.DoneAttempt | run_pb2.AttemptDone) -> None:
+    done.shard_id, done.token = event.shard_id, event.token
     add = done.results.add
     for result in event.results:
         put_result(result, add())
     if event.reason:
         done.reason = event.reason
-    if event.usage != _UNMEASURED:
+    if event.usage is not None and event.usage != _UNMEASURED:
         done.usage.CopyFrom(resource_usage_to_proto(event.usage))
 
 
@@ -254,6 +312,7 @@ _FILL: Final[dict[type[Event], Callable[[Any, run_pb2.RunEvent, Commit], None]]]
     TaskQueued: _task_queued,
     TaskPlanned: _task_planned,
     AttemptStarted: _attempt_started,
+    AttemptsStarted: _attempts_started,
     AttemptRunning: _attempt_running,
     CasesFinished: _cases_finished,
     WrongHit: _wrong_hit,
@@ -266,6 +325,7 @@ _FILL: Final[dict[type[Event], Callable[[Any, run_pb2.RunEvent, Commit], None]]]
     ArtifactsSaved: _artifacts_saved,
     AttemptEnded: _attempt_ended,
     AttemptDone: _attempt_done,
+    AttemptsDone: _attempts_done,
     TaskEnded: _task_ended,
     CancelRequested: _cancel_requested,
     RunEnded: _run_ended,

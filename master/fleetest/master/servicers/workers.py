@@ -45,6 +45,7 @@ from fleetest.master.reports import (
     Results,
     Running,
 )
+from fleetest.master.runs.events import DoneAttempt
 from fleetest.master.runs.services import WORKER
 from fleetest.master.servicers.convert import (
     attempt_ref_from_proto,
@@ -54,7 +55,7 @@ from fleetest.master.servicers.convert import (
 )
 from fleetest.master.servicers.convert_results import kept_result
 from fleetest.master.sessions import Acknowledge, Heard, Session, Sessions, Stop
-from fleetest.v1 import worker_pb2, worker_pb2_grpc
+from fleetest.v1 import types_pb2, worker_pb2, worker_pb2_grpc
 
 __all__ = ["WorkerServicer"]
 
@@ -334,12 +335,7 @@ def _report_from_proto(message: worker_pb2.Report, clock_ahead: timedelta) -> Re
 def _content(message: worker_pb2.Report, clock_ahead: timedelta) -> Content:
     match message.WhichOneof("report"):
         case "done":
-            done = message.done
-            return Done(
-                running=_running(done.running),
-                results=tuple([kept_result(result, clock_ahead) for result in done.results]),
-                ended=_ended(done.ended),
-            )
+            return _done(message.attempt, message.done, clock_ahead)
         case "running":
             return _running(message.running)
         case "planned":
@@ -374,6 +370,23 @@ def _content(message: worker_pb2.Report, clock_ahead: timedelta) -> Content:
             return _ended(message.ended)
         case _:
             raise InvalidRequest("a report of a kind that this master does not know")
+
+
+def _done(attempt: types_pb2.AttemptRef, message: worker_pb2.Done, clock_ahead: timedelta) -> Done:
+    """Of thousands, in which there is mostly nothing but results."""
+    ended = _ended(message.ended)
+    return Done(
+        attempt=DoneAttempt(
+            shard_id=attempt.shard_id,
+            token=attempt.token,
+            results=tuple([kept_result(result, clock_ahead) for result in message.results]),
+            reason=ended.reason,
+            usage=None if ended.usage is _UNMEASURED else ended.usage,
+        ),
+        verdict=ended.verdict,
+        missing=ended.missing,
+        variables=_running(message.running).variables,
+    )
 
 
 def _running(message: worker_pb2.Running) -> Running:
