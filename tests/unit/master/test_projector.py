@@ -11,11 +11,11 @@ import pytest
 from fleetest.common.clock import ManualClock
 from fleetest.common.errors import DependencyUnavailable
 from fleetest.common.ids import new_run_id
-from fleetest.common.results import Artifact
-from fleetest.common.states import Outcome, RunState, TaskState, Verdict
+from fleetest.common.results import Artifact, PlannedCase
+from fleetest.common.states import Outcome, RunState, ShardKind, TaskState, Verdict
 from fleetest.master.activity import Activity
 from fleetest.master.queue.ports import CommitNotice
-from fleetest.master.reports import Artifacts, Ended, Results
+from fleetest.master.reports import Artifacts, Ended, Planned, Results, Running
 from fleetest.master.runs.hub import Hub
 from fleetest.master.runs.summary import row_of, summary_of, summary_of_row
 from fleetest.master.store.ports import RunRow
@@ -106,19 +106,23 @@ async def test_leaving_a_projector_projects_the_rest(tmp_path: Path, embedded_re
     assert found.state is RunState.CANCELLED
 
 
-async def test_durations_are_remembered_once_for_each_run(core: Core) -> None:
-    run_id = await core.submit(command_task())
+async def test_durations_are_remembered_once_for_each_run_of_what_is_planned(core: Core) -> None:
+    run_id = await core.submit(command_task("list", cases="ls"), command_task("lint"))
     session = await core.connect()
-    [assigned] = await core.assigned(session)
-    await core.report(assigned.ref, Results(results=(result("lint"),)), DONE)
+    for _ in range(2):
+        for each in await core.assigned(session):
+            listed = Planned(cases=(PlannedCase(case_id="a"),))
+            told = listed if each.work.kind is ShardKind.PLAN else Results(results=(result("a"),))
+            await core.report(each.ref, Running(), told, DONE)
     await core.projector.flush(run_id)
-    await core.store.save_history("p", "lint", [])
-    before = await core.store.load_history("p", "lint")
+    before = await core.store.load_history("p", "list")
 
     await core.projector.rebuild(core.book.keeper(run_id))
 
-    assert before["lint"].duration == timedelta(milliseconds=5)
-    assert await core.store.load_history("p", "lint") == before
+    assert (await core.status(run_id)).state is RunState.PASSED
+    assert before["a"].duration == timedelta(milliseconds=5)
+    assert await core.store.load_history("p", "list") == before
+    assert await core.store.load_history("p", "lint") == {}  # it is one whole
 
 
 # -- the book

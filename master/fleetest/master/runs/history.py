@@ -19,7 +19,8 @@ _NOTHING: Final[Mapping[str, Speed]] = {}
 
 async def save_history(store: Store, status: RunStatus) -> None:
     """
-    Remember what the run teaches. Of workers, before of cases: it is the earlier measurements that tell of them.
+    Remember what the run teaches. Of workers, before of cases: it is the earlier measurements that tell of them. Of
+    cases, only where somebody will ask: when a task is planned. An import may be of one that is planned elsewhere.
 
     Raises:
         DependencyUnavailable, CapacityExceeded: the store does not take it; some of it may have been kept.
@@ -29,7 +30,7 @@ async def save_history(store: Store, status: RunStatus) -> None:
     for task_id, task in planned.items():
         measures += measures_of(task, await store.load_history(project, task_id))
     speeds = await SpeedBook(store).learn(project, measures) if planned else _NOTHING
-    for task_id, task in status.tasks.items():
+    for task_id, task in (status.tasks if status.request.imported else planned).items():
         history = [
             _case_history(case_id, case, speeds if task_id in planned else _NOTHING)
             for case_id, case in task.cases.items()
