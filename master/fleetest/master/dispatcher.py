@@ -29,6 +29,7 @@ from fleetest.master.queue.ports import (
     Claim,
     Claims,
     Presence,
+    QueueEntry,
     ResourceHold,
     ResourceLedger,
     SecretStore,
@@ -170,16 +171,17 @@ class Dispatcher:
         self._gang_waits = claims.gang_waits
         if self._gang_waits and not had_all:
             self._wake.set()  # again, with the bids of all
-        takes = defaultdict[str, list[Resources]](list)
+        given = defaultdict[str, list[QueueEntry]](list)
         for claim in claims:
-            takes[claim.worker_id].append(claim.entry.takes(bidders[claim.worker_id].presence.capacity))
+            given[claim.worker_id].append(claim.entry)
         if news == self._turned_down.news:  # else something came, perhaps after the queue had answered
             self._turned_down.forget_over()
             for bid in (each for each in bids if each.shards):
                 if bid.worker_id in claims.in_vain:
                     self._turned_down.turn_down(bidders[bid.worker_id], None)
-                elif len(given := takes[bid.worker_id]) < bid.shards:
-                    self._turned_down.turn_down(bidders[bid.worker_id], bid.free - Resources.total(given))
+                elif len(entries := given[bid.worker_id]) < bid.shards:
+                    taken = Resources.total([entry.takes(bid.capacity) for entry in entries])
+                    self._turned_down.turn_down(bidders[bid.worker_id], bid.free - taken)
         self._wake_when_due(claims)
         return claims
 

@@ -7,6 +7,7 @@ to live), `drained` the instance that was asked to drain. All keys share a hash 
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -19,6 +20,7 @@ from fleetest.common.errors import AlreadyExists, LeaseLost, NotFound
 from fleetest.master.queue.connection import redis_errors
 from fleetest.master.queue.ports import Presence
 from fleetest.master.queue.sources import lua
+from fleetest.master.queue.wire import Wire, WireScript
 
 __all__ = ["RedisWorkerRegistry"]
 
@@ -34,7 +36,7 @@ class RedisWorkerRegistry:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._register = redis.register_script(lua("register"))
-        self._renew = redis.register_script(lua("renew"))
+        self._renew = WireScript(Wire(redis), lua("renew"))  # for each worker, several times a second
         self._end = redis.register_script(lua("end"))
         self._forget = redis.register_script(lua("forget_worker"))
 
@@ -72,10 +74,7 @@ class RedisWorkerRegistry:
         if not workers:
             return
         with redis_errors():
-            async with self._redis.pipeline(transaction=False) as pipeline:
-                for worker in workers:
-                    await self._renew(**_renewal(worker, None, stream=worker.stream), client=pipeline)
-                await pipeline.execute()
+            await asyncio.gather(*(self._renew(**_renewal(worker, None, stream=worker.stream)) for worker in workers))
 
     async def end(self, worker_id: str, session_id: str) -> None:
         with redis_errors():

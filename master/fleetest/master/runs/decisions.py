@@ -407,7 +407,8 @@ class Decider:
                 if accepted != done.results:
                     done = msgspec.structs.replace(done, results=accepted)
                 self._add_done(status, done, attempt.worker_id)
-                self._advance()
+                if self.status.touched:
+                    self._advance()
                 return
         self.attempt_running(done.shard_id, done.token, variables)
         self.cases_finished(done.shard_id, done.token, done.results)

@@ -26,6 +26,7 @@ from fleetest.common.convert import (
 from fleetest.common.convert_coverage import file_coverages_from_proto
 from fleetest.common.errors import DependencyUnavailable, InvalidRequest, LeaseLost
 from fleetest.common.results import ResourceSample, ResourceUsage
+from fleetest.common.states import Verdict
 from fleetest.master.access.principals import caller
 from fleetest.master.access.token_book import TokenBook
 from fleetest.master.leases import Leases
@@ -54,7 +55,7 @@ from fleetest.master.servicers.convert import (
     want_from_proto,
 )
 from fleetest.master.servicers.convert_results import kept_result
-from fleetest.master.sessions import Acknowledge, Heard, Session, Sessions, Stop
+from fleetest.master.sessions import Acknowledge, AttemptRef, Heard, Session, Sessions, Stop
 from fleetest.v1 import types_pb2, worker_pb2, worker_pb2_grpc
 
 __all__ = ["WorkerServicer"]
@@ -65,6 +66,8 @@ _MOST_SLOTS = 1024
 
 _RUNNING = Running()
 _UNMEASURED = ResourceUsage()
+_ENDED_WELL = Ended(verdict=Verdict.COMPLETED, usage=_UNMEASURED)
+_WORD_OF_ENDED_WELL = worker_pb2.Ended(verdict=types_pb2.VERDICT_COMPLETED)
 
 _CLOCK_TOLERANCE = timedelta(seconds=2)
 """What a slow network, or a slow process, may make of clocks that agree."""
@@ -329,13 +332,14 @@ class _Stream:
 
 
 def _report_from_proto(message: worker_pb2.Report, clock_ahead: timedelta) -> Report:
-    return Report(ref=attempt_ref_from_proto(message.attempt), content=_content(message, clock_ahead))
+    ref = attempt_ref_from_proto(message.attempt)
+    return Report(ref=ref, content=_content(message, ref, clock_ahead))
 
 
-def _content(message: worker_pb2.Report, clock_ahead: timedelta) -> Content:
+def _content(message: worker_pb2.Report, ref: AttemptRef, clock_ahead: timedelta) -> Content:
     match message.WhichOneof("report"):
         case "done":
-            return _done(message.attempt, message.done, clock_ahead)
+            return _done(message.done, ref, clock_ahead)
         case "running":
             return _running(message.running)
         case "planned":
@@ -372,13 +376,13 @@ def _content(message: worker_pb2.Report, clock_ahead: timedelta) -> Content:
             raise InvalidRequest("a report of a kind that this master does not know")
 
 
-def _done(attempt: types_pb2.AttemptRef, message: worker_pb2.Done, clock_ahead: timedelta) -> Done:
+def _done(message: worker_pb2.Done, ref: AttemptRef, clock_ahead: timedelta) -> Done:
     """Of thousands, in which there is mostly nothing but results."""
-    ended = _ended(message.ended)
+    ended = _ENDED_WELL if message.ended == _WORD_OF_ENDED_WELL else _ended(message.ended)
     return Done(
         attempt=DoneAttempt(
-            shard_id=attempt.shard_id,
-            token=attempt.token,
+            shard_id=ref.shard_id,
+            token=ref.token,
             results=tuple([kept_result(result, clock_ahead) for result in message.results]),
             reason=ended.reason,
             usage=None if ended.usage is _UNMEASURED else ended.usage,

@@ -91,8 +91,19 @@ class SqliteProjections:
         await self._database.write_derived(saving_run(run))
 
     async def save_cases(self, cases: Sequence[CaseRow]) -> None:
+        # Words and numbers as such: for each value of a type of its own, SQLite's module looks for how to write it.
         rows = [
-            (c.run_id, c.task_id, c.case_id, c.index, c.outcome, c.flaky, c.position, to_json(c.body), c.result)
+            (
+                c.run_id,
+                c.task_id,
+                c.case_id,
+                c.index,
+                c.outcome.value,
+                int(c.flaky),
+                c.position,
+                to_json(c.body),
+                c.result,
+            )
             for c in cases
         ]
         await self._database.write_derived(lambda connection: insert(connection, _SAVE_CASE, rows))
@@ -144,7 +155,7 @@ class SqliteProjections:
                 task,
                 case.case_id,
                 case.duration // _MICROSECOND,
-                case.outcome,
+                case.outcome.value,
                 case.worker_id,
                 case.measured // _MICROSECOND,
                 case.failing,

@@ -29,7 +29,7 @@ def from_microseconds(value: int) -> datetime:
 
 def to_json(body: Mapping[str, object]) -> str:
     """One line of JSON."""
-    return _encoder.encode(dict(body)).decode()
+    return _encoder.encode(body).decode()
 
 
 def from_json(text: str) -> Mapping[str, object]:
