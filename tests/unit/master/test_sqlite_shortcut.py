@@ -96,9 +96,9 @@ def test_a_slow_disk_is_not_waited_for_again_soon(shortcut: Shortcut, disk: Disk
     disk.commit_seconds = 0.05
     shortcut.take(_inserting("a", disk))
 
-    disk.now += 0.5
+    disk.now += 0.9
     soon = shortcut.take(_inserting("b", disk))
-    disk.now += 0.6
+    disk.now += 0.2
     later = shortcut.take(_inserting("c", disk))
 
     assert (soon, later) == (None, Taken(answer="c"))

@@ -72,6 +72,7 @@ def test_acknowledged_segments_are_deleted(spool, tmp_path):
     assert len(segments(tmp_path)) == 1
 
     spool.acknowledge(10)
+    spool.tidy()
     assert sum(segment.stat().st_size for segment in segments(tmp_path)) == 0
 
 

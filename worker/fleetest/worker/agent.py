@@ -59,6 +59,7 @@ __all__ = ["Agent", "Host"]
 _BACKOFF: Final = Backoff(first=timedelta(milliseconds=250), longest=timedelta(seconds=2))
 _ID_PATIENCE: Final = timedelta(seconds=45)
 _ANSWER_PATIENCE: Final = timedelta(seconds=1)
+_WANT_PATIENCE: Final = timedelta(milliseconds=10)
 _STOP_PATIENCE: Final = timedelta(seconds=15)
 _FAREWELL_PATIENCE: Final = timedelta(seconds=10)
 
@@ -315,6 +316,9 @@ class Agent:
         while True:
             self._changed.clear()
             credit = self._roster.credit
+            if not self._outbox.empty and self._wants.can_wait(credit) and not self._roster.hungry:
+                await self._reported()
+                credit = self._roster.credit
             want = self._wants.ask(credit)
             if want is not None:
                 await stream.say(want)
@@ -330,6 +334,12 @@ class Agent:
             except TimeoutError:
                 patience_ends = None
                 self._roster.flush()
+
+    async def _reported(self) -> None:
+        """What has ended is reported first, and the master is left alone with it: somebody waits for that."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_WANT_PATIENCE.total_seconds()):
+                await self._outbox.emptied()
 
     async def _beat(self, stream: SessionStream, session: Registered) -> None:
         while True:

@@ -28,6 +28,9 @@ _BATCH_RESULTS: Final = 100
 _BATCH_BYTES: Final = 256 << 10
 _BATCH_DELAY: Final = timedelta(milliseconds=25)
 _BATCH_INTERVAL: Final = timedelta(milliseconds=150)
+_QUIET: Final = timedelta(milliseconds=250)
+"""Between two looks whether the spool can be emptied."""
+
 _MESSAGE_BYTES: Final = MAX_MESSAGE_BYTES - 1024
 """The rest is for the envelope."""
 
@@ -54,6 +57,7 @@ class Outbox:
         self._timer: asyncio.Handle | None = None
         self._next_at = self._due_at = 0.0  # when more results are worth a batch again, and when they are sent
         self._ending = False  # whether the timer is that of an attempt's end
+        self._tidying: asyncio.TimerHandle | None = None
         self._grown = asyncio.Event()
         self._emptied = asyncio.Event()
         self._lossy: dict[AttemptRef, str] = {}
@@ -120,6 +124,8 @@ class Outbox:
     def acknowledge(self, sequence: int) -> None:
         """The master has every batch up to this one."""
         self._spool.acknowledge(sequence)
+        if self._tidying is None:
+            self._tidying = asyncio.get_running_loop().call_later(_QUIET.total_seconds(), self._tidy)
         while self._kept and self._kept[0][0] <= sequence:
             self._kept.popleft()
         if self.empty:
@@ -130,6 +136,10 @@ class Outbox:
         while not self.empty:
             self._emptied.clear()
             await self._emptied.wait()
+
+    def _tidy(self) -> None:
+        self._tidying = None
+        self._spool.tidy()
 
     def _flush_at(self, soon: float, *, urgent: bool) -> None:
         when = soon if urgent else max(soon, self._next_at)

@@ -95,6 +95,11 @@ class Roster:
         return self._outbox.problem or self._readiness.not_ready_reason
 
     @property
+    def hungry(self) -> bool:
+        """Whether a session holds its last case back until the master has said whether more comes."""
+        return any(slot.hungry for slot in self._slots.used)
+
+    @property
     def credit(self) -> Credit:
         """What the worker would take now."""
         if self.draining or self.not_ready_reason:
@@ -165,7 +170,7 @@ class Roster:
 
     def flush(self) -> None:
         """Tell hungry sessions that nothing more is known to come."""
-        for slot in self._slots:
+        for slot in self._slots.used:
             if slot.hungry:
                 slot.flush()
 

@@ -244,17 +244,16 @@ class Slot:
             opening = asyncio.create_task(
                 self._station.open(asked.ref.run_id, asked.spec, secrets=asked.secrets, output=attempt.reporter.output)
             )
-        stopped = asyncio.create_task(attempt.stop_ordered.wait())
+        deadline = attempt.start_clock()
         try:
-            async with asyncio.timeout_at(attempt.start_clock()):
-                await asyncio.wait({opening, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        except TimeoutError:
-            attempt.start_took_too_long()
+            await asyncio.sleep(0)  # what is warm opens at once
+            if not opening.done():
+                await _opened(attempt, opening, deadline)
         finally:
             self._preparing = None
-            stopped.cancel()
-            opening.cancel()
-            await asyncio.gather(opening, stopped, return_exceptions=True)
+            if not opening.done():
+                opening.cancel()
+                await asyncio.gather(opening, return_exceptions=True)
         failure = None if opening.cancelled() else opening.result()
         if opening.cancelled() or failure is not None:
             await self._station.close()
@@ -325,6 +324,19 @@ class Slot:
         else:
             self._hungry = True
             self._observer.credit_changed()
+
+
+async def _opened(attempt: Attempt, opening: asyncio.Task[Ended | None], deadline: float | None) -> None:
+    """Waits for it, as long as the attempt may; ends the attempt when that is too long."""
+    stopped = asyncio.create_task(attempt.stop_ordered.wait())
+    try:
+        async with asyncio.timeout_at(deadline):
+            await asyncio.wait({opening, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    except TimeoutError:
+        attempt.start_took_too_long()
+    finally:
+        stopped.cancel()
+        await asyncio.gather(stopped, return_exceptions=True)
 
 
 async def _limit_start(attempt: Attempt, before: asyncio.Task[None] | None) -> None:

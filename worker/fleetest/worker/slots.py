@@ -41,6 +41,7 @@ class Slots:
         self._capacity = capacity
         self._make_slot = make_slot
         self._serving: list[Slot] = []
+        self._used: dict[Slot, None] = {}  # those of the worker's own that were ever given something
         self._busy = (
             0  # so many in front were not idle when they were last looked at, and none of them has ended its work
         )
@@ -49,20 +50,26 @@ class Slots:
         return iter((*self._slots, *self._serving))
 
     @property
+    def used(self) -> Iterator[Slot]:
+        """Those that were ever given something. Of a worker with many slots, most may never be."""
+        return iter((*self._used, *self._serving))
+
+    @property
     def idle(self) -> bool:
-        return all(slot.idle for slot in self)
+        return all(slot.idle for slot in self.used)
 
     @property
     def credit(self) -> Credit:
         """Idle slots and hungry ones count; a hungry one's own reservation counts as free."""
-        open_slots = [slot for slot in self._slots if slot.idle or slot.hungry]
+        open_slots = [slot for slot in self._used if slot.idle or slot.hungry]
         free = self._capacity
-        for slot in self:
+        for slot in self.used:
             if not slot.idle:
                 free -= slot.reserved
+        untouched = len(self._slots) - len(self._used)
         starting = sum(slot.starting for slot in self._serving)
         return Credit(
-            shards=max(0, len(open_slots) - starting),
+            shards=max(0, untouched + len(open_slots) - starting),
             free=Resources(
                 cpu_millis=max(0, free.cpu_millis),
                 memory_bytes=max(0, free.memory_bytes),
@@ -77,6 +84,7 @@ class Slots:
             (slot for slot in self._slots if slot.idle), key=lambda slot: _preference(slot, spec.environment_key)
         )
         for slot in idle[:slots]:
+            self._used[slot] = None
             slot.expect(run_id, spec)
 
     def service_ended(self, run_id: str) -> None:
@@ -101,14 +109,13 @@ class Slots:
             return self._place_service(attempt)
         key = attempt.assignment.spec.environment_key
         slot = self._idle_slot_with(key)  # nothing is better, and with many slots there mostly is one
-        if slot is not None:
-            slot.accept(attempt)
-            return slot
-        open_slots = [slot for slot in self._slots if slot.idle or slot.hungry]
-        open_slots = open_slots or [slot for slot in self._slots if slot.ending]
-        if not open_slots:
-            raise CapacityExceeded("every slot is busy")
-        slot = min(open_slots, key=lambda slot: _preference(slot, key))
+        if slot is None:
+            open_slots = [slot for slot in self._slots if slot.idle or slot.hungry]
+            open_slots = open_slots or [slot for slot in self._slots if slot.ending]
+            if not open_slots:
+                raise CapacityExceeded("every slot is busy")
+            slot = min(open_slots, key=lambda slot: _preference(slot, key))
+        self._used[slot] = None
         slot.accept(attempt)
         return slot
 

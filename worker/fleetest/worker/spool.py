@@ -135,11 +135,18 @@ class Spool:
             segment = self._segments.popleft()
             os.close(segment.descriptor)
             segment.path.unlink(missing_ok=True)
+
+    def tidy(self) -> None:
+        """
+        Take what has been acknowledged off the disk, if that is all there is. It costs more than to write a batch, so
+        it is for a quiet moment: who dies before sends the last batches again.
+        """
         if self._segments and not self._records:
             self._empty(self._segments[0])
 
     def close(self) -> None:
         """Let go of the files; what waits stays on the disk."""
+        self.tidy()
         for segment in self._segments:
             os.close(segment.descriptor)
         self._segments.clear()

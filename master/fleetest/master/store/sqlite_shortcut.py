@@ -24,13 +24,13 @@ __all__ = ["Shortcut", "Taken"]
 _Result = TypeVar("_Result")
 
 _QUICK: Final = timedelta(milliseconds=3)
-"""A commit that took longer is not what everybody else should wait for, and the next would not be either."""
-
-_DISTRUST: Final = timedelta(seconds=1)
-"""For so long after one."""
+"""A commit that took longer is not what everybody else should wait for, and the next may not be either."""
 
 _REST: Final = 2
 """How many times as long as a commit the next may not be made here: those that come meanwhile share one elsewhere."""
+
+_LONG_REST: Final = 20
+"""Likewise after one that was not quick, or failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,12 +76,9 @@ class Shortcut:
         except (FleetestError, PositionTaken):
             raise
         except Exception:  # noqa: BLE001 - whatever it is, it is met again where it is explained
-            self._open_at = self._clock() + _DISTRUST.total_seconds()
+            self._rest(_LONG_REST, since=began)
             return None
-        ended = self._clock()
-        took = ended - began
-        rest = _REST * took if took <= _QUICK.total_seconds() else _DISTRUST.total_seconds()
-        self._open_at = ended + rest
+        self._rest(_REST, since=began)
         return Taken(answer=answer)
 
     def read(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
@@ -97,6 +94,11 @@ class Shortcut:
             return work(self._connection)
         except Exception as error:
             raise explained(error, self._path) from error
+
+    def _rest(self, times: int, *, since: float) -> None:
+        now = self._clock()
+        took = now - since
+        self._open_at = now + took * (times if took <= _QUICK.total_seconds() else _LONG_REST)
 
     def close(self) -> None:
         """Idempotent."""

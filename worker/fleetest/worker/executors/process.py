@@ -123,7 +123,7 @@ class ProcessEnvironment:
                 await self._workspaces.synchronise(spec.workspace_digest, self.source)
             elif not _is_empty(self.source):
                 await asyncio.to_thread(_empty, self.source)
-            if self._place.is_set_up:
+            if spec.setup and self._place.is_set_up:
                 await self.restore_setup_products()
 
     async def restore_setup_products(self) -> None:

@@ -1,0 +1,50 @@
+"""When a worker says what it would take."""
+
+from __future__ import annotations
+
+import pytest
+
+from fleetest.common.tasks import Resources
+from fleetest.worker.messages import Assign
+from fleetest.worker.slots import Credit
+from fleetest.worker.wants import Wants
+
+_ROOM = Resources(cpu_millis=4000)
+
+
+def _credit(shards: int, free: Resources = _ROOM) -> Credit:
+    return Credit(shards=shards, free=free)
+
+
+def _answered(standing: Credit) -> Wants:
+    wants = Wants()
+    want = wants.ask(standing)
+    assert want is not None
+    wants.take(Assign(want_number=want.number, unreadable={}))
+    return wants
+
+
+@pytest.mark.parametrize(("standing", "grown"), [(127, 128), (2, 4)])
+def test_credit_that_grew_by_little_of_what_stands_can_wait(standing: int, grown: int) -> None:
+    assert _answered(_credit(standing)).can_wait(_credit(grown))
+
+
+@pytest.mark.parametrize(("standing", "grown"), [(1, 4), (0, 1)])
+def test_credit_of_which_little_stands_is_said_at_once(standing: int, grown: int) -> None:
+    assert not _answered(_credit(standing)).can_wait(_credit(grown))
+
+
+def test_less_credit_is_said_at_once() -> None:
+    wants = _answered(_credit(4))
+
+    assert not wants.can_wait(_credit(3))
+    assert not wants.can_wait(_credit(4, free=Resources()))
+
+
+def test_a_want_without_an_answer_is_not_put_off() -> None:
+    wants = Wants()
+    wants.ask(_credit(4))
+
+    assert not wants.can_wait(_credit(5))
+    wants.forget()
+    assert not wants.can_wait(_credit(5))
