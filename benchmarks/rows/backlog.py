@@ -18,7 +18,7 @@ from fleetest.common.clock import SystemClock
 from fleetest.common.tasks import Resources
 from fleetest.master.queue.connection import connect
 from fleetest.master.queue.embedded_redis import EmbeddedRedis
-from fleetest.master.queue.ports import Bid, Claim, QueueEntry
+from fleetest.master.queue.ports import Bid, QueueEntry
 from fleetest.master.queue.redis_queue import RedisShardQueue
 
 __all__ = ["measure"]
@@ -111,14 +111,15 @@ def _entries(numbers: Sequence[int], sets: int) -> Iterator[QueueEntry]:
 
 
 async def _claims(queue: RedisShardQueue) -> Mapping[str, float]:
-    """Time the claims alone; they are released afterwards, so that the backlog stays as it is."""
-    claims: list[Claim] = []
+    """Time the claims alone; each is released before the next, so that the backlog is always as long as it is said."""
     bids = _BATCH.bids()
-    start = time.perf_counter()
+    seconds, claimed = 0.0, 0
     for _ in range(_BATCH.calls):
-        claims += await queue.claim(bids)
-    seconds = time.perf_counter() - start
-    if len({claim.entry.shard_id for claim in claims}) != _BATCH.workers * _BATCH.shards * _BATCH.calls:
-        raise RuntimeError(f"{len(claims)} claims are not as many as there should be, or not all different")
-    await queue.release(claims)
-    return {"tasks/s": len(claims) / seconds}
+        start = time.perf_counter()
+        claims = await queue.claim(bids)
+        seconds += time.perf_counter() - start
+        if len({claim.entry.shard_id for claim in claims}) != _BATCH.workers * _BATCH.shards:
+            raise RuntimeError(f"{len(claims)} claims are not as many as there should be, or not all different")
+        claimed += len(claims)
+        await queue.release(claims)
+    return {"tasks/s": claimed / seconds}

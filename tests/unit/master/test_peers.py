@@ -210,7 +210,7 @@ async def test_masters_that_look_at_the_same_time_repair_each_thing_once(two: Tw
     given = await two.b.assigned(two.worker)
     await two.a.registry.end("w1", two.worker.presence.session_id)
     two.b.sessions.remove(two.worker)
-    await two.a.redis.delete("fleetest:{0}:entries", "fleetest:{0}:index")
+    await two.a.redis.delete("fleetest:{0}:2:entries", f"fleetest:{{0}}:2:index:{run_id}")
     for core in (two.a, two.b):
         core.clock.advance(LEASE_TTL + timedelta(seconds=1))
 

@@ -112,7 +112,7 @@ async def test_worker_whose_session_redis_forgot_registers_again(redis: Redis) -
 
 async def test_entry_whose_record_is_lost_does_not_stop_the_others(redis: Redis, queue: RedisShardQueue) -> None:
     await queue.enqueue([entry("a"), entry("b")])
-    await redis.hdel("fleetest:{0}:entries", "run/a")
+    await redis.hdel("fleetest:{0}:2:entries", "run/a")
 
     claims = await queue.claim([BID])
 
@@ -196,7 +196,7 @@ async def test_reservation_lasts_as_long_as_its_worker_bids(redis: Redis) -> Non
     records: list[Any] = []
     for _ in range(2):
         assert await queue.claim([replace(BID, capacity=large)]) == []
-        records.append(await redis.hget("fleetest:{0}:reservations", "run/large"))
+        records.append(await redis.hget("fleetest:{0}:2:reservations", "run/large"))
 
     (worker, first, *_), (same, second_time, *_) = (msgspec.msgpack.decode(raw) for raw in records)
 
@@ -208,19 +208,19 @@ async def test_queue_that_nobody_used_for_long_is_forgotten(redis: Redis, queue:
     await queue.enqueue([entry("a")])
     await queue.confirm(await queue.claim([BID]))
     await queue.return_expired()
-    kept = await redis.hlen("fleetest:{0}:queues")
-    await redis.zadd("fleetest:{0}:used", {queue_name(LINUX): (NOW - timedelta(days=2)).timestamp()})
+    kept = await redis.hlen("fleetest:{0}:2:queues")
+    await redis.zadd("fleetest:{0}:2:used", {queue_name(LINUX, "p"): (NOW - timedelta(days=2)).timestamp()})
 
     await queue.return_expired()
 
-    assert (kept, await redis.hlen("fleetest:{0}:queues"), await redis.zcard("fleetest:{0}:used")) == (1, 0, 0)
+    assert (kept, await redis.hlen("fleetest:{0}:2:queues"), await redis.zcard("fleetest:{0}:2:used")) == (1, 0, 0)
     await queue.enqueue([entry("a")])
     assert len(await queue.claim([BID])) == 1
 
 
 async def test_old_queue_with_entries_is_kept(redis: Redis, queue: RedisShardQueue) -> None:
     await queue.enqueue([entry("a")])
-    await redis.zadd("fleetest:{0}:used", {queue_name(LINUX): 0})
+    await redis.zadd("fleetest:{0}:2:used", {queue_name(LINUX, "p"): 0})
 
     await queue.return_expired()
 
@@ -228,9 +228,9 @@ async def test_old_queue_with_entries_is_kept(redis: Redis, queue: RedisShardQue
 
 
 async def test_tags_of_projects_do_not_pile_up(redis: Redis, queue: RedisShardQueue) -> None:
-    await redis.hset("fleetest:{0}:fair", mapping={f"old:{i}": 1 for i in range(50_001)})
+    await redis.hset("fleetest:{0}:2:fair", mapping={f"old:{i}": 1 for i in range(50_001)})
     await queue.enqueue([entry("a")])
 
     await queue.claim([BID])
 
-    assert await redis.hlen("fleetest:{0}:fair") == 2
+    assert await redis.hlen("fleetest:{0}:2:fair") == 2

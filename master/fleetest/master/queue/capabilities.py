@@ -1,5 +1,5 @@
 """
-Ambient queues: a set of required capabilities is a queue, and its hash is the queue's name.
+Ambient queues: each project has one for each set of required capabilities, whose hash is in its name.
 
 Nobody declares one. The idea is LUCI Swarming's (`task_queues.py` in luci-py): the claimer works out once which of
 the known queues a worker satisfies, and from then on reads only those.
@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from urllib.parse import quote
 
 import msgspec
 
-__all__ = ["KnownQueues", "canonical", "queue_name"]
+__all__ = ["KnownQueues", "canonical", "class_name", "queue_name", "set_of"]
 
 
 def canonical(requirements: Mapping[str, str]) -> str:
@@ -21,23 +22,39 @@ def canonical(requirements: Mapping[str, str]) -> str:
     return msgspec.json.encode(dict(requirements), order="sorted").decode()
 
 
-def queue_name(requirements: Mapping[str, str], uses: Sequence[msgspec.Struct] = ()) -> str:
+def queue_name(requirements: Mapping[str, str], project: str, uses: Sequence[msgspec.Struct] = ()) -> str:
     """
-    80 bits of the hash of the requirements: a collision is not to be expected among 10⁹ sets.
+    The name of a project's queue: `SET:project`. Of the set there are 80 bits of the hash of the requirements: a
+    collision is not to be expected among 10⁹ sets.
 
     Args:
         uses: of named resources: who needs the same of them waits in a queue of its own, so that nobody else has to
             look past.
     """
-    return _name_of(frozenset(requirements.items()), tuple(uses))
+    return f"{_set_of(frozenset(requirements.items()), tuple(uses))}:{quote(project, safe='')}"
+
+
+def set_of(queue: str) -> str:
+    """The set in a queue's name."""
+    return queue.partition(":")[0]
 
 
 @lru_cache(maxsize=4096)
-def _name_of(requirements: frozenset[tuple[str, str]], uses: tuple[msgspec.Struct, ...]) -> str:
+def _set_of(requirements: frozenset[tuple[str, str]], uses: tuple[msgspec.Struct, ...]) -> str:
     named = canonical(dict(requirements))
     if uses:
         named += msgspec.json.encode(uses).decode()
+    return _hashed(named)
+
+
+def _hashed(named: str) -> str:
     return hashlib.sha256(named.encode()).hexdigest()[:20]
+
+
+@lru_cache(maxsize=256)
+def class_name(queues: tuple[str, ...]) -> str:
+    """Names the class of all workers that satisfy these queues, whichever projects have any."""
+    return _hashed(canonical(dict.fromkeys(map(set_of, queues), "")))
 
 
 class KnownQueues:
@@ -65,6 +82,10 @@ class KnownQueues:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(self._queues)
+
+    def like(self, queue: str) -> list[str]:
+        """Those of all projects that need the same as this one, itself included."""
+        return [name for name in self._queues if set_of(name) == set_of(queue)]
 
     def satisfied_by(self, capabilities: Mapping[str, str]) -> tuple[str, ...]:
         """

@@ -202,6 +202,9 @@ class EmbeddedRedis:
             "appendonly": "yes",
             "appendfsync": "everysec",
             "aof-load-truncated": "yes",
+            # Short hashes and sorted sets would be lists that are searched: as dear with 128 claims as with a million.
+            "hash-max-ziplist-entries": "0",
+            "zset-max-ziplist-entries": "0",
         }
         return [part for name, value in options.items() for part in (f"--{name}", value)]
 

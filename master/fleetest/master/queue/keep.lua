@@ -1,12 +1,13 @@
--- request: claims = {{id, worker, token}, ...}. Answers the numbers of those that are held by their attempts from now on;
+-- request: claims = {{run, id, worker, token}, ...}. Answers the numbers of those that are held by their attempts from now on;
 -- of an attempt with the token 0, which did not begin, the hold is given back.
-local kept, confirmed = {}, {}
+local kept, given_back = {}, false
 for number, item in ipairs(request.claims) do
-  local id, worker, token = unpack(item)
+  local run, id, worker, token = unpack(item)
   local held = claim_of(id, worker) and held_by(id)
   if held then
-    table.insert(confirmed, id)
+    forget(run, {id})
     if token == 0 then
+      given_back = true
       drop_hold(id, 0)
     else
       redis.call('HSET', key.holds, id, cmsgpack.pack({token, held[2], held[3]}))
@@ -14,6 +15,5 @@ for number, item in ipairs(request.claims) do
     end
   end
 end
-forget(confirmed)
-if #kept < #confirmed then redis.call('PUBLISH', channel, '') end
+if given_back then redis.call('PUBLISH', channel, '') end
 return kept

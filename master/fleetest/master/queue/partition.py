@@ -17,7 +17,6 @@ __all__ = ["Partition", "Script"]
 
 _FIXED: Final = (
     "entries",
-    "index",
     "claims",
     "holders",
     "delayed",
@@ -31,6 +30,9 @@ _FIXED: Final = (
     "resources",
 )
 """In the order in which `prelude.lua` names them."""
+
+_LAYOUT: Final = 2
+"""Of what the keys hold. Those of an earlier layout are not read: what waits is queued once more, from the log."""
 
 
 class Script(StrEnum):
@@ -48,6 +50,12 @@ class Script(StrEnum):
     RESTORE = "restore"
 
 
+_PARTS: Final = {
+    Script.CLAIM: ("claim_tags", "claim_resources", "claim_view", "claim_room", "claim_give", "claim_gangs"),
+}
+"""Those that go before a long script."""
+
+
 class Partition:
     """
     Args:
@@ -55,31 +63,42 @@ class Partition:
     """
 
     def __init__(self, redis: Redis, name: str) -> None:
-        self._prefix = f"fleetest:{{{name}}}:"
+        self._prefix = f"fleetest:{{{name}}}:{_LAYOUT}:"
         self.channel = self._prefix + "wakeups"
         self._keys = [self._prefix + each for each in _FIXED]
-        prelude = lua("prelude")
         wire = Wire(redis)
-        self._scripts = {each: WireScript(wire, f"{prelude}\n{lua(each)}") for each in Script}
+        self._scripts = {
+            each: WireScript(wire, "\n".join(map(lua, ("prelude", *_PARTS.get(each, ()), each)))) for each in Script
+        }
 
     def key(self, name: str) -> str:
         """The full name of one of the fixed keys."""
         return self._prefix + name
 
+    def index(self, run: str) -> str:
+        """The full name of a run's index."""
+        return f"{self._prefix}index:{run}"
+
     async def call(
-        self, script: Script, request: dict[str, Any], queues: Sequence[str] = (), records: Sequence[bytes] = ()
+        self,
+        script: Script,
+        request: dict[str, Any],
+        *,
+        queues: Sequence[str] = (),
+        runs: Sequence[str] = (),
+        kinds: Sequence[bytes] = (),
     ) -> Any:
         """
-        Run a script, which may touch these queues and no others.
+        Run a script, which may touch these queues, the indexes of these runs, and no others.
 
         Args:
             request: without bytes: `cmsgpack` in Redis 6.2 knows no msgpack `bin`.
-            records: handed over as they are.
+            kinds: handed over as they are.
 
         Raises:
             DependencyUnavailable: Redis does not answer.
         """
-        keys = [*self._keys, *(f"{self._prefix}queue:{name}" for name in queues)]
-        packed = msgspec.msgpack.encode({**request, "queues": queues})
+        keys = [*self._keys, *(f"{self._prefix}queue:{name}" for name in queues), *map(self.index, runs)]
+        packed = msgspec.msgpack.encode({**request, "queues": queues, "runs": runs})
         with redis_errors():
-            return await self._scripts[script](keys, [packed, self.channel, *records])
+            return await self._scripts[script](keys, [packed, self.channel, *kinds])

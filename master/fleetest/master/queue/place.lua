@@ -1,34 +1,29 @@
--- request: id. Answers {position, length of the queue, due}, or false when it does not wait.
-local entry = read(request.id)
-local queue = entry and queue_key[entry[QUEUE]]
-if not queue then return false end
+-- request: id, version, queues = all that need the same as its own, for the projects that there are
+-- Answers {position, length of these queues, due}, or false when it does not wait; 0: read the list of queues again.
+if version_is_stale() then return 0 end
+local member, kind = read(request.id)
+local own = kind and queue_key[kind.queue]
+if not own then return false end
 
-local length = redis.call('ZCARD', queue)
+local length = 0
+for _, queue in pairs(queue_key) do length = length + redis.call('ZCARD', queue) end
 local due = redis.call('ZSCORE', key.delayed, request.id)
 if due then return {length + 1, length + 1, due} end
+if not redis.call('ZSCORE', own, member) then return false end
 
-local member = entry[MEMBER]
-if not redis.call('ZSCORE', queue, member) then return false end
-local band = member:sub(1, 3)
-local own = member:match('^%d+:[^:]*:')
+-- Projects take turns, the one with the oldest first; ';' follows ':', the end of each part of a member.
+local low, high = '[' .. kind.band .. ':', '(' .. kind.band .. ';'
+local function first_of(queue) return redis.call('ZRANGEBYLEX', queue, low, high, 'LIMIT', 0, 1)[1] end
 
-local function entries_between(low, high) return redis.call('ZLEXCOUNT', queue, low, high) end
-local function first_from(low)
-  return redis.call('ZRANGEBYLEX', queue, low, '(' .. band .. ';', 'LIMIT', 0, 1)[1]
-end
-
--- Projects take turns, the one with the oldest head first; ';' follows ':', the end of each part of a member.
-local own_age = first_from('[' .. own):sub(#own + 1)
-local turns = entries_between('[' .. own, '(' .. member)
-local ahead = entries_between('-', '(' .. band .. ':') + turns
-local first = first_from('[' .. band .. ':')
-while first do
-  local flow = first:match('^%d+:[^:]*:')
-  local past = flow:sub(1, -2) .. ';'
-  if flow ~= own then
-    local before_me = first:sub(#flow + 1) < own_age and turns + 1 or turns
-    ahead = ahead + math.min(before_me, entries_between('[' .. flow, '(' .. past))
+local own_first = first_of(own)
+local turns = redis.call('ZLEXCOUNT', own, low, '(' .. member)
+local ahead = turns
+for _, queue in pairs(queue_key) do
+  ahead = ahead + redis.call('ZLEXCOUNT', queue, '-', '(' .. kind.band .. ':')
+  local first = queue ~= own and first_of(queue)
+  if first then
+    local before_me = first < own_first and turns + 1 or turns
+    ahead = ahead + math.min(before_me, redis.call('ZLEXCOUNT', queue, low, high))
   end
-  first = first_from('[' .. past)
 end
 return {ahead + 1, length, false}

@@ -135,9 +135,9 @@ class QueuePlace:
 
 class ShardQueue(Protocol):
     """
-    Ambient priority queues: one for each set of required capabilities, declared by nobody.
+    Ambient priority queues: each project has one for each set of required capabilities, declared by nobody.
 
-    Order within a queue, and among the queues that a worker satisfies: priority, then fair share between projects
+    Order among all queues that a worker satisfies: priority, then fair share between projects
     (start-time fair queueing, Goyal et al. 1996), then age. Where an entry may go is judged by its `resources`, whether
     there is room for it now by what it `takes`. One that does not fit now is looked past, at most `LOOK_AHEAD` deep;
     one that has waited for long reserves a worker large enough for it.

@@ -1,32 +1,76 @@
 -- Goes before every script of the queue. The keys and what they hold are listed in redis_queue.py.
 local key = {
-  entries = KEYS[1], index = KEYS[2], claims = KEYS[3], holders = KEYS[4], delayed = KEYS[5],
-  reservations = KEYS[6], fair = KEYS[7], queues = KEYS[8], used = KEYS[9], version = KEYS[10],
-  uses = KEYS[11], holds = KEYS[12], resources = KEYS[13],
+  entries = KEYS[1], claims = KEYS[2], holders = KEYS[3], delayed = KEYS[4], reservations = KEYS[5], fair = KEYS[6],
+  queues = KEYS[7], used = KEYS[8], version = KEYS[9], uses = KEYS[10], holds = KEYS[11], resources = KEYS[12],
 }
+local FIXED = 12
 local request = cmsgpack.unpack(ARGV[1])
 local channel = ARGV[2]
 
--- The queues that this call may touch: name to key.
-local queue_key = {}
-for i, name in ipairs(request.queues) do queue_key[name] = KEYS[13 + i] end
-
--- Positions in an entry's record (records.py).
-local MEMBER, QUEUE, PROJECT, ENQUEUED, CHARGE, CPU, MEMORY, DISK, ENVIRONMENT = 1, 2, 3, 4, 5, 6, 7, 8, 9
-local PACKED = 18  -- {cpu, memory, disk}, or nothing: as much as asked for
-local USES = 19  -- {name, access, amount, size, together} of each named resource, or nothing
-local FOLLOWS = 20  -- whether it is in no queue, but claimed with the first of its gang
-local MEMBERS = 21  -- of the first of a gang: the ids of all of them, its own first; else nothing
+-- The queues and the runs' indexes that this call may touch: name to key.
+local queue_key, index_key = {}, {}
+for i, name in ipairs(request.queues) do queue_key[name] = KEYS[FIXED + i] end
+for i, run in ipairs(request.runs) do index_key[run] = KEYS[FIXED + #request.queues + i] end
 
 local function microseconds()
   local time = redis.call('TIME')
   return time[1] * 1000000 + time[2]
 end
 
-local function read(id)
-  local raw = redis.call('HGET', key.entries, id)
-  return raw and cmsgpack.unpack(raw), raw
+-- Calls `command` with the arguments in parts that Lua's stack holds; their number is even, so that pairs stay together.
+local function in_parts(arguments, command)
+  for first = 1, #arguments, 1000 do
+    command(unpack(arguments, first, math.min(first + 999, #arguments)))
+  end
 end
+
+-- The values of these fields of a hash; false where there is none.
+local function values_of(hash, fields)
+  local values = {}
+  in_parts(fields, function(...)
+    for _, value in ipairs(redis.call('HMGET', hash, ...)) do table.insert(values, value) end
+  end)
+  return values
+end
+
+-- A queue's name is SET:project.
+local function project_of(queue) return queue:sub(22) end
+
+-- What an entry has in common with its like is written the same, and read once (records.py).
+local kinds = {}
+
+local function kind_of(raw)
+  local kind = kinds[raw]
+  if not kind then
+    local queue, priority, charge, asked, packed, environment, due, uses, follows, members =
+      unpack(cmsgpack.unpack(raw), 1, 10)
+    kind = {
+      raw = raw, queue = queue, project = project_of(queue), band = string.format('%03d', 100 - priority), charge = charge,
+      asked = asked, packed = packed or asked, environment = environment,
+      due = due,  -- when it joins its queue, if it has to wait for that
+      uses = uses,  -- {name, access, amount, size, together} of each named resource, or nothing
+      follows = follows,  -- whether it is in no queue, but claimed with the first of its gang
+      members = members,  -- of the first of a gang: the ids of all of them, its own first; else nothing
+    }
+    kinds[raw] = kind
+  end
+  return kind
+end
+
+-- Answers the entry's member of its queue, and its kind; nothing when there is no such entry.
+local function read(id)
+  local record = redis.call('HGET', key.entries, id)
+  if not record then return nil end
+  local gap = record:find('\n', 1, true)
+  return record:sub(1, gap - 1), kind_of(record:sub(gap + 1))
+end
+
+-- A member is PPP:age:index:id.
+local function band_of(member) return member:sub(1, 3) end
+
+local function id_of(member) return member:sub(31) end
+
+local function is_aged(member) return request.now - tonumber(member:sub(5, 21)) > request.reserve_after end
 
 -- Makes every claimer read the list of queues again. A time, since a counter would repeat itself after FLUSHALL.
 local function queues_changed()
@@ -41,13 +85,13 @@ end
 local function move_due(limit)
   local moved = 0
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', key.delayed, '-inf', request.now, 'LIMIT', 0, limit)) do
-    local entry = read(id)
-    local queue = entry and queue_key[entry[QUEUE]]
+    local member, kind = read(id)
+    local queue = kind and queue_key[kind.queue]
     if queue then
-      redis.call('ZADD', queue, 0, entry[MEMBER])
+      redis.call('ZADD', queue, 0, member)
       moved = moved + 1
     end
-    if queue or not entry then redis.call('ZREM', key.delayed, id) end
+    if queue or not member then redis.call('ZREM', key.delayed, id) end
   end
   return moved
 end
@@ -105,53 +149,60 @@ local function drop_hold(id, token)
   return true
 end
 
--- A claim is undone: the entry is back in its old place, and its project is not charged for it.
-local function put_back(id, holder)
-  local entry = read(id)
-  local queue = entry and queue_key[entry[QUEUE]]
-  if entry and not queue then return 0 end
-  redis.call('ZREM', key.claims, id)
-  redis.call('HDEL', key.holders, id)
-  if not entry then return 0 end
-  if entry[USES] then drop_hold(id, 0) end
-  if not entry[FOLLOWS] then redis.call('ZADD', queue, 0, entry[MEMBER]) end
-  if holder and redis.call('HEXISTS', key.fair, holder[2]) == 1 then
-    redis.call('HINCRBYFLOAT', key.fair, holder[2], -entry[CHARGE])
-  end
-  return 1
+-- What a holder's record says: {worker, fairness field, until when it must be confirmed}. Many are the same.
+local holders = {}
+
+local function holder_in(raw)
+  if raw and not holders[raw] then holders[raw] = cmsgpack.unpack(raw) end
+  return raw and holders[raw]
 end
 
--- The holder's record {worker, fairness field}, if this worker is the one who has claimed it.
+-- The holder, if this worker is the one who has claimed it.
 local function claim_of(id, worker)
-  local raw = redis.call('HGET', key.holders, id)
-  local holder = raw and cmsgpack.unpack(raw)
+  local holder = holder_in(redis.call('HGET', key.holders, id))
   return holder and holder[1] == worker and holder
 end
 
--- Calls `command` with the arguments in parts that Lua's stack holds; their number is even, so that pairs stay together.
-local function in_parts(arguments, command)
-  for first = 1, #arguments, 1000 do
-    command(unpack(arguments, first, math.min(first + 999, #arguments)))
+-- A claim is undone: the entry is back in its old place, and its project is not charged for it. Answers whether it is;
+-- nothing when this call may not touch its queue.
+local function put_back(id, holder)
+  local member, kind = read(id)
+  local queue = kind and queue_key[kind.queue]
+  if member and not queue then return nil end
+  redis.call('HDEL', key.holders, id)
+  if not member then return false end
+  if kind.uses then drop_hold(id, 0) end
+  if not kind.follows then redis.call('ZADD', queue, 0, member) end
+  if redis.call('HEXISTS', key.fair, holder[2]) == 1 then
+    redis.call('HINCRBYFLOAT', key.fair, holder[2], -kind.charge)
   end
+  return true
 end
 
-local function forget(ids)
-  for _, name in ipairs({key.entries, key.holders}) do
-    in_parts(ids, function(...) redis.call('HDEL', name, ...) end)
-  end
-  for _, name in ipairs({key.index, key.claims, key.delayed}) do
-    in_parts(ids, function(...) redis.call('ZREM', name, ...) end)
-  end
+-- Entries of one run.
+local function forget(run, ids)
+  in_parts(ids, function(...)
+    redis.call('HDEL', key.entries, ...)
+    redis.call('HDEL', key.holders, ...)
+    redis.call('SREM', index_key[run], ...)
+  end)
 end
 
--- The second phase of the claims that the request holds as {id, worker, uses anything}: their entries are forgotten.
+-- The second phase of the claims that the request holds as {run, worker, ids, those of them that use anything}: their
+-- entries are forgotten.
 local function confirm_claims()
-  local confirmed = {}
   for _, item in ipairs(request.claims) do
-    if claim_of(item[1], item[2]) then
-      table.insert(confirmed, item[1])
-      if item[3] then drop_hold(item[1], 0) end
+    local run, worker, ids, users = unpack(item)
+    local confirmed, is_confirmed = {}, {}
+    for i, raw in ipairs(values_of(key.holders, ids)) do
+      if raw and holder_in(raw)[1] == worker then
+        table.insert(confirmed, ids[i])
+        is_confirmed[ids[i]] = true
+      end
     end
+    for _, id in ipairs(users) do
+      if is_confirmed[id] then drop_hold(id, 0) end
+    end
+    forget(run, confirmed)
   end
-  forget(confirmed)
 end

@@ -2,16 +2,20 @@
 How an entry is written in Redis.
 
 Within a queue, entries are members of a sorted set whose scores are all 0, so that Redis keeps them in the order of
-their bytes: `PPP:project:age:index:id`, with 100 - priority, microseconds since 1970, and the place in the batch.
-Thus the entries of one project within a priority lie together, oldest first, and ZRANGEBYLEX finds each's head.
+their bytes: `PPP:age:index:id`, with 100 - priority, microseconds since 1970, and the place in the batch. Each project
+has queues of its own, so the first of each is found without a search, however long they are.
+
+Everything else that is known of an entry is its kind, which it shares with the other shards of its task: it is encoded
+once for all of them, and decoded once. An entry's record is its member and its kind, with a line feed in between.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Any, Final
 from urllib.parse import quote, unquote
 
 import msgspec
@@ -22,18 +26,18 @@ from fleetest.master.queue.capabilities import queue_name
 from fleetest.master.queue.ports import QueueEntry
 
 __all__ = [
-    "Recorded",
     "RecordedUse",
+    "are_of_one_kind",
     "check_entry",
     "decode_entry",
     "entry_id",
-    "first_id_after_run",
-    "first_id_of_run",
     "ids_of",
+    "member_of",
     "microseconds",
     "queue_of",
-    "record_entry",
+    "record_kind",
     "resource_of",
+    "run_key",
     "shard_of",
     "time_of",
     "use_of",
@@ -43,37 +47,36 @@ __all__ = [
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _HIGHEST_PRIORITY: Final = 100
+_LAST_INDEX: Final = 10**7 - 1  # as wide as it is written
 _PLAIN: Final = re.compile("[A-Za-z0-9_.~#-]*").fullmatch
 
 
-class _Record(msgspec.Struct, frozen=True, array_like=True):
+class _Kind(msgspec.Struct, frozen=True, array_like=True):
     """
-    The first nine and those from `packed` to `members` are read by the scripts, by position: see `prelude.lua`. A new
-    field comes last, with a default, since entries of an older master may be waiting.
+    Those down to `members` are read by the scripts, by position: see `prelude.lua`. A new field comes last, with a
+    default, since entries of an older master may be waiting.
+
+    Args:
+        due: microseconds since 1970.
+        follows: whether it is claimed with the first of its gang, and waits in no queue.
+        members: of the first of a gang: the ids of all of them.
     """
 
-    member: str
     queue: str
-    project_key: str
-    enqueued_at: int
-    charge: float
-    cpu_millis: int
-    memory_bytes: int
-    disk_bytes: int
-    environment_key: str
-    run_id: str
-    shard_id: str
-    project: str
     priority: int
-    not_before: int | None
+    charge: float
+    asked: tuple[int, int, int]
+    packed: tuple[int, int, int] | None
+    environment_key: str
+    due: int | None
+    uses: tuple[RecordedUse, ...] | None
+    follows: bool
+    members: tuple[str, ...] | None
+    project: str
     requirements: dict[str, str]
     cost: float
     weight: float
-    packed: tuple[int, int, int] | None = None
-    uses: tuple[RecordedUse, ...] | None = None
-    follows: bool = False
-    members: tuple[str, ...] | None = None
-    gang: int = 0
+    gang: int
 
 
 class RecordedUse(msgspec.Struct, frozen=True, array_like=True):
@@ -94,7 +97,7 @@ class RecordedUse(msgspec.Struct, frozen=True, array_like=True):
 
 
 _encoder: Final = msgspec.msgpack.Encoder()
-_decoder: Final = msgspec.msgpack.Decoder(_Record)
+_decoder: Final = msgspec.msgpack.Decoder(_Kind)
 
 
 def microseconds(moment: datetime) -> int:
@@ -112,25 +115,20 @@ def entry_id(run_id: str, shard_id: str) -> str:
     return f"{_quoted(run_id)}/{_quoted_shard(shard_id)}"
 
 
-def first_id_of_run(run_id: str) -> str:
-    """Not greater than any id of the run's entries."""
-    return f"{_quoted(run_id)}/"
-
-
-def first_id_after_run(run_id: str) -> str:
-    """Greater than any id of the run's entries: `0` follows the slash."""
-    return f"{_quoted(run_id)}0"
+def run_key(run_id: str) -> str:
+    """How a run is named in the queue."""
+    return _quoted(run_id)
 
 
 def shard_of(identifier: bytes) -> str:
     """The shard id in an entry's id."""
-    return unquote(identifier.decode().partition("/")[2])
+    return _unquoted(identifier.decode().partition("/")[2])
 
 
 def ids_of(identifier: bytes) -> tuple[str, str]:
     """The run id and the shard id in an entry's id."""
     run_id, _, shard_id = identifier.decode().partition("/")
-    return unquote(run_id), unquote(shard_id)
+    return _unquoted(run_id), _unquoted(shard_id)
 
 
 @lru_cache(maxsize=1024)
@@ -162,94 +160,112 @@ def use_of(recorded: RecordedUse) -> Use:
     return Use(resource=resource, access=Access(recorded.access), amount=recorded.amount, size=recorded.size)
 
 
-class Recorded(NamedTuple):
-    """An entry as the queue holds it: its names there, and its record."""
-
-    identifier: str
-    queue: str
-    member: str
-    record: bytes
-
-
-def record_entry(
-    entry: QueueEntry, index: int, *, members: tuple[str, ...] | None = None, follows: bool = False
-) -> Recorded:
+def record_kind(entry: QueueEntry, *, members: tuple[str, ...] | None = None, follows: bool = False) -> bytes:
     """
+    What it has in common with its like.
+
     Args:
-        index: its place in the batch, which decides between entries of the same age.
         members: of the first entry of a gang: the ids of all of them.
         follows: whether it is another one of a gang.
-
-    Raises:
-        InvalidRequest: its priority, cost or weight is out of range.
     """
-    packed = entry.packed
-    age = max(0, microseconds(entry.enqueued_at))
-    project_key = _quoted(entry.project)
-    identifier = entry_id(entry.run_id, entry.shard_id)
-    member = f"{_HIGHEST_PRIORITY - entry.priority:03d}:{project_key}:{age:017d}:{index:07d}:{identifier}"
     uses = uses_of(entry.project, entry.uses, max(entry.gang, 1)) if entry.uses else None
-    queue = queue_name(entry.requirements, uses or ())
-    record = _encoder.encode(
-        _Record(
-            member=member,
-            queue=queue,
-            project_key=project_key,
-            enqueued_at=age,
-            charge=entry.cost / entry.weight,
-            cpu_millis=entry.resources.cpu_millis,
-            memory_bytes=entry.resources.memory_bytes,
-            disk_bytes=entry.resources.disk_bytes,
-            environment_key=entry.environment_key,
-            run_id=entry.run_id,
-            shard_id=entry.shard_id,
-            project=entry.project,
+    return _encoder.encode(
+        _Kind(
+            queue=queue_name(entry.requirements, entry.project, uses or ()),
             priority=entry.priority,
-            not_before=None if entry.not_before is None else microseconds(entry.not_before),
-            requirements=dict(entry.requirements),
-            cost=entry.cost,
-            weight=entry.weight,
-            packed=None if packed is None else (packed.cpu_millis, packed.memory_bytes, packed.disk_bytes),
+            charge=entry.cost / entry.weight,
+            asked=_amounts(entry.resources),
+            packed=None if entry.packed is None else _amounts(entry.packed),
+            environment_key=entry.environment_key,
+            due=None if entry.not_before is None else microseconds(entry.not_before),
             uses=uses,
             follows=follows,
             members=members or None,
+            project=entry.project,
+            requirements=dict(entry.requirements),
+            cost=entry.cost,
+            weight=entry.weight,
             gang=entry.gang,
         )
     )
-    return Recorded(identifier, queue, member, record)
 
 
-def decode_entry(raw: bytes) -> QueueEntry:
-    """The entry that was encoded."""
-    record = _decoder.decode(raw)
-    packed = record.packed
-    return QueueEntry(
-        run_id=record.run_id,
-        shard_id=record.shard_id,
-        project=record.project,
-        priority=record.priority,
-        enqueued_at=time_of(record.enqueued_at),
-        requirements=record.requirements,
-        resources=_resources(record.cpu_millis, record.memory_bytes, record.disk_bytes),
-        packed=None if packed is None else _resources(*packed),
-        environment_key=record.environment_key,
-        not_before=None if record.not_before is None else time_of(record.not_before),
-        cost=record.cost,
-        weight=record.weight,
-        uses=tuple(map(use_of, record.uses)) if record.uses else (),
-        gang=record.gang,
+def are_of_one_kind(one: QueueEntry, other: QueueEntry) -> bool:
+    """Whether `record_kind` surely is the same for both: the shards of a task share what they are made of."""
+    return (
+        one.requirements is other.requirements
+        and one.resources is other.resources
+        and one.packed is other.packed
+        and one.uses is other.uses
+        and one.not_before is other.not_before
+        and one.project == other.project
+        and one.priority == other.priority
+        and one.environment_key == other.environment_key
+        and one.cost == other.cost
+        and one.weight == other.weight
+        and one.gang == other.gang == 0
     )
 
 
-def queue_of(raw: bytes) -> str:
+def member_of(entry: QueueEntry, index: int) -> str:
+    """
+    Args:
+        index: its place in the batch, which decides between entries of the same age.
+    """
+    age = max(0, microseconds(entry.enqueued_at))
+    identifier = entry_id(entry.run_id, entry.shard_id)
+    return f"{_HIGHEST_PRIORITY - entry.priority:03d}:{age:017d}:{min(index, _LAST_INDEX):07d}:{identifier}"
+
+
+def decode_entry(member: bytes, kind: bytes) -> QueueEntry:
+    """The entry that was written."""
+    _, age, _, identifier = member.decode().split(":")
+    run, _, shard = identifier.partition("/")
+    return QueueEntry(run_id=_unquoted(run), shard_id=_unquoted(shard), enqueued_at=_time_of(age), **_common(kind))
+
+
+@lru_cache(maxsize=1024)
+def _common(kind: bytes) -> Mapping[str, Any]:
+    record = _decoder.decode(kind)
+    return {
+        "project": record.project,
+        "priority": record.priority,
+        "requirements": record.requirements,
+        "resources": _resources(*record.asked),
+        "packed": None if record.packed is None else _resources(*record.packed),
+        "environment_key": record.environment_key,
+        "not_before": None if record.due is None else time_of(record.due),
+        "cost": record.cost,
+        "weight": record.weight,
+        "uses": tuple(map(use_of, record.uses)) if record.uses else (),
+        "gang": record.gang,
+    }
+
+
+@lru_cache(maxsize=1024)
+def _time_of(age: str) -> datetime:
+    """The shards of a task wait since the same moment."""
+    return time_of(int(age))
+
+
+def queue_of(record: bytes) -> str:
     """The name of the queue to which a recorded entry belongs."""
-    return _decoder.decode(raw).queue
+    return _decoder.decode(record.partition(b"\n")[2]).queue
+
+
+def _amounts(resources: Resources) -> tuple[int, int, int]:
+    return resources.cpu_millis, resources.memory_bytes, resources.disk_bytes
 
 
 @lru_cache(maxsize=1024)
 def _resources(cpu_millis: int, memory_bytes: int, disk_bytes: int) -> Resources:
     """The shards of a task need the same."""
     return Resources(cpu_millis=cpu_millis, memory_bytes=memory_bytes, disk_bytes=disk_bytes)
+
+
+def _unquoted(text: str) -> str:
+    plain = text.replace("%23", "#")
+    return unquote(text) if "%" in plain else plain
 
 
 @lru_cache(maxsize=1024)

@@ -16,7 +16,7 @@ from fleetest.common.ids import new_token
 from fleetest.master.queue.connection import redis_errors
 from fleetest.master.queue.partition import Partition, Script
 from fleetest.master.queue.ports import ResourceHold, ResourceView
-from fleetest.master.queue.records import RecordedUse, entry_id, ids_of, resource_of, use_of, uses_of
+from fleetest.master.queue.records import RecordedUse, entry_id, ids_of, resource_of, run_key, use_of, uses_of
 
 __all__ = ["RedisResourceLedger"]
 
@@ -37,8 +37,12 @@ class RedisResourceLedger:
         self._partition = Partition(redis, partition)
 
     async def keep(self, holds: Sequence[ResourceHold], worker_ids: Sequence[str]) -> Sequence[ResourceHold]:
-        claims = [(_id(each), worker, each.token) for each, worker in zip(holds, worker_ids, strict=True)]
-        numbers: Sequence[int] = await self._partition.call(Script.KEEP, {"claims": claims})
+        claims = [
+            (run_key(each.run_id), _id(each), worker, each.token)
+            for each, worker in zip(holds, worker_ids, strict=True)
+        ]
+        runs = list(dict.fromkeys(run for run, *_ in claims))
+        numbers: Sequence[int] = await self._partition.call(Script.KEEP, {"claims": claims}, runs=runs)
         return [holds[number - 1] for number in numbers]
 
     async def give_back(self, holds: Sequence[ResourceHold]) -> None:

@@ -1,15 +1,17 @@
 """
 The shard queue in Redis.
 
-One partition is one hash slot, so that Redis Cluster works. Its keys begin with `fleetest:{partition}:` and hold
+One partition is one hash slot, so that Redis Cluster works. Its keys begin with `fleetest:{partition}:` and the version
+of their layout, and hold
 
 ==============  ==========  ==============================================================================
 entries         hash        id to record (`records.py`) of whatever waits or is claimed
-index           sorted set  the same ids, in the order of their bytes: finds a run's entries
-queue:NAME      sorted set  what waits for a worker, in the order of `records.py`
+index:RUN       set         those of these ids that are of one run
+queue:NAME      sorted set  what waits for a worker, in the order of `records.py`; NAME is SET:project
 delayed         sorted set  id to microseconds, by the masters' clock, at which it joins its queue
-claims          sorted set  id to microseconds, by Redis's clock, until which the claim must be confirmed
-holders         hash        id to the worker that claimed it, and the field of `fair` that was charged
+claims          sorted set  ids that were claimed at once to microseconds, by Redis's clock, until which they must be
+                            confirmed; those that are meanwhile stay there until then
+holders         hash        id to the worker that claimed it, the field of `fair` that was charged, and the same time
 reservations    hash        id to the worker that keeps room for it, until when, and how much
 fair            hash        virtual times and finish tags (`claim.lua`)
 queues          hash        NAME to required capabilities
@@ -27,10 +29,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from datetime import timedelta
-from itertools import chain
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -40,21 +41,21 @@ from fleetest.common.backoff import Backoff
 from fleetest.common.clock import Clock
 from fleetest.common.errors import DependencyUnavailable
 from fleetest.common.tasks import Resources
-from fleetest.master.queue.capabilities import KnownQueues, canonical, queue_name
+from fleetest.master.queue.capabilities import KnownQueues, canonical, class_name, queue_name
 from fleetest.master.queue.connection import redis_errors
 from fleetest.master.queue.partition import Partition, Script
 from fleetest.master.queue.ports import Bid, Claim, Claims, QueueEntry, QueuePlace
 from fleetest.master.queue.records import (
-    Recorded,
     RecordedUse,
+    are_of_one_kind,
     check_entry,
     decode_entry,
     entry_id,
-    first_id_after_run,
-    first_id_of_run,
+    member_of,
     microseconds,
     queue_of,
-    record_entry,
+    record_kind,
+    run_key,
     shard_of,
     time_of,
     uses_of,
@@ -68,7 +69,10 @@ LOOK_AHEAD: Final = 16
 _BATCH: Final = 500
 """Entries that one script call moves at most, so that it keeps others waiting for milliseconds only."""
 
-_FORGET_QUEUE_AFTER: Final = timedelta(days=1)
+_LOTS: Final = 20
+"""Claims of earlier calls that one script call looks through at most."""
+
+_FORGET_QUEUE_AFTER: Final = timedelta(minutes=10)
 
 _T = TypeVar("_T")
 
@@ -105,51 +109,56 @@ class RedisShardQueue:
 
     async def enqueue(self, entries: Sequence[QueueEntry]) -> None:
         """
-        Each batch of 500, and each gang, is atomic; a failure in between leaves whole batches, and the call may be
-        repeated.
+        Each batch of 500 of a run, and each gang, is atomic; a failure in between leaves whole batches, and the call
+        may be repeated.
 
         Raises:
             InvalidRequest: a priority, cost or weight is out of range; nothing was enqueued.
             DependencyUnavailable: Redis does not answer.
         """
+        for entry in entries:
+            check_entry(entry)
         alone, gangs = entries, list[Sequence[QueueEntry]]()
         if any(entry.gang for entry in entries):
             alone, gangs = [entry for entry in entries if not entry.gang], _gangs(entries)
-        for entry in entries:
-            check_entry(entry)
-        batches = (
-            (some, [record_entry(entry, number * _BATCH + index) for index, entry in enumerate(some)])
-            for number, some in enumerate(_batches(alone))
-        )
-        for some, their_records in chain(batches, ((gang, _record_gang(gang)) for gang in gangs)):
-            wanted = {each.queue: entry.requirements for entry, each in zip(some, their_records, strict=True)}
-            request = {
-                "now": self._now(),
-                "entries": [
-                    (each.identifier, _due(entry), each.queue, each.member, number > 0 and entry.gang > 0)
-                    for number, (entry, each) in enumerate(zip(some, their_records, strict=True))
-                ],
-                "requirements": {name: canonical(requirements) for name, requirements in wanted.items()},
-                "uses": {
-                    each.queue: msgspec.json.encode(_uses(entry)).decode()
-                    for entry, each in zip(some, their_records, strict=True)
-                    if entry.uses
-                },
-            }
-            await self._partition.call(Script.ENQUEUE, request, list(wanted), [each.record for each in their_records])
+        for of_run in _by_run(alone):
+            for some in _batches(of_run):
+                places, batch = zip(*some, strict=True)
+                await self._put(batch, _kinds(batch), places)
+        for gang in gangs:
+            await self._put(gang, _kinds_of_gang(gang), [0] * len(gang))
+
+    async def _put(self, entries: Sequence[QueueEntry], kinds: Sequence[bytes], places: Sequence[int]) -> None:
+        """In one script. `kinds` are those of the entries, `places` their places among those of the same age."""
+        of_kind = dict(zip(kinds, entries, strict=True))
+        numbers = {kind: number for number, kind in enumerate(of_kind, start=1)}
+        wanted = {_queue_name(entry): entry for entry in of_kind.values()}
+        run = run_key(entries[0].run_id)
+        request = {
+            "run": run,
+            "now": self._now(),
+            "members": list(map(member_of, entries, places)),
+            "numbers": [numbers[kind] for kind in kinds],
+            "requirements": {name: canonical(entry.requirements) for name, entry in wanted.items()},
+            "uses": {name: msgspec.json.encode(_uses(entry)).decode() for name, entry in wanted.items() if entry.uses},
+        }
+        await self._partition.call(Script.ENQUEUE, request, queues=list(wanted), runs=[run], kinds=list(of_kind))
 
     async def claim(self, bids: Sequence[Bid], *, confirming: Sequence[Claim] = ()) -> Claims:
         if not bids:
             await self.confirm(confirming)
             return Claims()
-        while (answer := await self._claim_from(self._known, bids, confirming)) is None:
+        while True:
+            classes, numbers = _classes(self._known, bids)
+            answer = await self._claim_from(classes, numbers, bids, confirming)
+            if answer is not None:
+                break
             self._known = await self._read_known()
-        _, numbers = _classes(self._known, bids)
-        due, left, gangs, *pairs = answer
+        due, left, gangs, kinds, *triples = answer
         return Claims(
             (
-                Claim(entry=decode_entry(raw), worker_id=bids[number - 1].worker_id)
-                for number, raw in zip(pairs[::2], pairs[1::2], strict=True)
+                Claim(entry=decode_entry(member, kinds[kind - 1]), worker_id=bids[number - 1].worker_id)
+                for number, member, kind in zip(triples[::3], triples[1::3], triples[2::3], strict=True)
             ),
             in_vain=frozenset(bid.worker_id for bid, number in zip(bids, numbers, strict=True) if number not in left),
             due_in=None if due is None else max(time_of(int(float(due))) - self._clock.now(), timedelta()),
@@ -158,18 +167,21 @@ class RedisShardQueue:
 
     async def confirm(self, claims: Sequence[Claim]) -> None:
         for some in _batches(claims):
-            await self._partition.call(Script.CONFIRM, {"claims": _held(some)})
+            held = _held(some)
+            await self._partition.call(Script.CONFIRM, {"claims": held}, runs=_runs(held))
 
     async def release(self, claims: Sequence[Claim]) -> None:
         for some in _batches(claims):
             queues = {_queue_name(claim.entry) for claim in some}
-            await self._partition.call(Script.RELEASE, {"claims": _held(some)}, list(queues))
+            held = [(entry_id(claim.entry.run_id, claim.entry.shard_id), claim.worker_id) for claim in some]
+            await self._partition.call(Script.RELEASE, {"claims": held}, queues=list(queues))
 
     async def remove(self, run_id: str, shard_ids: Sequence[str] | None = None) -> None:
         shards = await self.waiting(run_id) if shard_ids is None else shard_ids
         for some in _batches([entry_id(run_id, shard_id) for shard_id in shards]):
             queues = await self._queues_of(some)
-            await self._partition.call(Script.REMOVE, {"ids": some}, list(queues))
+            request = {"run": run_key(run_id), "ids": some}
+            await self._partition.call(Script.REMOVE, request, queues=list(queues), runs=[run_key(run_id)])
 
     async def return_expired(self) -> int:
         returned = 0
@@ -178,44 +190,51 @@ class RedisShardQueue:
                 "version": self._known.version,
                 "now": self._now(),
                 "limit": _BATCH,
+                "lots": _LOTS,
                 "forget_queue_after": _in_microseconds(_FORGET_QUEUE_AFTER),
             }
-            moved: int | None = await self._partition.call(Script.RETURN_DUE, request, self._known.names)
-            if moved is None:
+            answer: tuple[int, int] | None = await self._partition.call(
+                Script.RETURN_DUE, request, queues=self._known.names
+            )
+            if answer is None:
                 self._known = await self._read_known()
                 continue
+            moved, more = answer
             returned += moved
-            if moved < _BATCH:
+            if not more:
                 return returned
 
     async def place(self, run_id: str, shard_id: str) -> QueuePlace | None:
-        """As if every project had an equal weight, and had just been served."""
+        """Among what needs the same, as if every project had an equal weight, and had just been served."""
         identifier = entry_id(run_id, shard_id)
-        queues = await self._queues_of([identifier])
-        found = await self._partition.call(Script.PLACE, {"id": identifier}, list(queues))
-        if found is None:
+        found: Any = 0
+        for queue in await self._queues_of([identifier]):
+            while found == 0:
+                request = {"id": identifier, "version": self._known.version}
+                found = await self._partition.call(Script.PLACE, request, queues=self._known.like(queue))
+                if found == 0:
+                    self._known = await self._read_known()
+        if not found:
             return None
         position, length, due = found
         ready_at = None if due is None else time_of(int(float(due)))
         return QueuePlace(position=position, queue_length=length, ready_at=ready_at)
 
     async def waiting(self, run_id: str) -> frozenset[str]:
-        low, high = f"[{first_id_of_run(run_id)}", f"({first_id_after_run(run_id)}"
         with redis_errors():
-            ids: Any = await self._redis.zrangebylex(self._partition.key("index"), low, high)
+            ids: Any = await self._redis.smembers(self._partition.index(run_key(run_id)))
         return frozenset(map(shard_of, ids))
 
     async def count(self, run_id: str) -> int:
-        low, high = f"[{first_id_of_run(run_id)}", f"({first_id_after_run(run_id)}"
         with redis_errors():
-            return int(await self._redis.zlexcount(self._partition.key("index"), low, high))
+            return int(await self._redis.scard(self._partition.index(run_key(run_id))))
 
     async def depth(self) -> int:
         """Entries that wait, delayed ones included; claimed ones are not."""
         with redis_errors():
             async with self._redis.pipeline(transaction=True) as pipeline:
                 pipeline.hlen(self._partition.key("entries"))
-                pipeline.zcard(self._partition.key("claims"))
+                pipeline.hlen(self._partition.key("holders"))
                 entries, claims = await pipeline.execute()
         return int(entries - claims)
 
@@ -249,9 +268,15 @@ class RedisShardQueue:
                         yield
 
     async def _claim_from(
-        self, known: KnownQueues, bids: Sequence[Bid], confirming: Sequence[Claim]
+        self,
+        classes: Sequence[tuple[str, ...]],
+        numbers: Sequence[int],
+        bids: Sequence[Bid],
+        confirming: Sequence[Claim],
     ) -> list[Any] | None:
-        classes, numbers = _classes(known, bids)
+        known, held = self._known, _held(confirming)
+        queues = sorted(set().union(*classes))
+        number_of = {name: number for number, name in enumerate(queues, start=1)}
         request = {
             "version": known.version,
             "now": self._now(),
@@ -260,12 +285,14 @@ class RedisShardQueue:
             "claim_ttl": _in_microseconds(self._claim_ttl),
             "reserve_after": _in_microseconds(self._reserve_after),
             "reservation_ttl": _in_microseconds(self._reservation_ttl),
-            "classes": [{"name": _class_name(queues), "queues": queues} for queues in classes],
+            "classes": [
+                {"name": class_name(names), "queues": [number_of[name] for name in names]} for names in classes
+            ],
             "bids": [_bid(bid, number) for bid, number in zip(bids, numbers, strict=True)],
-            "claims": _held(confirming),
-            "uses": {name: known.uses[name] for name in known.uses if any(name in queues for queues in classes)},
+            "claims": held,
+            "uses": {name: known.uses[name] for name in known.uses if name in number_of},
         }
-        answer: list[Any] | None = await self._partition.call(Script.CLAIM, request, sorted(set().union(*classes)))
+        answer: list[Any] | None = await self._partition.call(Script.CLAIM, request, queues=queues, runs=_runs(held))
         return answer
 
     async def _read_known(self) -> KnownQueues:
@@ -295,7 +322,15 @@ def _uses(entry: QueueEntry) -> tuple[RecordedUse, ...]:
 
 
 def _queue_name(entry: QueueEntry) -> str:
-    return queue_name(entry.requirements, _uses(entry))
+    return queue_name(entry.requirements, entry.project, _uses(entry))
+
+
+def _by_run(entries: Sequence[QueueEntry]) -> Iterable[Sequence[tuple[int, QueueEntry]]]:
+    """With their places among all."""
+    of_runs = defaultdict[str, list[tuple[int, QueueEntry]]](list)
+    for place, entry in enumerate(entries):
+        of_runs[entry.run_id].append((place, entry))
+    return of_runs.values()
 
 
 def _gangs(entries: Sequence[QueueEntry]) -> list[Sequence[QueueEntry]]:
@@ -307,10 +342,19 @@ def _gangs(entries: Sequence[QueueEntry]) -> list[Sequence[QueueEntry]]:
     return [sorted(gang, key=_due, reverse=True) for gang in gangs.values()]
 
 
-def _record_gang(gang: Sequence[QueueEntry]) -> list[Recorded]:
+def _kinds(entries: Sequence[QueueEntry]) -> list[bytes]:
+    """Those of one kind mostly come one after the other."""
+    kinds: list[bytes] = []
+    for last, entry in zip([None, *entries], entries, strict=False):
+        alike = last is not None and are_of_one_kind(last, entry)
+        kinds.append(kinds[-1] if alike else record_kind(entry))
+    return kinds
+
+
+def _kinds_of_gang(gang: Sequence[QueueEntry]) -> list[bytes]:
     ids = tuple(entry_id(entry.run_id, entry.shard_id) for entry in gang)
     first, *others = gang
-    return [record_entry(first, 0, members=ids), *(record_entry(entry, 0, follows=True) for entry in others)]
+    return [record_kind(first, members=ids), *(record_kind(entry, follows=True) for entry in others)]
 
 
 def _in_microseconds(span: timedelta) -> int:
@@ -321,11 +365,20 @@ def _due(entry: QueueEntry) -> int:
     return 0 if entry.not_before is None else microseconds(entry.not_before)
 
 
-def _held(claims: Sequence[Claim]) -> list[tuple[str, str, bool]]:
-    return [
-        (entry_id(claim.entry.run_id, claim.entry.shard_id), claim.worker_id, bool(claim.entry.uses))
-        for claim in claims
-    ]
+def _held(claims: Sequence[Claim]) -> list[tuple[str, str, list[str], list[str]]]:
+    """By run and worker: the ids of the entries, and of those that use anything."""
+    held: dict[tuple[str, str], tuple[list[str], list[str]]] = {}
+    for claim in claims:
+        entry = claim.entry
+        ids, users = held.setdefault((entry.run_id, claim.worker_id), ([], []))
+        ids.append(entry_id(entry.run_id, entry.shard_id))
+        if entry.uses:
+            users.append(ids[-1])
+    return [(run_key(run_id), worker_id, ids, users) for (run_id, worker_id), (ids, users) in held.items()]
+
+
+def _runs(held: Sequence[tuple[str, str, list[str], list[str]]]) -> list[str]:
+    return list(dict.fromkeys(run for run, *_ in held))
 
 
 def _classes(known: KnownQueues, bids: Sequence[Bid]) -> tuple[Sequence[tuple[str, ...]], Sequence[int]]:
@@ -333,11 +386,6 @@ def _classes(known: KnownQueues, bids: Sequence[Bid]) -> tuple[Sequence[tuple[st
     satisfied = [known.satisfied_by(bid.capabilities) for bid in bids]
     classes = {queues: number for number, queues in enumerate(dict.fromkeys(satisfied), start=1)}
     return tuple(classes), [classes[queues] for queues in satisfied]
-
-
-def _class_name(queues: tuple[str, ...]) -> str:
-    """Names the class of all workers that satisfy these queues."""
-    return queue_name(dict.fromkeys(queues, ""))
 
 
 def _bid(bid: Bid, worker_class: int) -> dict[str, Any]:

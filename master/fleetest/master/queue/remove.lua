@@ -1,12 +1,13 @@
--- request: ids
+-- request: run, ids
 local found = {}
 for _, id in ipairs(request.ids) do
-  local entry = read(id)
-  local queue = entry and queue_key[entry[QUEUE]]
+  local member, kind = read(id)
+  local queue = kind and queue_key[kind.queue]
   if queue then
-    redis.call('ZREM', queue, entry[MEMBER])
+    redis.call('ZREM', queue, member)
+    redis.call('ZREM', key.delayed, id)
     table.insert(found, id)
-    if entry[USES] then drop_hold(id, 0) end
+    if kind.uses then drop_hold(id, 0) end
   end
 end
-forget(found)
+forget(request.run, found)
