@@ -508,6 +508,17 @@ async def test_claim_lasts_until_its_time_is_up(queue: ShardQueue) -> None:
     assert (returned, await claim_all(queue)) == (0, [])
 
 
+async def test_claim_that_follows_a_released_one_has_a_time_of_its_own(open_queue: OpenQueue) -> None:
+    hasty, patient = open_queue(claim_ttl=timedelta(0)), open_queue(claim_ttl=MINUTE)
+    await hasty.enqueue(entries("a", "b"))
+    await hasty.release([claim for claim in await hasty.claim([bid(shards=2)]) if claim.entry.shard_id == "a"])
+    await patient.claim([bid()])
+
+    returned = await patient.return_expired()
+
+    assert (returned, await claim_all(patient)) == (1, ["b"])
+
+
 async def test_claims_say_for_whom_nothing_waits_any_more(queue: ShardQueue) -> None:
     await queue.enqueue([entry("a", resources=Resources(cpu_millis=80)), entry("b", requirements={"os": "linux"})])
 

@@ -189,6 +189,17 @@ async def test_those_that_wait_for_a_resource_are_in_nobodys_way(queue: ShardQue
     assert claims.in_vain == {"w"}
 
 
+async def test_a_lower_priority_is_looked_at_behind_many_that_wait_for_the_same(
+    queue: ShardQueue, ledger: ResourceLedger
+) -> None:
+    await queue.enqueue([entry("owner#0", use(EXCLUSIVE))])
+    await begin(ledger, await queue.claim([bid()]))
+    await queue.enqueue([entry(f"blocked#{i}", use(EXCLUSIVE), priority=99) for i in range(5 * LOOK_AHEAD)])
+    await queue.enqueue([entry("owner#1", use(EXCLUSIVE), priority=1)])
+
+    assert shards_of(await queue.claim([bid()])) == ["owner#1"]
+
+
 async def test_giving_back_wakes_those_who_wait(queue: ShardQueue, ledger: ResourceLedger) -> None:
     await queue.enqueue([entry("a#0", use(EXCLUSIVE))])
     claims = await queue.claim([bid()])
