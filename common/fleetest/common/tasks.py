@@ -12,6 +12,8 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Final
 
+import msgspec
+
 from fleetest.common.load import LoadPlan
 
 __all__ = [
@@ -140,8 +142,7 @@ class Use:
         return f"{self.amount} of {self.resource}" if self.access is Access.COUNTED else self.resource
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resources:
+class Resources(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Amounts of what a worker has, or a task needs."""
 
     cpu_millis: int = 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
+import msgspec
+
 from fleetest.common.states import Verdict
 from fleetest.common.tasks import Access, OnLost, Resources, Use
 from fleetest.master.explain import Reason, ReasonKind, TaskExplanation, explain
@@ -120,7 +122,7 @@ async def test_every_worker_is_too_small(core: Core) -> None:
             1,
             constraint,
         )
-    huge = replace(CAPACITY, memory_bytes=128 * GIB)
+    huge = msgspec.structs.replace(CAPACITY, memory_bytes=128 * GIB)
     await core.connect("w2", capacity=huge, free=huge)
     await core.dispatcher.dispatch()
     assert (await kinds(core, run_ids["memory 64GiB"])) == [ReasonKind.RUNS]
@@ -150,7 +152,7 @@ async def test_what_a_shard_takes_is_told_where_it_is_not_what_was_requested(cor
         "runs used, of the cpu 4, memory 4GiB that it asks for)"
     )
 
-    session.ask(Want(number=1, shards=1, free=replace(taken, disk_bytes=1)))
+    session.ask(Want(number=1, shards=1, free=msgspec.structs.replace(taken, disk_bytes=1)))
     assert await runs(core, run_id, session)
 
 
@@ -340,7 +342,9 @@ async def test_a_gang_has_not_room_for_all_of_it(core: Core) -> None:
     )
 
     await update(core, session, slots_used=0, free=Resources(cpu_millis=3000))
-    other = await core.connect("w2", shards=0, slots=3, capacity=replace(CAPACITY, cpu_millis=64000), free=CAPACITY)
+    other = await core.connect(
+        "w2", shards=0, slots=3, capacity=msgspec.structs.replace(CAPACITY, cpu_millis=64000), free=CAPACITY
+    )
     first, *_ = await reasons(core, run_id)
     assert (first.kind, first.message) == (
         ReasonKind.WORKERS_BUSY,
@@ -348,7 +352,7 @@ async def test_a_gang_has_not_room_for_all_of_it(core: Core) -> None:
     )
 
     session.ask(Want(number=1, shards=2, free=CAPACITY))
-    other.ask(Want(number=1, shards=3, free=replace(CAPACITY, cpu_millis=12000)))
+    other.ask(Want(number=1, shards=3, free=msgspec.structs.replace(CAPACITY, cpu_millis=12000)))
     await core.dispatcher.dispatch()
     [reason] = await reasons(core, run_id)
     assert reason.message == "5 of its shards run on w1, w2"

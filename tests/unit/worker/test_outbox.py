@@ -66,7 +66,7 @@ async def test_reports_wait_a_moment_for_others(outbox, spool):
     await anext(outbox.batches())
 
     assert len(batches(spool)) == 1
-    assert bodies(spool) == [Running(notes=("ready",)), Results(results=(passed("a"), passed("b")))]
+    assert bodies(spool) == [Running(), Results(results=(passed("a"), passed("b")))]
     assert bodies(spool, OTHER) == [Results(results=(passed("x"),))]
 
 
@@ -126,7 +126,7 @@ async def test_all_that_a_short_attempt_says_is_one_report(outbox, spool):
         each.ended(ended)
     outbox.flush()
 
-    running, results = Running(notes=("ready",)), (passed("a"), passed("b"))
+    running, results = Running(), (passed("a"), passed("b"))
     assert bodies(spool) == [Done(running=running, results=results, ended=ended)]
     assert len(bodies(spool, OTHER)) == 3
     ((_, payload),) = spool.after(0)
@@ -274,11 +274,11 @@ async def test_report_that_no_message_can_hold_is_lost_alone(outbox, spool, monk
 
 
 async def test_reader_gets_old_batches_then_new_ones(outbox, spool):
-    outbox.add(Report(ref=REF, at=datetime.now(UTC), body=Ended(verdict=Verdict.COMPLETED)))
+    outbox.add(Report(ref=REF, at=datetime.now(UTC), body=Ended(verdict=Verdict.COMPLETED)), 100)
     reader = outbox.batches()
     assert (await anext(reader)).sequence == 1
     following = asyncio.create_task(anext(reader))
 
-    outbox.add(Report(ref=OTHER, at=datetime.now(UTC), body=Ended(verdict=Verdict.COMPLETED)))
+    outbox.add(Report(ref=OTHER, at=datetime.now(UTC), body=Ended(verdict=Verdict.COMPLETED)), 100)
 
     assert (await following).sequence == 2

@@ -48,7 +48,7 @@ usages = st.builds(ResourceUsage, cpu_time=durations, peak_memory_bytes=sizes)
 results = st.builds(CaseResult, case_id=texts, outcome=st.sampled_from(Outcome), duration=durations)
 endings = st.builds(Ended, verdict=st.sampled_from(Verdict), reason=texts, usage=usages, missing=tuples, extra=tuples)
 bodies = st.one_of(
-    st.builds(Running, notes=tuples),
+    st.builds(Running, variables=st.dictionaries(texts, texts, max_size=2)),
     st.builds(
         Planned,
         cases=st.lists(st.builds(PlannedCase, case_id=texts), max_size=3).map(tuple),
@@ -87,7 +87,7 @@ bodies = st.one_of(
     endings,
     st.builds(
         Done,
-        running=st.builds(Running, notes=tuples),
+        running=st.builds(Running, variables=st.dictionaries(texts, texts, max_size=2)),
         results=st.lists(results, max_size=2).map(tuple),
         ended=endings,
     ),
@@ -144,7 +144,7 @@ def test_task_spec_survives_the_wire(spec):
 
 
 def test_stored_batch_is_sent_with_its_number():
-    report = Report(ref=REF, at=datetime(2026, 11, 21, tzinfo=UTC), body=Running(notes=("ready",)))
+    report = Report(ref=REF, at=datetime(2026, 11, 21, tzinfo=UTC), body=Running(variables={"HOST": "ready"}))
 
     message = convert.statement_to_proto(StoredBatch(sequence=5, payload=convert.reports_to_bytes([report])))
 

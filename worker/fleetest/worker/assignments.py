@@ -73,8 +73,7 @@ class TaskSpec:
         return self.executor or ("docker" if self.image else "process")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Assignment:
+class Assignment(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """
     An attempt that this worker has.
 
@@ -92,8 +91,12 @@ class Assignment:
     case_ids: tuple[str, ...] = ()
     shard_index: int = 0
     shard_count: int = 1
-    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    secrets: Mapping[str, str] = msgspec.field(default_factory=dict)
     reserve: Resources = Resources()
+
+    def __repr__(self) -> str:
+        """Secrets are nobody's business."""
+        return f"Assignment(ref={self.ref!r}, kind={self.kind!r}, number={self.number})"
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -124,7 +127,12 @@ class Reporter(Protocol):
         """Whether a result was reported that is not good."""
 
     def running(self, notes: Sequence[str] = (), variables: Mapping[str, str] = MappingProxyType({})) -> None:
-        """The environment is ready, tests start; or a service is ready, and `variables` say where. Called once."""
+        """
+        The environment is ready, tests start; or a service is ready, and `variables` say where. Called once.
+
+        Args:
+            notes: for the worker's log.
+        """
 
     async def common_start(self) -> None:
         """

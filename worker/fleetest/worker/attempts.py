@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 
 import msgspec
@@ -38,27 +38,33 @@ class Attempt:
 
     Attributes:
         stop_order: the one that stands.
-        stop_ordered: set with every new stop order.
         start_deadline: when its tests must have started, by the event loop's clock; `None` before that time runs.
     """
 
     def __init__(self, assignment: Assignment, reporter: AttemptReporter) -> None:
         self.assignment = assignment
+        self.ref: AttemptRef = assignment.ref
         self.reporter = reporter
         self.stop_order: StopOrder | None = None
-        self.stop_ordered = asyncio.Event()
         self.start_deadline: float | None = None
+        self._stop_ordered: asyncio.Event | None = None
 
     @property
-    def ref(self) -> AttemptRef:
-        return self.assignment.ref
+    def stop_ordered(self) -> asyncio.Event:
+        """Set with every new stop order. Most attempts have ended before anybody asks for it."""
+        if self._stop_ordered is None:
+            self._stop_ordered = asyncio.Event()
+            if self.stop_order is not None:
+                self._stop_ordered.set()
+        return self._stop_ordered
 
     def order_stop(self, order: StopOrder) -> None:
         """The first order stands, but one that lets the running case finish gives way to one that does not."""
         standing = self.stop_order
         if standing is None or (standing.finish_running_case and not order.finish_running_case):
             self.stop_order = order
-            self.stop_ordered.set()
+            if self._stop_ordered is not None:
+                self._stop_ordered.set()
 
     def give_up(self, case_ids: Sequence[str]) -> Sequence[str]:
         """
@@ -68,7 +74,7 @@ class Attempt:
         assignment = self.assignment
         given = tuple(case_id for case_id in assignment.case_ids[1:] if case_id in case_ids)
         kept = tuple(case_id for case_id in assignment.case_ids if case_id not in given)
-        self.assignment = replace(assignment, case_ids=kept)
+        self.assignment = msgspec.structs.replace(assignment, case_ids=kept)
         return given
 
     def start_clock(self) -> float | None:

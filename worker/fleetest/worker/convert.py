@@ -169,9 +169,10 @@ def statement_to_proto(value: Statement) -> worker_pb2.WorkerMessage:
         case Goodbye():
             return worker_pb2.WorkerMessage(goodbye=worker_pb2.Goodbye(reason=text_to_proto(value.reason)))
         case StoredBatch():
-            batch = _batch_from_bytes(value.payload)
-            batch.sequence = value.sequence
-            return worker_pb2.WorkerMessage(reports=batch)
+            message = worker_pb2.WorkerMessage()
+            _read_batch(message.reports, value.payload)
+            message.reports.sequence = value.sequence
+            return message
 
 
 def _heartbeat_to_proto(value: Heartbeat) -> worker_pb2.Heartbeat:
@@ -208,8 +209,15 @@ def reports_from_bytes(payload: bytes) -> tuple[Report, ...]:
 
 
 def _batch_from_bytes(payload: bytes) -> worker_pb2.ReportBatch:
+    batch = worker_pb2.ReportBatch()
+    _read_batch(batch, payload)
+    return batch
+
+
+def _read_batch(batch: worker_pb2.ReportBatch, payload: bytes) -> None:
+    """In place: to copy a batch into a message takes longer than to read it there."""
     try:
-        return worker_pb2.ReportBatch.FromString(payload)
+        batch.MergeFromString(payload)
     except DecodeError as error:
         raise InvalidRequest(f"not a batch of reports: {error}") from error
 
@@ -268,8 +276,6 @@ def _fill_report(message: worker_pb2.Report, value: Report) -> None:  # noqa: C9
 
 def _fill_running(message: worker_pb2.Running, value: Running) -> None:
     message.SetInParent()
-    if value.notes:
-        message.notes.extend(map(text_to_proto, value.notes))
     if value.variables:
         message.variables.update(value.variables)
 
@@ -297,7 +303,7 @@ def batch_without_done(payload: bytes) -> bytes:
 
 
 def _running_from_proto(message: worker_pb2.Running) -> Running:
-    return Running(notes=tuple(message.notes), variables=dict(message.variables))
+    return Running(variables=dict(message.variables))
 
 
 def report_from_proto(message: worker_pb2.Report) -> Report:  # noqa: C901 - a flat table
@@ -432,6 +438,7 @@ def _assignment_from_proto(message: worker_pb2.Assignment, specs: Mapping[str, T
     spec = specs.get(message.spec_id)
     if spec is None:
         raise InvalidRequest(f"the stream has not carried the task {message.spec_id!r} yet")
+    secrets = message.secrets  # most have none: to ask is cheaper
     return Assignment(
         ref=attempt_ref_from_proto(message.attempt),
         spec=spec,
@@ -440,7 +447,7 @@ def _assignment_from_proto(message: worker_pb2.Assignment, specs: Mapping[str, T
         case_ids=tuple(message.case_ids),
         shard_index=message.shard_index,
         shard_count=message.shard_count,
-        secrets=dict(message.secrets),
+        secrets=dict(secrets) if secrets else {},
         reserve=resources_from_proto(message.reserve) if message.HasField("reserve") else spec.limits,
     )
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import psutil
+from msgspec.structs import replace
 
 from fleetest.common.clock import Clock
 from fleetest.common.results import ResourceSample

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import timedelta
-from itertools import groupby, pairwise
+from itertools import groupby
 from typing import Final, cast
 
 import structlog
@@ -19,7 +19,7 @@ from fleetest.common.states import Verdict
 from fleetest.worker.assignments import AttemptRef, Ended
 from fleetest.worker.convert import reports_from_bytes, reports_to_bytes
 from fleetest.worker.messages import StoredBatch
-from fleetest.worker.reports import Done, HandedBack, Loaded, Output, Planned, Report, Results, Running
+from fleetest.worker.reports import Done, HandedBack, Output, Report, Results, Running
 from fleetest.worker.spool import Spool
 
 __all__ = ["Outbox"]
@@ -61,7 +61,7 @@ class Outbox:
         self._grown = asyncio.Event()
         self._emptied = asyncio.Event()
         self._lossy: dict[AttemptRef, str] = {}
-        self._kept: deque[tuple[int, frozenset[AttemptRef]]] = deque(
+        self._kept: deque[tuple[int, Sequence[AttemptRef]]] = deque(
             (sequence, _attempts_in(payload)) for sequence, payload in spool.after(0)
         )
 
@@ -85,22 +85,29 @@ class Outbox:
         """What keeps the worker from taking more work; empty when nothing does."""
         return "spool: disk full" if self._spool.full else ""
 
-    def add(self, report: Report) -> None:
-        """Keep a report; returns at once."""
+    def add(self, report: Report, size_bytes: int) -> None:
+        """
+        Keep a report; returns at once.
+
+        Args:
+            size_bytes: about how many it takes; only to know when a batch is large enough.
+        """
         self._waiting.append(report)
-        if isinstance(report.body, Results):
-            self._waiting_results += len(report.body.results)
-        self._waiting_bytes += _weight(report)
-        # What is ending goes in this turn anyway, as a whole.
-        full = self._waiting_results >= _BATCH_RESULTS and not self._ending
-        if full or self._waiting_bytes >= _BATCH_BYTES:
+        self._waiting_bytes += size_bytes
+        if self._waiting_bytes >= _BATCH_BYTES:
             self.flush()
-        elif isinstance(report.body, (Ended, HandedBack)) and not self._ending:
+        elif self._ending:
+            return  # all goes in this turn anyway, as a whole
+        elif isinstance(report.body, (Ended, HandedBack)):
             # Many short attempts end in one turn of the loop: each batch costs the master as much as a large one.
             self._flush_by(asyncio.get_running_loop().call_soon(self.flush))
             self._ending = True
-        elif not self._ending:
-            self._flush_at(time.monotonic() + _BATCH_DELAY.total_seconds(), urgent=_is_urgent(report))
+        else:
+            self._waiting_results += isinstance(report.body, Results)
+            if self._waiting_results >= _BATCH_RESULTS:
+                self.flush()
+            else:
+                self._flush_at(time.monotonic() + _BATCH_DELAY.total_seconds(), urgent=_is_urgent(report))
 
     def flush(self) -> None:
         """Put what waits into the spool."""
@@ -163,8 +170,7 @@ class Outbox:
             reports = [self._honest(report) for report in reports]
         payload = reports_to_bytes(reports)
         if len(payload) <= _MESSAGE_BYTES:
-            refs = frozenset(report.ref for report in reports)
-            self._kept.append((self._spool.append(payload), refs))
+            self._kept.append((self._spool.append(payload), [report.ref for report in reports]))
         elif len(reports) > 1:
             for report in reports:
                 self._keep([report])
@@ -204,14 +210,15 @@ def _is_urgent(report: Report) -> bool:
 
 def _coalesced(reports: Iterable[Report]) -> list[Report]:
     """Neighbouring results, and pieces of output, of one attempt become one report, and so does a whole attempt."""
-    by_attempt: dict[AttemptRef, list[Report]] = {}
+    by_attempt: dict[AttemptRef, list[Report]] = defaultdict(list)
     for report in reports:
-        by_attempt.setdefault(report.ref, []).append(report)
+        by_attempt[report.ref].append(report)
     merged: list[Report] = []
     for own in by_attempt.values():
-        if any(type(report.body) is type(following.body) for report, following in pairwise(own)):
-            kinds = groupby(own, key=lambda report: type(report.body))
-            own = [report for kind, neighbours in kinds for report in _joined(kind, list(neighbours))]  # noqa: PLW2901
+        kinds = {type(report.body) for report in own}
+        if len(kinds) < len(own):
+            groups = groupby(own, key=lambda report: type(report.body))
+            own = [report for kind, neighbours in groups for report in _joined(kind, list(neighbours))]  # noqa: PLW2901
         merged += _whole(own)
     return merged
 
@@ -225,7 +232,7 @@ def _whole(own: list[Report]) -> list[Report]:
             body = Done(running=running, results=(), ended=ended)
         case _:
             return own
-    return [replace(own[-1], body=body)]
+    return [Report(ref=own[-1].ref, at=own[-1].at, body=body)]
 
 
 def _parted(reports: Iterable[Report]) -> list[Report]:
@@ -257,24 +264,9 @@ def _joined(kind: type, reports: list[Report]) -> list[Report]:
     return reports
 
 
-def _weight(report: Report) -> int:
-    """About how many bytes it takes; only to know when a batch is large enough."""
-    match report.body:
-        case Output(content=content):
-            return len(content)
-        case Results(results=results):
-            return sum([100 + len(r.details) + len(r.stdout) + len(r.stderr) + len(r.log) for r in results])
-        case Planned(cases=cases):
-            return 100 * len(cases)
-        case Loaded(sample=sample):
-            return 100 + sum(len(each.name) + len(each.histogram) for each in sample.requests)
-        case _:
-            return 100
-
-
-def _attempts_in(payload: bytes) -> frozenset[AttemptRef]:
+def _attempts_in(payload: bytes) -> Sequence[AttemptRef]:
     try:
-        return frozenset(report.ref for report in reports_from_bytes(payload))
+        return [report.ref for report in reports_from_bytes(payload)]
     except InvalidRequest as error:
         _log.warning("spooled_batch_not_understood", reason=error.message)
-        return frozenset()
+        return []

@@ -39,10 +39,15 @@ __all__ = ["AttemptReporter"]
 _SURELY_SHORT: Final = MAX_RESULT_TEXT_BYTES // 4
 """No character takes more than four bytes."""
 
+_SMALL_BYTES: Final = 100
+"""About what a report takes besides its texts."""
+
 _FILES_AT_ONCE: Final = 500
 """Of coverage: a report of them is not larger than one of results."""
 
 _NO_SECRETS: Final = Masker(())
+_UNMASKED: Final = _NO_SECRETS.stream()
+_RUNNING: Final = Running()
 
 
 class AttemptReporter:
@@ -53,7 +58,8 @@ class AttemptReporter:
     said to be. What is said after the end is dropped.
 
     Attributes:
-        started: set when the attempt's tests start.
+        started: whether the attempt's tests have started.
+        notes: what was said for people then.
         failed: whether a result was not good.
     """
 
@@ -67,23 +73,34 @@ class AttemptReporter:
         common_start: CommonStart | None = None,
         max_output_bytes: int = MAX_OUTPUT_BYTES,
     ) -> None:
-        self.started = asyncio.Event()
+        self.started = False
+        self.notes: Sequence[str] = ()
+        self.failed = False
         self._ref = ref
         self._outbox = outbox
         self._clock = clock
         self._common_start = common_start
         self._masker = Masker(secrets.values()) if secrets else _NO_SECRETS
-        self._masked_output = self._masker.stream()
+        self._masked_output = self._masker.stream() if secrets else _UNMASKED
         self._output_bytes = 0
         self._max_output_bytes = max_output_bytes
         self._output_truncated = False
         self._ended = False
-        self.failed = False
+        self._start: asyncio.Event | None = None
+
+    async def start(self) -> None:
+        """Returns when the attempt's tests have started."""
+        if not self.started:
+            self._start = self._start or asyncio.Event()
+            await self._start.wait()
 
     def running(self, notes: Sequence[str] = (), variables: Mapping[str, str] = MappingProxyType({})) -> None:
-        if not self.started.is_set():
-            self.started.set()
-            self._say(Running(notes=tuple(map(self._masker.text, notes)), variables=dict(variables)))
+        if self.started:
+            return
+        self.started, self.notes = True, notes
+        if self._start is not None:
+            self._start.set()
+        self._say(Running(variables=dict(variables)) if variables else _RUNNING)
 
     async def common_start(self) -> None:
         if self._common_start is not None:
@@ -114,12 +131,16 @@ class AttemptReporter:
                 deselected=deselected,
                 collection_errors=tuple(map(self._fit, collection_errors)),
                 fingerprints={text(file): digest for file, digest in fingerprints.items()},
-            )
+            ),
+            _SMALL_BYTES * len(cases),
         )
 
     def result(self, result: CaseResult) -> None:
         self.failed = self.failed or result.outcome.bad
-        self._say(Results(results=(self._fit(result),)))
+        length = len(result.message) + len(result.details) + len(result.stdout) + len(result.stderr) + len(result.log)
+        if length > _SURELY_SHORT or self._masker.masks:
+            result = self._fit(result)
+        self._say(Results(results=(result,)), _SMALL_BYTES + length)
 
     def handed_back(self, case_ids: Sequence[str]) -> None:
         self._say(HandedBack(case_ids=tuple(map(self._masker.text, case_ids))))
@@ -131,7 +152,8 @@ class AttemptReporter:
         if self._masker.masks:
             named = tuple(replace(each, name=self._masker.text(each.name)) for each in sample.requests)
             sample = replace(sample, requests=named)
-        self._say(Loaded(sample=sample))
+        size_bytes = sum(len(each.name) + len(each.histogram) for each in sample.requests)
+        self._say(Loaded(sample=sample), _SMALL_BYTES + size_bytes)
 
     def artifacts(self, artifacts: Sequence[Artifact], problems: Sequence[str]) -> None:
         text = self._masker.text
@@ -158,19 +180,18 @@ class AttemptReporter:
 
     def ended(self, ended: Ended) -> Ended:
         """The attempt's last word; answers it without secrets, fit for logs."""
-        self._show(self._masked_output.close())
-        masked = ended
         if self._masker.masks:
+            self._show(self._masked_output.close())
             text = self._masker.text
-            masked = msgspec.structs.replace(
+            ended = msgspec.structs.replace(
                 ended,
                 reason=text(ended.reason),
                 missing=tuple(map(text, ended.missing)),
                 extra=tuple(map(text, ended.extra)),
             )
-        self._say(masked)
+        self._say(ended)
         self._ended = True
-        return masked
+        return ended
 
     def _show(self, content: bytes) -> None:
         if not content or self._output_truncated:
@@ -179,13 +200,13 @@ class AttemptReporter:
         kept = content[: self._max_output_bytes - offset]
         self._output_bytes += len(kept)
         self._output_truncated = len(kept) < len(content)
-        self._say(Output(offset_bytes=offset, content=kept, truncated=self._output_truncated))
+        self._say(Output(offset_bytes=offset, content=kept, truncated=self._output_truncated), len(kept))
 
     def _fit(self, result: CaseResult) -> CaseResult:
-        if not self._masker.masks and max(map(len, _texts(result))) <= _SURELY_SHORT:
-            return result
+        """The result without secrets, its texts within their limits."""
         text = self._masker.text
-        whole = [text(each) for each in _texts(result)]
+        texts = result.message, result.details, result.stdout, result.stderr, result.log
+        whole = [text(each) for each in texts]
         message, details, stdout, stderr, log = kept = [_without_middle(each) for each in whole]
         return msgspec.structs.replace(
             result,
@@ -205,14 +226,9 @@ class AttemptReporter:
             ),
         )
 
-    def _say(self, body: ReportBody) -> None:
+    def _say(self, body: ReportBody, size_bytes: int = _SMALL_BYTES) -> None:
         if not self._ended:
-            self._outbox.add(Report(ref=self._ref, at=self._clock.now(), body=body))
-
-
-def _texts(result: CaseResult) -> tuple[str, ...]:
-    """Those that are bounded."""
-    return result.message, result.details, result.stdout, result.stderr, result.log
+            self._outbox.add(Report(ref=self._ref, at=self._clock.now(), body=body), size_bytes)
 
 
 def _without_middle(text: str) -> str:

@@ -30,7 +30,6 @@ __all__ = [
 class Running(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The environment is ready; tests start now. Or a service is ready, and `variables` say where."""
 
-    notes: tuple[str, ...] = ()
     variables: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
+import msgspec
 import structlog
 
 from fleetest.common.clock import Clock
@@ -34,16 +35,15 @@ _MOVES: Final = StopOrder(
     verdict=Verdict.ERRORED,
     grace=timedelta(seconds=2),
 )
+_NOT_ITS_OWN: Final = frozenset({_SHUT_DOWN, _MOVES})
 _BRIEF_SECONDS: Final = 0.05
 _LINES_A_SECOND: Final = 20
 _NOTHING: Final = Credit(shards=0, free=Resources())
 
 _log = structlog.stdlib.get_logger()
-_DEBUG_LOG: Final = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Entry:
+class _Entry(msgspec.Struct, frozen=True, kw_only=True):
     attempt: Attempt
     slot: Slot
     since: float
@@ -80,6 +80,7 @@ class Roster:
         self._on_release = on_release
         self._entries: dict[AttemptRef, _Entry] = {}
         self._line_second = self._lines = 0
+        self._every_line = logging.getLogger(__name__).isEnabledFor(logging.DEBUG)
         self._vacant = asyncio.Event()
         self._vacant.set()
         self._slots = make_slots(self)
@@ -199,35 +200,44 @@ class Roster:
         entry = self._entries.pop(attempt.ref)
         self._slots.work_ended()
         ended = attempt.reporter.ended(ended)
-        self._let_services_go()
+        if self.draining:
+            self._let_services_go()
         if attempt.assignment.spec.service is not None:
             self._slots.service_ended(attempt.ref.run_id)
-        if attempt.stop_order not in {_SHUT_DOWN, _MOVES}:
+        if attempt.stop_order is None or attempt.stop_order not in _NOT_ITS_OWN:
             self._readiness.attempt_ended(ended.verdict, ended.reason)
-        now = self._clock.monotonic()
-        show = self._is_worth_a_line(ended, now - entry.since, now)
-        if show or _DEBUG_LOG.isEnabledFor(logging.DEBUG):
-            say = _log.info if show else _log.debug
-            say("attempt_ended", **_canonical(attempt, ended, now - entry.since))
+        # A worker may do thousands in a second that end well. Their lines, even dropped ones, would cost more.
+        seconds = self._clock.monotonic() - entry.since
+        if ended.verdict is not Verdict.COMPLETED or seconds >= _BRIEF_SECONDS or self._every_line:
+            self._log_end(attempt, ended, seconds)
         if not self._entries:
             self._vacant.set()
+        self._on_change()
 
-    def _is_worth_a_line(self, ended: Ended, seconds: float, now: float) -> bool:
-        """
-        A worker may do thousands in a second that end well. Their lines, even dropped ones, would cost more than they.
-        """
-        if ended.verdict is not Verdict.COMPLETED:
-            return True
-        if seconds < _BRIEF_SECONDS:
-            return False
-        if int(now) != self._line_second:
-            self._line_second, self._lines = int(now), 0
-        self._lines += 1
-        return self._lines <= _LINES_A_SECOND
+    def _log_end(self, attempt: Attempt, ended: Ended, seconds: float) -> None:
+        show = ended.verdict is not Verdict.COMPLETED
+        if not show and seconds >= _BRIEF_SECONDS:
+            second = int(self._clock.monotonic())
+            if second != self._line_second:
+                self._line_second, self._lines = second, 0
+            self._lines += 1
+            show = self._lines <= _LINES_A_SECOND
+        say = _log.info if show else _log.debug
+        say(
+            "attempt_ended",
+            run_id=attempt.ref.run_id,
+            task_id=attempt.assignment.spec.task_id,
+            shard_id=attempt.ref.shard_id,
+            attempt=attempt.assignment.number,
+            verdict=ended.verdict.value,
+            reason=ended.reason.partition("\n")[0],
+            seconds=round(seconds, 3),
+            notes=attempt.reporter.notes,
+        )
 
     def _let_services_go(self) -> None:
         """Of a worker that drains nobody will use its services who does not yet, and they would wait for ever."""
-        entries = list(self._entries.values()) if self.draining else []
+        entries = list(self._entries.values())
         if all(entry.attempt.assignment.spec.service is not None for entry in entries):
             for entry in entries:
                 entry.slot.stop(entry.attempt, _MOVES)
@@ -241,18 +251,7 @@ class Roster:
             common_start=CommonStart(assignment.spec.start_timeout) if assignment.spec.gang else None,
         )
         attempt = Attempt(assignment, reporter)
-        slot = self._slots.place(attempt)
+        slot = self._slots.place_for(attempt)
         self._entries[attempt.ref] = _Entry(attempt=attempt, slot=slot, since=self._clock.monotonic())
         self._vacant.clear()
-
-
-def _canonical(attempt: Attempt, ended: Ended, seconds: float) -> Mapping[str, object]:
-    return {
-        "run_id": attempt.ref.run_id,
-        "task_id": attempt.assignment.spec.task_id,
-        "shard_id": attempt.ref.shard_id,
-        "attempt": attempt.assignment.number,
-        "verdict": ended.verdict.value,
-        "reason": ended.reason.partition("\n")[0],
-        "seconds": round(seconds, 3),
-    }
+        slot.accept(attempt)

@@ -31,7 +31,7 @@ class SlotObserver(Protocol):
         """The slot could take an attempt now, or can no longer."""
 
     def attempt_ended(self, attempt: Attempt, ended: Ended) -> None:
-        """The slot is done with the attempt."""
+        """The slot is done with the attempt, and may have room for another."""
 
 
 class Slot:
@@ -89,13 +89,18 @@ class Slot:
     def starting(self) -> bool:
         """Its newest attempt has not begun what it is for."""
         newest = self._newest
-        return newest is not None and not newest.reporter.started.is_set()
+        return newest is not None and not newest.reporter.started
 
     @property
     def environment_key(self) -> str:
         """Of the environment that its newest attempt needs or, when idle, that is warm; empty when there is none."""
-        newest = self._newest
-        return self._station.environment_key if newest is None else newest.assignment.spec.environment_key
+        if not self._held:
+            return self._station.environment_key
+        return next(reversed(self._held.values())).assignment.spec.environment_key
+
+    def is_warm_for(self, environment_key: str) -> bool:
+        """Whether it has nothing to do, and this environment is open."""
+        return not self._held and self._station.environment_key == environment_key
 
     @property
     def run_network(self) -> str:
@@ -113,12 +118,13 @@ class Slot:
         return next(reversed(self._held.values()), None)
 
     def accept(self, attempt: Attempt) -> None:
-        """Take an attempt, behind those that are here."""
+        """Take an attempt, behind those that are here. A very short one has ended by then."""
         self._hungry = self._ending = False
-        self.last_used = time.monotonic()
         self._held[attempt.ref] = attempt
-        if self._ready_for(attempt):
-            asyncio.get_running_loop().call_soon(self._hand_over, attempt)
+        session = self._station.session_for(attempt.ref.run_id, attempt.assignment.spec)
+        nothing_before = not self._busy and self._readying is None and self._inbox.empty()
+        if session is not None and nothing_before:
+            self._submit(attempt, session)
         else:
             self._inbox.put_nowait(attempt)
 
@@ -188,7 +194,7 @@ class Slot:
                 self._busy = False
 
     def _get_ready(self, run_id: str, spec: TaskSpec) -> None:
-        if self.idle and self._readying is None and not self._station.is_open_for(run_id, spec):
+        if self.idle and self._readying is None and self._station.session_for(run_id, spec) is None:
             self._readying = Readying(self._station, run_id, spec)
             self.last_used = time.monotonic()
             if self._idle_timer is None:
@@ -205,18 +211,6 @@ class Slot:
         if readying is not None:
             await readying.give_up()
 
-    def _ready_for(self, attempt: Attempt) -> bool:
-        """Whether the open session may have the attempt at once, with nothing before it that has to be prepared."""
-        free = not self._busy and self._readying is None and self._inbox.empty()
-        return free and self._station.serves(attempt)
-
-    def _hand_over(self, attempt: Attempt) -> None:
-        session = self._station.session
-        if attempt.ref not in self._held or session is None or not self._ready_for(attempt):
-            self._inbox.put_nowait(attempt)
-        else:
-            self._submit(attempt, session)
-
     async def _begin(self, attempt: Attempt) -> None:
         """Bring an attempt to a session, or to its end."""
         opening: asyncio.Task[Ended | None] | None = None
@@ -225,7 +219,8 @@ class Slot:
                 opening, self._readying = self._readying.hand_over(attempt), None
             else:
                 await self._give_up_readying()
-        if attempt.ref in self._held and (opening is not None or not self._station.serves(attempt)):
+        is_open = self._station.session_for(attempt.ref.run_id, attempt.assignment.spec) is not None
+        if attempt.ref in self._held and (opening is not None or not is_open):
             while self._submitted:
                 self.flush()
                 await asyncio.wait(self._submitted.values())
@@ -263,13 +258,13 @@ class Slot:
             self._finish(attempt, failure)
 
     def _submit(self, attempt: Attempt, session: Session) -> None:
-        before = next(reversed(self._submitted.values()), None)
         self._handing = attempt.ref  # the session may be hungry at once
         future = session.submit(attempt.assignment, attempt.reporter)
         self._handing = None
         if future.done() and attempt.stop_order is None:
-            self._finish(attempt, attempt.judge(future.result()))
+            self._finish(attempt, future.result())
         else:
+            before = next(reversed(self._submitted.values()), None)
             self._submitted[attempt.ref] = asyncio.create_task(self._watch(attempt, session, future, before))
 
     async def _watch(
@@ -300,7 +295,6 @@ class Slot:
             if self._idle_timer is None:
                 self._look_again_in(self._idle_timeout.total_seconds())
         self._observer.attempt_ended(attempt, ended)
-        self._observer.credit_changed()
 
     def _look_again_in(self, seconds: float) -> None:
         """One timer at a time: a slot falls idle after each of many short attempts."""
@@ -345,7 +339,7 @@ async def _limit_start(attempt: Attempt, before: asyncio.Task[None] | None) -> N
         await asyncio.wait({before})
     try:
         async with asyncio.timeout_at(attempt.start_clock()):
-            await attempt.reporter.started.wait()
+            await attempt.reporter.start()
     except TimeoutError:
         attempt.start_took_too_long()
 

@@ -96,9 +96,9 @@ class Slots:
             if slot.idle and slot.run_network == run_id:
                 slot.release()
 
-    def place(self, attempt: Attempt) -> Slot:
+    def place_for(self, attempt: Attempt) -> Slot:
         """
-        Give an attempt to the slot where it starts soonest: an idle one that has its environment, an idle one that has
+        The slot where an attempt starts soonest: an idle one that has its environment, an idle one that has
         none, the idle one that was used the longest time ago, a hungry one. One that was hungry until a moment ago
         takes what crossed that news on its way: to send it back would cost more than to let it wait there.
 
@@ -106,7 +106,7 @@ class Slots:
             CapacityExceeded: every slot is busy.
         """
         if attempt.assignment.spec.service is not None:
-            return self._place_service(attempt)
+            return self._place_for_service()
         key = attempt.assignment.spec.environment_key
         slot = self._idle_slot_with(key)  # nothing is better, and with many slots there mostly is one
         if slot is None:
@@ -116,7 +116,6 @@ class Slots:
                 raise CapacityExceeded("every slot is busy")
             slot = min(open_slots, key=lambda slot: _preference(slot, key))
         self._used[slot] = None
-        slot.accept(attempt)
         return slot
 
     def work_ended(self) -> None:
@@ -127,21 +126,20 @@ class Slots:
         """The first. A batch of attempts does not look again and again at the slots that it has just filled."""
         for number in range(self._busy, len(self._slots)):
             slot = self._slots[number]
-            is_right = slot.idle and slot.environment_key == environment_key
+            is_right = slot.is_warm_for(environment_key)
             if number == self._busy and (is_right or not slot.idle):
                 self._busy += 1
             if is_right:
                 return slot
         return None
 
-    def _place_service(self, attempt: Attempt) -> Slot:
+    def _place_for_service(self) -> Slot:
         slot = next((slot for slot in self._serving if slot.idle), None)
         if slot is None:
             if self._make_slot is None:
                 raise CapacityExceeded("this worker has no room for services")
             slot = self._make_slot(len(self._slots) + len(self._serving))
             self._serving.append(slot)
-        slot.accept(attempt)
         return slot
 
 

@@ -10,7 +10,6 @@ import structlog
 from fleetest.common.errors import DependencyUnavailable, FleetestError, InvalidRequest
 from fleetest.common.states import Verdict
 from fleetest.worker.assignments import Ended, TaskSpec
-from fleetest.worker.attempts import Attempt
 from fleetest.worker.ports import Environment, Executor, Runner, Session
 
 __all__ = ["Station"]
@@ -51,16 +50,12 @@ class Station:
         """Which run's network the open environment is in; empty: none."""
         return self._spec.run_network if self._environment is not None and self._spec is not None else ""
 
-    def serves(self, attempt: Attempt) -> bool:
+    def session_for(self, run_id: str, spec: TaskSpec) -> Session | None:
         """
-        Whether the open session may take the attempt. Runs do not share one: what a run's tests did to the workspace is
-        no business of the next.
+        The open session, if it may take attempts of this run and task. Runs do not share one: what a run's tests did to
+        the workspace is no business of the next.
         """
-        return self.is_open_for(attempt.ref.run_id, attempt.assignment.spec)
-
-    def is_open_for(self, run_id: str, spec: TaskSpec) -> bool:
-        """Whether there is a session for attempts of this run and task."""
-        return self.session is not None and self.environment_key == spec.environment_key and self._run_id == run_id
+        return self.session if self.environment_key == spec.environment_key and self._run_id == run_id else None
 
     async def open(
         self, run_id: str, spec: TaskSpec, *, secrets: Mapping[str, str], output: Callable[[bytes], None]
