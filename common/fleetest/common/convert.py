@@ -146,7 +146,7 @@ def duration_from_proto(message: Duration) -> timedelta:
     """As `Duration.ToTimedelta`."""
     seconds, nanos = message.seconds, message.nanos
     try:
-        return timedelta(seconds=seconds, microseconds=nanos // 1000) if nanos >= 0 else message.ToTimedelta()
+        return timedelta(0, seconds, nanos // 1000) if nanos >= 0 else message.ToTimedelta()
     except (ValueError, OverflowError) as error:
         raise InvalidRequest(f"not a duration: {error}") from error
 
@@ -169,7 +169,7 @@ def time_from_proto(message: Timestamp) -> datetime:
     if not 0 <= nanos < _SECOND_NANOS:
         raise InvalidRequest(f"not a time: {nanos} nanoseconds")
     try:
-        return _EPOCH + timedelta(seconds=seconds, microseconds=nanos // 1000)
+        return _EPOCH + timedelta(0, seconds, nanos // 1000)
     except OverflowError as error:
         raise InvalidRequest(f"not a time: {error}") from error
 
@@ -263,9 +263,10 @@ def fill_case_result(message: types_pb2.CaseResult, value: CaseResult) -> None:
     fill_duration(message.duration, value.duration)
     if value.started_at is not None:
         fill_time(message.started_at, value.started_at)
-    for name in _TEXTS:
-        if text := getattr(value, name):
-            setattr(message, name, text_to_proto(text))
+    if value.message or value.details or value.stdout or value.stderr or value.log or value.file or value.uncacheable:
+        for name in _TEXTS:
+            if text := getattr(value, name):
+                setattr(message, name, text_to_proto(text))
     if value.line:
         message.line = value.line
     if value.truncated:

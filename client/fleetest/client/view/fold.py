@@ -270,7 +270,10 @@ class RunView:
         return sum(service in task.needs and not task.state.ended for task in self.tasks.values())
 
     def _task(self, task_id: str) -> TaskView:
-        return self.tasks.setdefault(task_id, TaskView(task_id))
+        task = self.tasks.get(task_id)
+        if task is None:
+            task = self.tasks[task_id] = TaskView(task_id)
+        return task
 
     def _apply(self, event: RunEvent) -> Iterator[News]:  # noqa: C901 - a flat table, one line for each event
         match event:
