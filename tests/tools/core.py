@@ -7,11 +7,12 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from redis.asyncio import Redis
 
 from fleetest.common.backoff import Backoff
@@ -140,7 +141,7 @@ class Core:
 
     def hear_from(self, session: Session) -> None:
         """As after a heartbeat."""
-        session.presence = replace(session.presence, last_seen_at=self.clock.now())
+        session.presence = msgspec.structs.replace(session.presence, last_seen_at=self.clock.now())
 
     async def assigned(self, session: Session) -> list[Assigned]:
         """Dispatch once, and answer what the worker was told to do."""

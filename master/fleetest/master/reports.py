@@ -60,7 +60,7 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True):
     fingerprints: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
-class Results(msgspec.Struct, frozen=True, kw_only=True):
+class Results(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Cases that are final."""
 
     results: tuple[KeptResult, ...]
@@ -110,7 +110,7 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     extra: tuple[str, ...] = ()
 
 
-class Done(msgspec.Struct, frozen=True, kw_only=True):
+class Done(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """All that a short attempt said, in place of a report for each; of fields, see `Running` and `Ended`."""
 
     attempt: DoneAttempt
@@ -122,7 +122,7 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
 Content = Running | Planned | Results | HandedBack | Output | Artifacts | CoverageMeasured | Loaded | Ended | Done
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class Report(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One thing that a worker says of one of its attempts."""
 
     ref: AttemptRef

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from fleetest.common.states import ShardKind
 from fleetest.common.tasks import Resources, Task
@@ -45,8 +45,7 @@ class AttemptRef(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     token: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Want:
+class Want(msgspec.Struct, frozen=True, kw_only=True):
     """How much work a worker would take now."""
 
     number: int
@@ -89,7 +88,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
         return f"Work({self.task.name!r}, {self.kind.value})"
 
 
-class Assigned(msgspec.Struct, frozen=True, kw_only=True):
+class Assigned(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """
     An attempt, with all that a worker must know to make it.
 
@@ -105,16 +104,14 @@ class Assigned(msgspec.Struct, frozen=True, kw_only=True):
     reserve: Resources
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Assign:
+class Assign(msgspec.Struct, frozen=True, kw_only=True):
     """Answers a want; perhaps with nothing."""
 
     want_number: int
     assigned: tuple[Assigned, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stop:
+class Stop(msgspec.Struct, frozen=True, kw_only=True):
     """End these attempts."""
 
     refs: tuple[AttemptRef, ...]
@@ -123,24 +120,21 @@ class Stop:
     finish_running_case: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HandBack:
+class HandBack(msgspec.Struct, frozen=True, kw_only=True):
     """Others could run these cases of an attempt now: give up those that have not been started."""
 
     ref: AttemptRef
     case_ids: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Begin:
+class Begin(msgspec.Struct, frozen=True, kw_only=True):
     """All shards of the attempt's gang are ready: its tests begin after so long."""
 
     ref: AttemptRef
     after: timedelta
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Expect:
+class Expect(msgspec.Struct, frozen=True, kw_only=True):
     """Work of this task is being planned elsewhere: so many idle slots may get ready for it."""
 
     run_id: str
@@ -151,22 +145,19 @@ class Expect:
     run_network: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Acknowledge:
+class Acknowledge(msgspec.Struct, frozen=True, kw_only=True):
     """Every report up to this sequence number is safe."""
 
     sequence: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drain:
+class Drain(msgspec.Struct, frozen=True, kw_only=True):
     """Finish what runs, take no more."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Heard:
+class Heard(msgspec.Struct, frozen=True, kw_only=True):
     """Answers a heartbeat."""
 
 

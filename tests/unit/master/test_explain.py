@@ -45,7 +45,7 @@ async def runs(core: Core, run_id: str, session: Session) -> bool:
 
 async def update(core: Core, session: Session, **changes: object) -> None:
     """As its next heartbeat would."""
-    session.presence = replace(session.presence, **changes)  # type: ignore[arg-type]  # forwarded as they are
+    session.presence = msgspec.structs.replace(session.presence, **changes)  # type: ignore[arg-type]  # forwarded as they are
     await core.registry.renew(session.presence, lease_ttl=LEASE_TTL)
 
 

@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import grpc
+import msgspec
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
@@ -404,7 +405,7 @@ async def test_stream_outlives_a_redis_that_forgot_its_beginning(client, worker,
     await worker.open()
     async with connect(embedded_redis.url) as redis:
         registry = RedisWorkerRegistry(redis)
-        forgetful = replace(await registry.get("w"), stream="")
+        forgetful = msgspec.structs.replace(await registry.get("w"), stream="")
         await registry.register(forgetful, lease_ttl=timedelta(minutes=1))
 
     await worker.say(heartbeat=worker_pb2.Heartbeat(ready=True))

@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 
-class QueueEntry(msgspec.Struct, frozen=True, kw_only=True):
+class QueueEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """
     A shard that waits for a worker.
 
@@ -75,8 +75,7 @@ class QueueEntry(msgspec.Struct, frozen=True, kw_only=True):
         return (self.resources if self.packed is None else self.packed).at_most(capacity)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bid:
+class Bid(msgspec.Struct, frozen=True, kw_only=True):
     """
     What one worker would take now: at most `shards`, within `free`. `capacity` and `slots` are what it has in all.
 
@@ -92,8 +91,7 @@ class Bid:
     slots: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class Claim(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The first phase: the entry has left its queue for this worker, and comes back unless confirmed in time."""
 
     entry: QueueEntry
@@ -257,8 +255,7 @@ class ResourceLedger(Protocol):
     async def view(self) -> ResourceView: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Presence:
+class Presence(msgspec.Struct, frozen=True, kw_only=True):
     """
     A worker as the registry knows it.
 

@@ -8,7 +8,6 @@ to live), `drained` the instance that was asked to drain. All keys share a hash 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -164,7 +163,7 @@ def _decode(record: bytes) -> Presence:
 def _seen(record: bytes, drained: bytes | None, session: bytes | None) -> Presence:
     """What a worker said of itself, and what the registry knows better."""
     worker = _decode(record)
-    return dataclasses.replace(
+    return msgspec.structs.replace(
         worker,
         draining=worker.draining or drained == worker.instance.encode(),
         offline=session != worker.session_id.encode(),

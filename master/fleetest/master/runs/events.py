@@ -327,7 +327,7 @@ class AttemptEnded(_Event, frozen=True, kw_only=True):
     """With `will_retry`: the cases that the next attempt runs; empty means those that the shard was planned with."""
 
 
-class DoneAttempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class DoneAttempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A short attempt that went well, as its worker told of it at once."""
 
     shard_id: str

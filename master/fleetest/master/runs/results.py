@@ -19,7 +19,7 @@ from fleetest.common.states import Outcome
 __all__ = ["KeptResult", "decode_result", "encode_result"]
 
 
-class KeptResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class KeptResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """
     What became of one case in one attempt; see `CaseResult` for its fields.
 

@@ -1,8 +1,8 @@
 """
 What tasks, shards, attempts and cases of a run have come to. `RunStatus` alone changes them, as events tell.
 
-There may be half a million cases and thousands of shards, so these are structs: quick to make, and those that refer to
-nothing but texts and numbers are no work for the garbage collector.
+There may be half a million cases and thousands of shards, so these are structs: quick to make. None of them leads
+back to itself, so those of which there are many are no work for the garbage collector (`gc=False`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _RETRY_WORD = {
 }
 
 
-class CaseStatus(msgspec.Struct):
+class CaseStatus(msgspec.Struct, gc=False):
     """
     A case, what became of it so far, and in how many attempts.
 
@@ -86,7 +86,7 @@ class CaseStatus(msgspec.Struct):
         return self.bad and not self.may_retry(task)
 
 
-class Attempt(msgspec.Struct):
+class Attempt(msgspec.Struct, gc=False):
     """
     A live attempt.
 
@@ -113,7 +113,7 @@ class Attempt(msgspec.Struct):
     variables: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
-class ShardStatus(msgspec.Struct):
+class ShardStatus(msgspec.Struct, gc=False):
     """A shard: waiting (no attempt, no verdict), with an attempt, or done (a verdict)."""
 
     shard_id: str

@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 import structlog
+from msgspec import structs
 
 from fleetest.common.clock import Clock
 from fleetest.common.convert import (
@@ -173,7 +174,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         for worker in await self._registry.list():
             if worker.session_id == session_id and not worker.offline:
                 caller().check_worker(worker.worker_id, worker.capabilities)
-                presence = replace(worker, stream=secrets.token_hex(8), last_seen_at=self._clock.now())
+                presence = structs.replace(worker, stream=secrets.token_hex(8), last_seen_at=self._clock.now())
                 await self._registry.attach(presence, lease_ttl=self._lease_ttl)
                 self._on_attached(presence.worker_id)
                 return presence
@@ -262,7 +263,7 @@ class _Stream:
         host = before.host
         if heartbeat.HasField("host"):
             host = self._host(resource_sample_from_proto(heartbeat.host), now)
-        presence = replace(
+        presence = structs.replace(
             before,
             last_seen_at=now,
             host=host,

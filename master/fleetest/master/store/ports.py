@@ -116,7 +116,7 @@ class RunRow:
     body: Mapping[str, object]
 
 
-class CaseRow(msgspec.Struct, frozen=True, kw_only=True):
+class CaseRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """
     A case of a run with its last accepted result.
 

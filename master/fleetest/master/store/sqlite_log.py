@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Sequence
 from datetime import date
+from functools import lru_cache
 from typing import Any, Final, NoReturn
 
 from fleetest.common.errors import InvalidRequest, WrongState
@@ -96,20 +97,20 @@ def appending(commit: Commit) -> Callable[[sqlite3.Connection], None]:
         "at_us": to_microseconds(commit.at),
         "events": commit.events,
     }
-    return lambda connection: _append(connection, day, row)
+    statement = _append_to(day)  # at leisure: a writing thread quarrels about the interpreter's lock
+    return lambda connection: _append(connection, day, statement, row)
 
 
-def _append(connection: sqlite3.Connection, day: date, row: dict[str, Any]) -> None:
-    table = _table_of(day)
+def _append(connection: sqlite3.Connection, day: date, statement: str, row: dict[str, Any]) -> None:
     try:
-        written = connection.execute(_APPEND.format(table=table), row).rowcount
+        written = connection.execute(statement, row).rowcount
     except sqlite3.Error as error:
         if not (is_missing_table(error) and connection.in_transaction):
             raise
         _begin_partition(connection, day, row)
-        written = connection.execute(_APPEND.format(table=table), row).rowcount
+        written = connection.execute(statement, row).rowcount
     if not written:
-        (last,) = connection.execute(_LAST.format(table=table), row).fetchone()
+        (last,) = connection.execute(_LAST.format(table=_table_of(day)), row).fetchone()
         _refuse(row, last)
 
 
@@ -155,10 +156,16 @@ def _partitions(connection: sqlite3.Connection) -> list[date]:
     return sorted(date.fromisoformat(name.removeprefix(_PREFIX)) for (name,) in rows)
 
 
+@lru_cache(maxsize=8)
+def _append_to(day: date) -> str:
+    return _APPEND.format(table=_table_of(day))
+
+
 def _table_of(day: date) -> str:
     return f"{_PREFIX}{day:%Y%m%d}"
 
 
+@lru_cache(maxsize=1024)
 def _day_of(run_id: str) -> date:
     try:
         return day_of_run(run_id)
