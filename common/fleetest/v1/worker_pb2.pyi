@@ -266,9 +266,12 @@ class Want(_message.Message):
     SHARDS_FIELD_NUMBER: _builtins.int
     FREE_FIELD_NUMBER: _builtins.int
     WARM_ENVIRONMENT_KEYS_FIELD_NUMBER: _builtins.int
+    UNHURRIED_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """grows with every Want"""
     shards: _builtins.int
+    unhurried: _builtins.bool
+    """Nothing of the worker's waits to hear that there is no work: that need not be said. Earlier masters say it anyway."""
     @_builtins.property
     def free(self) -> _types_pb2.Resources: ...
     @_builtins.property
@@ -282,10 +285,11 @@ class Want(_message.Message):
         shards: _builtins.int = ...,
         free: _types_pb2.Resources | None = ...,
         warm_environment_keys: _abc.Iterable[_builtins.str] | None = ...,
+        unhurried: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["free", b"free"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["free", b"free", "number", b"number", "shards", b"shards", "warm_environment_keys", b"warm_environment_keys"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["free", b"free", "number", b"number", "shards", b"shards", "unhurried", b"unhurried", "warm_environment_keys", b"warm_environment_keys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -46,12 +46,13 @@ class AttemptRef(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Want(msgspec.Struct, frozen=True, kw_only=True):
-    """How much work a worker would take now."""
+    """How much work a worker would take now. One that is unhurried need not hear that there is none."""
 
     number: int
     shards: int
     free: Resources
     warm_environment_keys: frozenset[str] = frozenset()
+    unhurried: bool = False
 
     def without(self, assigned: Sequence[Assigned]) -> Want:
         """What is left of it when the worker has these."""
@@ -206,7 +207,7 @@ class Session:
         return ref in self._attempts
 
     def ask(self, want: Want) -> None:
-        self.want, self.answered = want.without(self._aside), False
+        self.want, self.answered = want.without(self._aside), want.unhurried
         self._count()
 
     def drain(self, instruction: Drain) -> None:

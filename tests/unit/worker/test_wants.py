@@ -18,7 +18,7 @@ def _credit(shards: int, free: Resources = _ROOM) -> Credit:
 
 def _answered(standing: Credit) -> Wants:
     wants = Wants()
-    want = wants.ask(standing)
+    want = wants.ask(standing, hungry=True)
     assert want is not None
     wants.take(Assign(want_number=want.number, unreadable={}))
     return wants
@@ -41,10 +41,19 @@ def test_less_credit_is_said_at_once() -> None:
     assert not wants.can_wait(_credit(4, free=Resources()))
 
 
-def test_a_want_without_an_answer_is_not_put_off() -> None:
+def test_a_want_that_waits_for_its_answer_is_not_put_off() -> None:
     wants = Wants()
-    wants.ask(_credit(4))
+    wants.ask(_credit(4), hungry=True)
 
     assert not wants.can_wait(_credit(5))
     wants.forget()
     assert not wants.can_wait(_credit(5))
+
+
+def test_who_is_not_hungry_needs_no_answer() -> None:
+    wants = Wants()
+
+    want = wants.ask(_credit(4), hungry=False)
+
+    assert want is not None
+    assert (want.unhurried, wants.answered) == (True, True)

@@ -118,6 +118,7 @@ class Agent:
         self._registered_at = ""
         self._stream: SessionStream | None = None
         self._said_goodbye = False
+        self._heard_at = 0.0
         self._failures = 0
         self._refusals = 0
         self._id_taken_since: float | None = None
@@ -252,7 +253,8 @@ class Agent:
             _log.info("session_opened", session_id=session.session_id)
             try:
                 await _first_of(
-                    self._obey(stream, session),
+                    self._obey(stream),
+                    self._notice_silence(session),
                     self._beat(stream, session),  # before any report: it tells the master how our clock goes
                     self._say_reports(stream, session),
                     self._say_wants(stream),
@@ -273,11 +275,11 @@ class Agent:
             )
         )
 
-    async def _obey(self, stream: SessionStream, session: Registered) -> None:
-        # It answers every heartbeat. One that does not has frozen; there is time left to keep our leases elsewhere.
-        silence = session.lease_ttl - session.heartbeat_interval
+    async def _obey(self, stream: SessionStream) -> None:
         while True:
-            match await _in_time(stream.hear(), silence):
+            instruction = await stream.hear()
+            self._heard_at = self._clock.monotonic()
+            match instruction:
                 case Assign() as assign:
                     await self._take(assign, stream)
                 case Acknowledged(sequence=sequence):
@@ -294,6 +296,17 @@ class Agent:
                     self._take_no_more(reason or "drained")
                 case Welcome() as welcome:
                     self._obey_welcome(welcome)
+
+    async def _notice_silence(self, session: Registered) -> None:
+        """
+        The master answers every heartbeat. One that does not has frozen; there is time left to keep our leases
+        elsewhere. A timer for each word would cost more than the word.
+        """
+        self._heard_at = self._clock.monotonic()
+        longest = (session.lease_ttl - session.heartbeat_interval).total_seconds()
+        while (left := self._heard_at + longest - self._clock.monotonic()) > 0:  # noqa: ASYNC110 - so long it may not be over
+            await asyncio.sleep(left)
+        raise DeadlinePassed(f"the master did not answer within {longest:g} s")
 
     async def _take(self, assign: Assign, stream: SessionStream) -> None:
         self._wants.take(assign)
@@ -319,10 +332,11 @@ class Agent:
             if not self._outbox.empty and self._wants.can_wait(credit) and not self._roster.hungry:
                 await self._reported()
                 credit = self._roster.credit
-            want = self._wants.ask(credit)
+            want = self._wants.ask(credit, hungry=self._roster.hungry)
             if want is not None:
                 await stream.say(want)
-                patience_ends = asyncio.get_running_loop().time() + _ANSWER_PATIENCE.total_seconds()
+                soon = asyncio.get_running_loop().time() + _ANSWER_PATIENCE.total_seconds()
+                patience_ends = None if want.unhurried else soon
             elif self._wants.answered or not credit.shards:
                 patience_ends = None
                 self._roster.flush()

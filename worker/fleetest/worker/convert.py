@@ -158,6 +158,7 @@ def statement_to_proto(value: Statement) -> worker_pb2.WorkerMessage:
                     shards=value.shards,
                     free=resources_to_proto(value.free),
                     warm_environment_keys=value.warm_environment_keys,
+                    unhurried=value.unhurried,
                 )
             )
         case Declined():

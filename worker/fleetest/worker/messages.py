@@ -89,12 +89,13 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Want:
-    """How much work the worker would take now."""
+    """How much work the worker would take now. An unhurried one is answered by work alone."""
 
     number: int
     shards: int
     free: Resources
     warm_environment_keys: tuple[str, ...] = ()
+    unhurried: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

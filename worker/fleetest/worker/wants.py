@@ -24,7 +24,7 @@ class Wants:
 
     @property
     def answered(self) -> bool:
-        """Whether the master has said what there is for the newest want."""
+        """Whether the master has said what there is for the newest want, or that one needs no answer."""
         return self._answered
 
     def forget(self) -> None:
@@ -38,17 +38,18 @@ class Wants:
             return False
         return standing.shards <= credit.shards <= 2 * standing.shards
 
-    def ask(self, credit: Credit) -> Want | None:
-        """The want to send; `None` when the standing one says the same."""
+    def ask(self, credit: Credit, *, hungry: bool) -> Want | None:
+        """The want to send; `None` when the standing one says the same. Only who is hungry waits to be answered."""
         if self._standing is not None and (credit == self._standing or not (credit.shards or self._standing.shards)):
             return None
         self._number += 1
-        self._standing, self._answered = credit, False
+        self._standing, self._answered = credit, not hungry
         return Want(
             number=self._number,
             shards=credit.shards,
             free=credit.free,
             warm_environment_keys=credit.warm_environment_keys,
+            unhurried=not hungry,
         )
 
     def take(self, assign: Assign) -> None:

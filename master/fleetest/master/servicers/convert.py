@@ -202,6 +202,7 @@ def want_from_proto(message: worker_pb2.Want) -> Want:
         shards=message.shards,
         free=resources_from_proto(message.free),
         warm_environment_keys=frozenset(message.warm_environment_keys),
+        unhurried=message.unhurried,
     )
 
 
