@@ -174,6 +174,9 @@ class Inbox:
         if pieces:
             await self._store.append_output(pieces)
             self._on_output({piece.run_id for piece in pieces})
+        if len(by_run) == 1:  # mostly, and then nobody else need be woken
+            [(run_id, some)] = by_run.items()
+            return frozenset(await self._take_for(run_id, some))
         refused = await asyncio.gather(*(self._take_for(run_id, some) for run_id, some in by_run.items()))
         return frozenset().union(*refused)
 

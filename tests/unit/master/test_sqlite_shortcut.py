@@ -92,16 +92,18 @@ def test_what_comes_close_behind_a_commit_is_left_to_those_that_share_one(shortc
     assert (at_once, later) == (None, Taken(answer="c"))
 
 
-def test_a_slow_disk_is_not_waited_for_again_soon(shortcut: Shortcut, disk: Disk) -> None:
-    disk.commit_seconds = 0.05
-    shortcut.take(_inserting("a", disk))
+def test_a_slow_disk_is_waited_for_ever_less_often(shortcut: Shortcut, disk: Disk) -> None:
+    disk.commit_seconds = 0.01
+    for name in ("a", "b"):
+        disk.now += 0.06
+        assert shortcut.take(_inserting(name, disk)) is not None
 
-    disk.now += 0.9
-    soon = shortcut.take(_inserting("b", disk))
-    disk.now += 0.2
-    later = shortcut.take(_inserting("c", disk))
+    disk.now += 0.06
+    soon = shortcut.take(_inserting("c", disk))
+    disk.now += 0.06
+    later = shortcut.take(_inserting("d", disk))
 
-    assert (soon, later) == (None, Taken(answer="c"))
+    assert (soon, later) == (None, Taken(answer="d"))
 
 
 def test_nobody_is_waited_for_who_writes(shortcut: Shortcut, disk: Disk, path: Path) -> None:

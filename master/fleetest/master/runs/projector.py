@@ -149,8 +149,10 @@ class Projector:
         """Several runs at once, whose writes then share the store's transactions."""
         sources = list(self._dirty.values())
         for first in range(0, len(sources), _RUNS_AT_ONCE):
-            async with self._lock:
-                await asyncio.gather(*map(self._try_to_project, sources[first : first + _RUNS_AT_ONCE]))
+            async with self._lock, asyncio.TaskGroup() as projecting:
+                for source in sources[first : first + _RUNS_AT_ONCE]:
+                    projecting.create_task(self._try_to_project(source))
+                    await asyncio.sleep(0)  # whatever somebody waits for goes in between
 
     async def _try_to_project(self, source: Source) -> None:
         try:

@@ -29,8 +29,11 @@ _QUICK: Final = timedelta(milliseconds=3)
 _REST: Final = 2
 """How many times as long as a commit the next may not be made here: those that come meanwhile share one elsewhere."""
 
-_LONG_REST: Final = 20
-"""Likewise after one that was not quick, or failed."""
+_LONG_REST: Final = 5
+"""Likewise after one that was not quick, or failed; twice as many after each further one in a row."""
+
+_MOST_DOUBLINGS: Final = 10
+_LONGEST_REST: Final = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +60,7 @@ class Shortcut:
         self._closed = False
         self._clock = clock
         self._open_at = float("-inf")
+        self._slow_in_a_row = 0
 
     def take(self, work: Callable[[sqlite3.Connection], _Result]) -> Taken[_Result] | None:
         """
@@ -76,9 +80,9 @@ class Shortcut:
         except (FleetestError, PositionTaken):
             raise
         except Exception:  # noqa: BLE001 - whatever it is, it is met again where it is explained
-            self._rest(_LONG_REST, since=began)
+            self._rest(began, quick=False)
             return None
-        self._rest(_REST, since=began)
+        self._rest(began, quick=self._clock() - began <= _QUICK.total_seconds())
         return Taken(answer=answer)
 
     def read(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
@@ -95,10 +99,11 @@ class Shortcut:
         except Exception as error:
             raise explained(error, self._path) from error
 
-    def _rest(self, times: int, *, since: float) -> None:
+    def _rest(self, began: float, *, quick: bool) -> None:
         now = self._clock()
-        took = now - since
-        self._open_at = now + took * (times if took <= _QUICK.total_seconds() else _LONG_REST)
+        self._slow_in_a_row = 0 if quick else self._slow_in_a_row + 1
+        times = _REST if quick else _LONG_REST << min(self._slow_in_a_row - 1, _MOST_DOUBLINGS)
+        self._open_at = now + min(times * (now - began), _LONGEST_REST.total_seconds())
 
     def close(self) -> None:
         """Idempotent."""
