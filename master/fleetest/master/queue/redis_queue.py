@@ -72,7 +72,8 @@ _BATCH: Final = 500
 _LOTS: Final = 20
 """Claims of earlier calls that one script call looks through at most."""
 
-_FORGET_QUEUE_AFTER: Final = timedelta(minutes=10)
+_FORGET_QUEUE_AFTER: Final = timedelta(minutes=2)
+"""A claim looks at all queues that there are; one that comes again has their list read once more."""
 
 _T = TypeVar("_T")
 
