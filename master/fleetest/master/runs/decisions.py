@@ -13,18 +13,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from types import MappingProxyType
-from typing import TypeVar
 
 import msgspec
 
 from fleetest.common.backoff import Backoff
 from fleetest.common.coverage import FileCoverage, totals_of
-from fleetest.common.errors import InvalidRequest, LeaseLost, NotFound, WrongState
+from fleetest.common.errors import InvalidRequest, NotFound, WrongState
 from fleetest.common.latencies import decode_counts
 from fleetest.common.load import LoadSample
 from fleetest.common.results import Artifact, ResourceUsage
-from fleetest.common.states import Outcome, ShardKind, TaskState, Verdict
+from fleetest.common.states import ShardKind, TaskState, Verdict
+from fleetest.master.runs.accepting import accepted_of, wrong_hits_of
 from fleetest.master.runs.coverage import CoverageTable
+from fleetest.master.runs.draft import Draft
 from fleetest.master.runs.endings import (
     DESERTED,
     NOBODY_NEEDS_IT,
@@ -42,8 +43,6 @@ from fleetest.master.runs.events import (
     ArtifactsSaved,
     AttemptEnded,
     AttemptRunning,
-    AttemptsDone,
-    AttemptsStarted,
     CancelRequested,
     CasesAskedBack,
     CasesFinished,
@@ -59,7 +58,6 @@ from fleetest.master.runs.events import (
     TaskEnded,
     TaskPlanned,
     TaskQueued,
-    WrongHit,
 )
 from fleetest.master.runs.gangs import BROKEN_GANG, GANG_NOTICE, gang_is_ready, goes_on_without, stop_of
 from fleetest.master.runs.handing_back import shards_of_given
@@ -72,53 +70,32 @@ from fleetest.master.runs.task_status import shard_id as shard_id_of
 
 __all__ = ["Decider"]
 
-_Growing = TypeVar("_Growing", AttemptsDone, AttemptsStarted)
-
 _LOST = frozenset({Verdict.ERRORED, Verdict.LOST})
 
 
-class Decider:
-    """
-    Takes requests for one commit.
-
-    Attributes:
-        events: what the commit will hold, in order; applied to `status` already.
-        facts: how many things were decided so far; the newest event may tell of several.
-        position: of the commit in the making.
-        enqueue: shards that wait for a worker once the commit is durable.
-        stop: shards whose attempts must be told to stop then, and why.
-        ask_back: shards whose workers must be asked then for cases that they have not started.
-        start: gangs whose shards must be told then when to begin.
-    """
+class Decider(Draft):
+    """Takes requests for one commit."""
 
     def __init__(self, status: RunStatus, now: datetime, backoff: Backoff) -> None:
-        self.status = status
-        self.now = now
-        self.events: list[Event] = []
-        self.facts = 0
-        self.enqueue: list[ShardStatus] = []
-        self.stop: list[tuple[ShardStatus, CancelRequested]] = []
-        self.ask_back: list[ShardStatus] = []
-        self.start: list[TaskStatus] = []
+        super().__init__(status, now)
         self._backoff = backoff
-        self.position = status.position + 1
 
     def record(self, event: Event) -> None:
         """Take an event as other rules than these have it, and draw no conclusions from it."""
-        self._emit(event)
+        self.emit(event)
         self.status.touched.clear()
 
     def submit(self, event: RunSubmitted) -> None:
         """Begin the run. Repeating it changes nothing."""
         if self.status.submitted is None:
-            self._emit(event)
+            self.emit(event)
             self._advance()
 
     def supply(self, task_id: str, supplied: Supplied) -> None:
         """What the task takes of others is in its workspace: it waits for a worker. Repeating it changes nothing."""
         status = self.status.tasks[task_id]
         if self.status.awaits_inputs(status):
-            self._emit(TaskQueued(at=self.now, task_id=task_id, supplied=supplied))
+            self.emit(TaskQueued(at=self.now, task_id=task_id, supplied=supplied))
             self.enqueue += status.shards.values()
             self._advance()
 
@@ -144,7 +121,7 @@ class Decider:
             raise WrongState(f"{shard.task_id} of run {self.status.run_id} is being stopped")
         if status.served_by and not self._is_served_on(status, worker_id):
             raise WrongState(f"the services of {shard.task_id} of run {self.status.run_id} are not on {worker_id}")
-        self._add_started(status, shard, worker_id, instance)
+        self.add_started(status, shard, worker_id, instance)
         return self.position
 
     def _is_served_on(self, status: TaskStatus, worker_id: str) -> bool:
@@ -158,13 +135,13 @@ class Decider:
         Args:
             variables: of a service, which is ready itself: what those that it serves are to be told.
         """
-        shard, attempt = self._attempt(shard_id, token)
+        shard, attempt = self.attempt(shard_id, token)
         if attempt.running:
             return
-        self._emit(AttemptRunning(at=self.now, shard_id=shard_id, token=token, variables=dict(variables)))
+        self.emit(AttemptRunning(at=self.now, shard_id=shard_id, token=token, variables=dict(variables)))
         status = self.status.tasks[shard.task_id]
         if status.task.gang is not None and gang_is_ready(status):
-            self._emit(GangStarted(at=self.now, task_id=status.task.name, start_at=self.now + GANG_NOTICE))
+            self.emit(GangStarted(at=self.now, task_id=status.task.name, start_at=self.now + GANG_NOTICE))
             self.start.append(status)
         if status.task.service is not None:
             for name, _ in status.dependents:  # those that followed it to this worker
@@ -186,14 +163,14 @@ class Decider:
         As in pytest, a file that cannot be collected keeps the whole task from running, unless its arguments say
         `--continue-on-collection-errors`.
         """
-        shard, _ = self._attempt(shard_id, token)
+        shard, _ = self.attempt(shard_id, token)
         status = self.status.tasks[shard.task_id]
         if status.planned or shard.kind is not ShardKind.PLAN:
             return
         self._finish_cases(shard, collection_errors)
         if collection_errors and "--continue-on-collection-errors" not in status.task.args:
             plan = Plan(cases=(), shards=(), predicted=None)
-        self._emit(
+        self.emit(
             TaskPlanned(
                 at=self.now,
                 task_id=shard.task_id,
@@ -214,10 +191,10 @@ class Decider:
 
     def cases_finished(self, shard_id: str, token: int, results: Sequence[KeptResult]) -> None:
         """Take each case's result, at most once in an attempt. One that the attempt was not given is left out."""
-        shard, attempt = self._attempt(shard_id, token)
+        shard, attempt = self.attempt(shard_id, token)
         if shard.kind is ShardKind.PLAN:
             return
-        self._finish_cases(shard, self._accepted(shard, attempt, results))
+        self._finish_cases(shard, accepted_of(self.status.tasks[shard.task_id], shard, attempt, results))
         self._advance()
 
     def ask_back_cases(self, shard_id: str, token: int, case_ids: Sequence[str], parts: int) -> None:
@@ -227,11 +204,11 @@ class Decider:
         Args:
             parts: over how many slots what comes back is to be dealt.
         """
-        shard, attempt = self._attempt(shard_id, token)
+        shard, attempt = self.attempt(shard_id, token)
         wanted = tuple(case_id for case_id in case_ids if case_id in attempt.awaited)
         if not wanted or self.status.tasks[shard.task_id].stop is not None:
             return
-        self._emit(
+        self.emit(
             CasesAskedBack(
                 at=self.now, shard_id=shard_id, task_id=shard.task_id, token=token, case_ids=wanted, parts=parts
             )
@@ -243,14 +220,14 @@ class Decider:
         The worker will not run these cases in this attempt. They wait again, in shards of their own; when nothing is
         left of the attempt, its shard does.
         """
-        shard, attempt = self._attempt(shard_id, token)
+        shard, attempt = self.attempt(shard_id, token)
         named = attempt.awaited.intersection(case_ids)
         given = tuple(case_id for case_id in shard.case_ids if case_id in named)
         if given and len(given) == len(shard.case_ids):
             self._put_back(shard, attempt, f"handed back by {attempt.worker_id}")
         elif given or attempt.asked_back is not None:
             shards = shards_of_given(self.status.tasks[shard.task_id], attempt, given)
-            self._emit(
+            self.emit(
                 CasesHandedBack(
                     at=self.now,
                     shard_id=shard_id,
@@ -269,7 +246,7 @@ class Decider:
         """
         What a generator did in one second. When an abort threshold does not hold any more, all generators are stopped.
         """
-        shard, _ = self._attempt(shard_id, token)
+        shard, _ = self.attempt(shard_id, token)
         status = self.status.tasks[shard.task_id]
         plan, measured = status.task.load, status.measured
         if plan is None or measured is None:
@@ -282,9 +259,9 @@ class Decider:
             self._stop_load(status, by=BROKEN_GANG, reason=reason)
             return
         known = measured.whole.seconds
-        self._emit(LoadSampled(at=self.now, shard_id=shard_id, task_id=shard.task_id, token=token, sample=sample))
+        self.emit(LoadSampled(at=self.now, shard_id=shard_id, task_id=shard.task_id, token=token, sample=sample))
         if measured.whole.seconds > known:
-            self._emit(live_figures(self.now, shard.task_id, measured))
+            self.emit(live_figures(self.now, shard.task_id, measured))
             if reason := broken_abort(plan, measured):
                 self._stop_load(status, by=ABORTED, reason=reason)
 
@@ -297,14 +274,14 @@ class Decider:
         """What a load test measured so far is a file; it takes the place of the one before."""
         first = shard_id_of(task_id, 0)
         artifact = replace(record, created_at=self.now)
-        self._emit(ArtifactsSaved(at=self.now, shard_id=first, task_id=task_id, artifacts=(artifact,)))
+        self.emit(ArtifactsSaved(at=self.now, shard_id=first, task_id=task_id, artifacts=(artifact,)))
 
     def artifacts_saved(
         self, shard_id: str, token: int, artifacts: Sequence[Artifact], problems: Sequence[str]
     ) -> None:
         """The attempt left files behind; their content is stored."""
-        shard, _ = self._attempt(shard_id, token)
-        self._emit(
+        shard, _ = self.attempt(shard_id, token)
+        self.emit(
             ArtifactsSaved(
                 at=self.now,
                 shard_id=shard_id,
@@ -324,12 +301,12 @@ class Decider:
         news = self.status.coverage.get(task_id, CoverageTable()).news(files)
         if news and task_id in self.status.tasks and not self.status.state.ended:
             totals = self.status.coverage.get(task_id, CoverageTable()).totals_with(news)
-            self._emit(CoverageUpdated(at=self.now, task_id=task_id, files=news, totals=totals))
+            self.emit(CoverageUpdated(at=self.now, task_id=task_id, files=news, totals=totals))
 
     def coverage_combined(self, shard_id: str, token: int, files: Mapping[str, FileCoverage]) -> None:
         """The task has combined what others measured: this is all that there is."""
-        shard, _ = self._attempt(shard_id, token)
-        self._emit(
+        shard, _ = self.attempt(shard_id, token)
+        self.emit(
             CoverageUpdated(
                 at=self.now, task_id=shard.task_id, files=dict(files), totals=totals_of(files), combined=True
             )
@@ -346,7 +323,7 @@ class Decider:
         missing: Sequence[str] = (),
     ) -> None:
         """The attempt is over, for the worker or, with `lost`, for us. What is still to do is queued again."""
-        shard, attempt = self._attempt(shard_id, token)
+        shard, attempt = self.attempt(shard_id, token)
         status = self.status.tasks[shard.task_id]
         absent = [case_id for case_id in dict.fromkeys(missing) if case_id in attempt.awaited]
         self._finish_cases(shard, [not_collected(case_id, attempt.worker_id) for case_id in absent])
@@ -366,7 +343,7 @@ class Decider:
             again = None
         if again is None and status.open_shards == 1:
             self._judge_load(shard)
-        self._emit(
+        self.emit(
             AttemptEnded(
                 at=self.now,
                 shard_id=shard_id,
@@ -398,15 +375,15 @@ class Decider:
         variables: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """The worker tells at once what it would have told by `running`, `cases_finished` and `attempt_ended`."""
-        shard, attempt = self._attempt(done.shard_id, done.token)
+        shard, attempt = self.attempt(done.shard_id, done.token)
         status = self.status.tasks[shard.task_id]
         if verdict is Verdict.COMPLETED and not missing and status.is_plain and shard.kind is ShardKind.EXECUTE:
-            accepted = tuple(self._accepted(shard, attempt, done.results))
+            accepted = tuple(accepted_of(status, shard, attempt, done.results))
             all_told = not attempt.seen and len(accepted) >= len(attempt.awaited)
             if all_told and not any(result.outcome.bad for result in accepted):
                 if accepted != done.results:
                     done = msgspec.structs.replace(done, results=accepted)
-                self._add_done(status, done, attempt.worker_id)
+                self.add_done(status, done, attempt.worker_id)
                 if self.status.touched:
                     self._advance()
                 return
@@ -414,41 +391,6 @@ class Decider:
         self.cases_finished(done.shard_id, done.token, done.results)
         usage = done.usage or ResourceUsage()
         self.attempt_ended(done.shard_id, done.token, verdict, done.reason, usage=usage, missing=missing)
-
-    def _add_done(self, status: TaskStatus, done: DoneAttempt, worker_id: str) -> None:
-        event = self._growing(AttemptsDone, status, worker_id)
-        if event is None:
-            event = AttemptsDone(at=self.now, task_id=status.task.name, worker_id=worker_id, attempts=[])
-            self.events.append(event)
-        event.attempts.append(done)
-        self.facts += 1
-        self.status.finish(status, done, worker_id, self.position)
-
-    def _add_started(self, status: TaskStatus, shard: ShardStatus, worker_id: str, instance: str) -> None:
-        event = self._growing(AttemptsStarted, status, worker_id)
-        if event is None or event.instance != instance or event.kind is not shard.kind:
-            event = AttemptsStarted(
-                at=self.now,
-                task_id=status.task.name,
-                worker_id=worker_id,
-                instance=instance,
-                kind=shard.kind,
-                shard_ids=[],
-                numbers=[],
-            )
-            self.events.append(event)
-        number = shard.attempts + 1
-        event.shard_ids.append(shard.shard_id)
-        event.numbers.append(number)
-        self.facts += 1
-        self.status.start(status, shard, event, number, self.position)
-
-    def _growing(self, kind: type[_Growing], status: TaskStatus, worker_id: str) -> _Growing | None:
-        """The newest event, when it can tell of one more attempt at a task by a worker."""
-        newest = self.events[-1] if self.events else None
-        if isinstance(newest, kind) and newest.task_id == status.task.name and newest.worker_id == worker_id:
-            return newest
-        return None
 
     def _judge_load(self, last: ShardStatus) -> None:
         """The last generator of a load test ends: what all of them measured is judged, unless somebody cut it short."""
@@ -467,7 +409,7 @@ class Decider:
 
     def attempt_declined(self, shard_id: str, token: int, reason: str) -> None:
         """The worker never began; the shard waits again, at no cost to its retries."""
-        shard, attempt = self._attempt(shard_id, token)
+        shard, attempt = self.attempt(shard_id, token)
         if attempt.seen:
             raise WrongState(f"{shard_id} has results already, its worker cannot decline it")
         delay = self._backoff.delay(attempt.number)
@@ -507,7 +449,7 @@ class Decider:
     def _put_back(self, shard: ShardStatus, attempt: Attempt, reason: str, *, retry_at: datetime | None = None) -> None:
         """Let a shard that its worker gave up wait again, at no cost to its retries, unless it is being stopped."""
         stopping = self.status.tasks[shard.task_id].stop is not None
-        self._emit(
+        self.emit(
             AttemptEnded(
                 at=self.now,
                 shard_id=shard.shard_id,
@@ -528,7 +470,7 @@ class Decider:
         if status.task.gang is None or not status.live or status.gang_break is not None or status.stop is not None:
             return
         broken = GangBroken(at=self.now, task_id=status.task.name, reason=reason or f"{lost.shard_id} was lost")
-        self._emit(broken)
+        self.emit(broken)
         self.stop += [(shard, stop_of(broken)) for shard in status.live_attempts]
 
     def _end_gang(self, lost: ShardStatus, reason: str) -> None:
@@ -538,78 +480,33 @@ class Decider:
             name = status.task.name
             self._request_stop(CancelRequested(at=self.now, task_id=name, by=BROKEN_GANG, reason=reason))
 
-    def _emit(self, event: Event) -> None:
-        self.events.append(event)
-        self.facts += 1
-        self.status.apply(event, self.position)
-
-    def _attempt(self, shard_id: str, token: int) -> tuple[ShardStatus, Attempt]:
-        shard = self.status.shard(shard_id)
-        if shard is None or shard.attempt is None or shard.attempt.token != token:
-            raise LeaseLost(f"attempt {token} at {shard_id} of run {self.status.run_id} is over")
-        return shard, shard.attempt
-
-    def _accepted(self, shard: ShardStatus, attempt: Attempt, results: Sequence[KeptResult]) -> list[KeptResult]:
-        """Those that the attempt was given and has no result of yet, each once."""
-        status = self.status.tasks[shard.task_id]
-        if not shard.case_ids and not status.task.planned:
-            results = [_own_name(status, shard, result) for result in results]
-        accepted: dict[str, KeptResult] = {}
-        for result in results:
-            case_id = result.case_id
-            expected = case_id in attempt.awaited or (not shard.case_ids and case_id not in attempt.seen)
-            if expected and case_id not in accepted:
-                accepted[case_id] = result
-        return list(accepted.values())
-
     def _finish_cases(self, shard: ShardStatus, results: Sequence[KeptResult]) -> None:
         if not results:
             return
         assert shard.attempt is not None
         status = self.status.tasks[shard.task_id]
-        self._emit(
-            CasesFinished(
-                at=self.now,
-                shard_id=shard.shard_id,
-                task_id=shard.task_id,
-                token=shard.attempt.token,
-                worker_id=shard.attempt.worker_id,
-                results=tuple(results),
-            )
-        )
-        self._find_wrong_hits(status, results)
+        self._tell_cases(shard, shard.attempt, results, shard.attempt.worker_id)
+        for wrong in wrong_hits_of(status, results, self.now):
+            self.emit(wrong)
         self._stop_at_failures(status)
 
     def _take_cached(self, shard: ShardStatus, results: Sequence[KeptResult]) -> None:
         """No worker has run them."""
         if results:
             assert shard.attempt is not None
-            self._emit(
-                CasesFinished(
-                    at=self.now,
-                    shard_id=shard.shard_id,
-                    task_id=shard.task_id,
-                    token=shard.attempt.token,
-                    worker_id="",
-                    results=tuple(results),
-                )
-            )
+            self._tell_cases(shard, shard.attempt, results, worker_id="")
 
-    def _find_wrong_hits(self, status: TaskStatus, results: Sequence[KeptResult]) -> None:
-        """Only cases that passed are cached."""
-        for result in results if status.sampled else ():
-            origin = status.sampled.get(result.case_id)
-            if origin is not None and result.outcome is not Outcome.PASSED:
-                self._emit(
-                    WrongHit(
-                        at=self.now,
-                        task_id=status.task.name,
-                        case_id=result.case_id,
-                        file=status.cases[result.case_id].file,
-                        outcome=result.outcome,
-                        cached_from=origin,
-                    )
-                )
+    def _tell_cases(self, shard: ShardStatus, attempt: Attempt, results: Sequence[KeptResult], worker_id: str) -> None:
+        self.emit(
+            CasesFinished(
+                at=self.now,
+                shard_id=shard.shard_id,
+                task_id=shard.task_id,
+                token=attempt.token,
+                worker_id=worker_id,
+                results=tuple(results),
+            )
+        )
 
     def _stop_at_failures(self, status: TaskStatus) -> None:
         if status.stop is not None:
@@ -633,7 +530,7 @@ class Decider:
 
     def _request_stop(self, request: CancelRequested) -> None:
         before = {task_id: status.stop for task_id, status in self.status.tasks.items()}
-        self._emit(request)
+        self.emit(request)
         for task_id, status in self.status.tasks.items():
             if status.stop is not None and status.stop is not before[task_id]:
                 self.stop += [(shard, status.stop) for shard in status.live_attempts]
@@ -654,7 +551,7 @@ class Decider:
                     self._follow_services(status)
                     self._close(status)
         if self.status.submitted is not None and not self.status.live_tasks and not self.status.state.ended:
-            self._emit(end_of_run(self.status, self.now))
+            self.emit(end_of_run(self.status, self.now))
 
     def _unblock(self, status: TaskStatus) -> None:
         if status.stop is not None:
@@ -665,7 +562,7 @@ class Decider:
         elif status.task.service is not None and not self.status.is_needed(status):
             self._end_task(status, TaskState.SKIPPED, NOBODY_NEEDS_IT)
         elif not status.open_needs and self.status.is_served(status) and not status.task.inputs:
-            self._emit(TaskQueued(at=self.now, task_id=status.task.name))
+            self.emit(TaskQueued(at=self.now, task_id=status.task.name))
             self.enqueue += status.shards.values()
 
     def _follow_services(self, status: TaskStatus) -> None:
@@ -688,19 +585,7 @@ class Decider:
             self._end_task(status, *end_of_task(status))
 
     def _end_task(self, status: TaskStatus, state: TaskState, reason: str) -> None:
-        self._emit(TaskEnded(at=self.now, task_id=status.task.name, state=state, reason=reason))
+        self.emit(TaskEnded(at=self.now, task_id=status.task.name, state=state, reason=reason))
         failed = state in {TaskState.FAILED, TaskState.ERRORED, TaskState.TIMED_OUT}
         if failed and self.status.request.fail_fast and self.status.stop is None:
             self._stop_run(status)
-
-
-def _own_name(status: TaskStatus, shard: ShardStatus, result: KeptResult) -> KeptResult:
-    """
-    A command in several shards has a case of its own in each, and so has whatever two shards call alike: the one must
-    not hide the other.
-    """
-    namesake = status.cases.get(result.case_id)
-    shards = status.task.shards or 1
-    if (shards > 1 and result.case_id == shard.task_id) or (namesake and namesake.shard_id != shard.shard_id):
-        return msgspec.structs.replace(result, case_id=f"{result.case_id} [{shard.index + 1}/{shards}]")
-    return result

@@ -1,0 +1,58 @@
+"""Which of a worker's results count, and under which name: each case of an attempt once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import msgspec
+
+from fleetest.common.states import Outcome
+from fleetest.master.runs.events import WrongHit
+from fleetest.master.runs.results import KeptResult
+from fleetest.master.runs.task_status import Attempt, ShardStatus, TaskStatus
+
+__all__ = ["accepted_of", "wrong_hits_of"]
+
+
+def accepted_of(
+    status: TaskStatus, shard: ShardStatus, attempt: Attempt, results: Sequence[KeptResult]
+) -> list[KeptResult]:
+    """Those that the attempt was given and has no result of yet, each once."""
+    if not shard.case_ids and not status.task.planned:
+        results = [_own_name(status, shard, result) for result in results]
+    accepted: dict[str, KeptResult] = {}
+    for result in results:
+        case_id = result.case_id
+        expected = case_id in attempt.awaited or (not shard.case_ids and case_id not in attempt.seen)
+        if expected and case_id not in accepted:
+            accepted[case_id] = result
+    return list(accepted.values())
+
+
+def wrong_hits_of(status: TaskStatus, results: Sequence[KeptResult], now: datetime) -> Sequence[WrongHit]:
+    """Those of cases that were run although the cache has a result, and did not end so. Only what passed is cached."""
+    return [
+        WrongHit(
+            at=now,
+            task_id=status.task.name,
+            case_id=result.case_id,
+            file=status.cases[result.case_id].file,
+            outcome=result.outcome,
+            cached_from=origin,
+        )
+        for result in (results if status.sampled else ())
+        if result.outcome is not Outcome.PASSED and (origin := status.sampled.get(result.case_id)) is not None
+    ]
+
+
+def _own_name(status: TaskStatus, shard: ShardStatus, result: KeptResult) -> KeptResult:
+    """
+    A command in several shards has a case of its own in each, and so has whatever two shards call alike: the one must
+    not hide the other.
+    """
+    namesake = status.cases.get(result.case_id)
+    shards = status.task.shards or 1
+    if (shards > 1 and result.case_id == shard.task_id) or (namesake and namesake.shard_id != shard.shard_id):
+        return msgspec.structs.replace(result, case_id=f"{result.case_id} [{shard.index + 1}/{shards}]")
+    return result
