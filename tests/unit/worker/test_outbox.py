@@ -114,21 +114,27 @@ async def test_end_of_an_attempt_waits_only_for_what_else_happens_at_that_moment
         assert bodies(spool, ref) == [Results(results=(passed("a"),)), Ended(verdict=Verdict.COMPLETED)]
 
 
-async def test_all_that_a_short_attempt_says_is_one_report(outbox, spool):
+async def test_all_that_a_short_attempt_says_besides_its_output_is_one_report(outbox, spool):
     mine, other = reporter(outbox), reporter(outbox, OTHER)
     ended = Ended(verdict=Verdict.COMPLETED)
     for each in (mine, other):
         each.running(["ready"])
     mine.result(passed("a"))
     mine.result(passed("b"))
-    other.output(b"so it says more than that")
+    for piece in (b"one\n", b"two\n"):
+        other.output(piece)
+        other.result(passed(piece.decode().strip()))
     for each in (mine, other):
         each.ended(ended)
     outbox.flush()
 
     running, results = Running(), (passed("a"), passed("b"))
     assert bodies(spool) == [Done(running=running, results=results, ended=ended)]
-    assert len(bodies(spool, OTHER)) == 3
+    output, done = bodies(spool, OTHER)
+    assert (output.content, done) == (
+        b"one\ntwo\n",
+        Done(running=running, results=(passed("one"), passed("two")), ended=ended),
+    )
     ((_, payload),) = spool.after(0)
     parted = reports_from_bytes(batch_without_done(payload))
     assert [report.body for report in parted if report.ref == REF] == [running, Results(results=results), ended]
@@ -171,8 +177,8 @@ async def test_every_text_is_masked(outbox, spool):
 
     said = b"".join(payload for _, payload in spool.after(0))
     assert secret.encode() not in said
-    assert [type(body) for body in bodies(spool)] == [Running, Planned, Results, Output, ArtifactsLeft, Ended]
-    assert bodies(spool)[3].content == b"***"
+    assert [type(body) for body in bodies(spool)] == [Output, Running, Planned, Results, ArtifactsLeft, Ended]
+    assert bodies(spool)[0].content == b"***"
 
 
 async def test_output_without_end_is_bounded_and_said_to_be(outbox, spool):

@@ -42,8 +42,8 @@ class Outbox:
     Reports wait a moment for others: until there are a hundred results or 256 KiB, 25 ms have passed, or an attempt
     has ended (or handed cases back, for which others wait) and whatever else happened at that moment has been reported.
     While results come all the time they wait longer, for at most 150 ms after those before, unless one is bad: each
-    batch costs the master as much as a large one. The reports of one attempt keep their order; all that a short one
-    said is one report (`Done`).
+    batch costs the master as much as a large one. The reports of one attempt keep their order, but for its output,
+    which the master keeps by itself; all that a short one said besides is one report (`Done`).
 
     When neither disk nor memory has room, reports are dropped and their attempt ends as errored, whatever it says
     itself, so that it runs again: a missing result must not look like a finished attempt.
@@ -209,17 +209,25 @@ def _is_urgent(report: Report) -> bool:
 
 
 def _coalesced(reports: Iterable[Report]) -> list[Report]:
-    """Neighbouring results, and pieces of output, of one attempt become one report, and so does a whole attempt."""
+    """
+    What one attempt wrote becomes one report, before all else that it says; neighbouring results become one, and so
+    does a whole attempt.
+    """
     by_attempt: dict[AttemptRef, list[Report]] = defaultdict(list)
     for report in reports:
         by_attempt[report.ref].append(report)
     merged: list[Report] = []
     for own in by_attempt.values():
         kinds = {type(report.body) for report in own}
-        if len(kinds) < len(own):
-            groups = groupby(own, key=lambda report: type(report.body))
-            own = [report for kind, neighbours in groups for report in _joined(kind, list(neighbours))]  # noqa: PLW2901
-        merged += _whole(own)
+        said = own
+        if Output in kinds:
+            kinds.remove(Output)
+            merged.append(_joined_output([report for report in own if isinstance(report.body, Output)]))
+            said = [report for report in own if not isinstance(report.body, Output)]
+        if len(kinds) < len(said):
+            groups = groupby(said, key=lambda report: type(report.body))
+            said = [report for kind, neighbours in groups for report in _joined(kind, list(neighbours))]
+        merged += _whole(said)
     return merged
 
 
@@ -249,19 +257,17 @@ def _parted(reports: Iterable[Report]) -> list[Report]:
 
 
 def _joined(kind: type, reports: list[Report]) -> list[Report]:
-    if kind is Results:
-        results = tuple(result for report in reports for result in cast("Results", report.body).results)
-        return [replace(reports[-1], body=Results(results=results))]
-    if kind is Output:
-        pieces = [cast("Output", report.body) for report in reports]
-        content = b"".join(piece.content for piece in pieces)
-        return [
-            replace(
-                reports[-1],
-                body=Output(offset_bytes=pieces[0].offset_bytes, content=content, truncated=pieces[-1].truncated),
-            )
-        ]
-    return reports
+    if kind is not Results:
+        return reports
+    results = tuple(result for report in reports for result in cast("Results", report.body).results)
+    return [replace(reports[-1], body=Results(results=results))]
+
+
+def _joined_output(reports: list[Report]) -> Report:
+    pieces = [cast("Output", report.body) for report in reports]
+    content = b"".join(piece.content for piece in pieces)
+    body = Output(offset_bytes=pieces[0].offset_bytes, content=content, truncated=pieces[-1].truncated)
+    return replace(reports[-1], body=body)
 
 
 def _attempts_in(payload: bytes) -> Sequence[AttemptRef]:
