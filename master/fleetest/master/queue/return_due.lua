@@ -15,7 +15,11 @@ for _, lot in ipairs(lots) do
       is_over = is_over and is_back ~= nil
     end
   end
-  if is_over then redis.call('ZREM', key.claims, lot) end
+  if is_over then
+    redis.call('ZREM', key.claims, lot)
+  else
+    redis.call('ZADD', key.claims, time + 60000000, lot)  -- nobody knows the queue just now
+  end
 end
 if returned > 0 then redis.call('PUBLISH', channel, '') end
 
