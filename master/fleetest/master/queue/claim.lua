@@ -2,7 +2,7 @@
 --
 -- request: version, now (the master's clock), look_ahead, due_limit, claim_ttl, reserve_after, reservation_ttl (all in
 -- microseconds), classes = {{name, numbers of its queues}, ...}, bids = {{worker, class, shards, slots, free, capacity, warm}, ...}, claims =
--- those to confirm first, as in confirm.lua, uses = {queue = {{name, access, amount, size, together}, ...}} of those queues whose
+-- those to confirm first, as the prelude reads them, uses = {queue = {{name, access, amount, size, together}, ...}} of those queues whose
 -- entries use named resources
 -- Answers {due, left, gangs, kinds, number of the bid, member, number of its kind, ...}: `due` is when the first delayed entry
 -- joins its queue (the master's clock), `left` the numbers of the classes for which something still waits, `gangs` whether a

@@ -69,6 +69,8 @@ local function fits(need, room)
   return true
 end
 
+local function is_aged(member) return request.now - age_of(member) > request.reserve_after end
+
 local function could_have_room(kind)
   for _, bid in ipairs(request.bids) do
     if bid.class.satisfies[kind.queue] and fits(kind.asked, bid.capacity) then return true end

@@ -1,2 +1,2 @@
--- request: claims = {{id, worker}, ...}
+-- request: claims, as the prelude reads them
 confirm_claims()

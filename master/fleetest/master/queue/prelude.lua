@@ -68,9 +68,9 @@ end
 -- A member is PPP:age:index:id.
 local function band_of(member) return member:sub(1, 3) end
 
-local function id_of(member) return member:sub(31) end
+local function age_of(member) return tonumber(member:sub(5, 21)) end
 
-local function is_aged(member) return request.now - tonumber(member:sub(5, 21)) > request.reserve_after end
+local function id_of(member) return member:sub(31) end
 
 -- Makes every claimer read the list of queues again. A time, since a counter would repeat itself after FLUSHALL.
 local function queues_changed()
