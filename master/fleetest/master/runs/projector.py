@@ -67,6 +67,7 @@ class Projector:
         self._cases: dict[str, list[tuple[int, Finished]]] = {}
         self._taken: dict[str, set[int]] = {}
         self._whole: dict[str, int] = {}
+        self._alone: set[str] = set()  # runs that began here, and of which no other master has committed anything
         self._wake = asyncio.Event()
         self._lock = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
@@ -88,8 +89,9 @@ class Projector:
         if finished:
             self._cases.setdefault(status.run_id, []).extend(finished)
         self._taken.setdefault(status.run_id, set()).add(position)
-        if position == 1:
-            self._whole.setdefault(status.run_id, 0)  # nothing can have been projected before
+        if position == 1 and status.run_id not in self._whole:
+            self._whole[status.run_id] = 0  # nothing can have been projected before
+            self._alone.add(status.run_id)
         self._dirty[status.run_id] = source
         self._wake.set()
 
@@ -129,6 +131,7 @@ class Projector:
     async def rebuild(self, source: Source) -> None:
         """Project a whole run again from its log. Raises as `flush` does."""
         self._taken.pop(source.run_id, None)
+        self._alone.discard(source.run_id)
         self._whole[source.run_id] = 0
         self._dirty[source.run_id] = source
         await self.flush(source.run_id)
@@ -183,6 +186,7 @@ class Projector:
         taken = self._taken[run_id] = {each for each in self._taken.get(run_id, ()) if each > position}
         if ended and not taken:
             del self._whole[run_id], self._taken[run_id]
+            self._alone.discard(run_id)
 
     async def _gather(self, source: Source) -> RunStatus:
         """The run's state, with the cases of every commit in it taken; until the caller awaits something else."""
@@ -197,6 +201,7 @@ class Projector:
             gap = next((p for p in range(self._whole[run_id] + 1, status.position + 1) if p not in taken), None)
             if gap is None or not (commits := await self._store.read(run_id, after=gap - 1)):
                 break
+            self._alone.discard(run_id)
             for commit in commits:
                 if commit.position not in taken:
                     taken.add(commit.position)
@@ -211,9 +216,10 @@ class Projector:
         Once, when the run has ended: the run's row says whether that was done already. Two masters that see the end
         in the same moment may both do it: then this run counts for more in the average, and nothing else.
         """
-        known = await self._store.get_run(status.run_id)
-        if known is not None and known.state.ended:
-            return
+        if status.run_id not in self._alone:
+            known = await self._store.get_run(status.run_id)
+            if known is not None and known.state.ended:
+                return
         await save_history(self._store, status)
 
 
