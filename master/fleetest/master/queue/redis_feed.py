@@ -17,12 +17,15 @@ from fleetest.master.queue.wire import Wire
 
 __all__ = ["MAX_EVENTS_BYTES", "RedisCommitFeed"]
 
-MAX_EVENTS_BYTES: Final = 256 << 10
-"""Larger commits are announced without their content."""
+MAX_EVENTS_BYTES: Final = 4 << 10
+"""
+Larger commits, of which there are few for what is in them, are announced without their content: to have it go to Redis
+and back for every master costs more than to read it from the store for those who want it.
+"""
 
 _STREAM: Final = "fleetest:{commits}:stream"
 _KEPT: Final = 4096
-"""About so many notices stay readable for one who is behind: at most 1 GiB, usually some megabytes."""
+"""About so many notices stay readable for one who is behind: at most 16 MiB."""
 
 _READ_AT_ONCE: Final = 500
 _BLOCK: Final = timedelta(seconds=5)

@@ -23,7 +23,7 @@ import structlog
 from fleetest.common.errors import FleetestError, NotFound
 from fleetest.master.runs.events import Event, Finished, decode, results_of
 from fleetest.master.runs.history import save_history
-from fleetest.master.runs.results import KeptResult, encode_result
+from fleetest.master.runs.results import encode_result
 from fleetest.master.runs.state import RunStatus
 from fleetest.master.runs.summary import row_of, summary_of
 from fleetest.master.store.ports import CaseRow, RunRow, Store
@@ -225,18 +225,16 @@ class Projector:
 
 def _case_rows(status: RunStatus, finished: Sequence[tuple[int, Finished]]) -> list[CaseRow]:
     """One for each case, with its last result."""
-    last: dict[tuple[str, str], tuple[int, str, str, KeptResult]] = {}
+    rows: dict[tuple[str, str], CaseRow] = {}
     for position, event in sorted(finished, key=itemgetter(0)):
+        task_id, worker_id = event.task_id, event.worker_id
+        cases = status.tasks[task_id].cases
         for shard_id, result in results_of(event):
-            last[event.task_id, result.case_id] = (position, shard_id, event.worker_id, result)
-    rows = []
-    for (task_id, case_id), (position, shard_id, worker_id, result) in last.items():
-        case = status.tasks[task_id].cases[case_id]
-        rows.append(
-            CaseRow(
+            case = cases[result.case_id]
+            rows[task_id, result.case_id] = CaseRow(
                 run_id=status.run_id,
                 task_id=task_id,
-                case_id=case_id,
+                case_id=result.case_id,
                 index=case.index,
                 outcome=result.outcome,
                 flaky=case.flaky,
@@ -244,8 +242,7 @@ def _case_rows(status: RunStatus, finished: Sequence[tuple[int, Finished]]) -> l
                 body={"attempts": case.tries, "worker_id": worker_id, "shard_id": shard_id},
                 result=encode_result(result),
             )
-        )
-    return rows
+    return list(rows.values())
 
 
 def _unexpected(error: Exception) -> Exception | None:
