@@ -12,7 +12,7 @@ once for all of them, and decoded once. An entry's record is its member and its 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
@@ -32,7 +32,7 @@ __all__ = [
     "decode_entry",
     "entry_id",
     "ids_of",
-    "member_of",
+    "members_of",
     "microseconds",
     "queue_of",
     "record_kind",
@@ -207,14 +207,22 @@ def are_of_one_kind(one: QueueEntry, other: QueueEntry) -> bool:
     )
 
 
-def member_of(entry: QueueEntry, index: int) -> str:
+def members_of(entries: Sequence[QueueEntry], places: Iterable[int]) -> list[str]:
     """
+    Those of entries of one run. What they begin with is mostly the same.
+
     Args:
-        index: its place in the batch, which decides between entries of the same age.
+        places: in the batch, which decides between entries of the same age.
     """
-    age = max(0, microseconds(entry.enqueued_at))
-    identifier = entry_id(entry.run_id, entry.shard_id)
-    return f"{_HIGHEST_PRIORITY - entry.priority:03d}:{age:017d}:{min(index, _LAST_INDEX):07d}:{identifier}"
+    run = run_key(entries[0].run_id)
+    members, last, beginning = list[str](), None, ""
+    for entry, place in zip(entries, places, strict=True):
+        this = entry.priority, entry.enqueued_at
+        if this != last:
+            last, beginning = this, f"{_HIGHEST_PRIORITY - this[0]:03d}:{max(0, microseconds(this[1])):017d}"
+        index = str(min(place, _LAST_INDEX)).zfill(7)
+        members.append(f"{beginning}:{index}:{run}/{_quoted_shard(entry.shard_id)}")
+    return members
 
 
 def decode_entry(member: bytes, kind: bytes) -> QueueEntry:

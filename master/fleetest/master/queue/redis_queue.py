@@ -51,7 +51,7 @@ from fleetest.master.queue.records import (
     check_entry,
     decode_entry,
     entry_id,
-    member_of,
+    members_of,
     microseconds,
     queue_of,
     record_kind,
@@ -138,7 +138,7 @@ class RedisShardQueue:
         request = {
             "run": run,
             "now": self._now(),
-            "members": list(map(member_of, entries, places)),
+            "members": members_of(entries, places),
             "numbers": [numbers[kind] for kind in kinds],
             "requirements": {name: canonical(entry.requirements) for name, entry in wanted.items()},
             "uses": {name: msgspec.json.encode(_uses(entry)).decode() for name, entry in wanted.items() if entry.uses},
