@@ -335,7 +335,7 @@ def _cases_finished(at: datetime, message: run_pb2.RunEvent) -> events.RunEvent:
         task_id=finished.task_id,
         token=finished.token,
         worker_id=finished.worker_id,
-        results=tuple(case_result_from_proto(each) for each in finished.results),
+        results=tuple(map(case_result_from_proto, finished.results)),
     )
 
 

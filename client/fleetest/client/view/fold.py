@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
+import msgspec
 from msgspec.structs import replace
 
 from fleetest.client.events import (
@@ -80,8 +81,7 @@ class Eta:
     whole: bool
 
 
-@dataclass(slots=True)
-class _Case:
+class _Case(msgspec.Struct, kw_only=True, gc=False):
     outcome: Outcome
     duration: timedelta
     tries: int = 1
