@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from fleetest.common.digest import digest_of
 from fleetest.common.results import CaseResult, PlannedCase, ResourceUsage
 from fleetest.common.states import Outcome, ShardKind, Verdict
 from fleetest.worker.artifacts import ArtifactCollector
 from fleetest.worker.assignments import Assignment, Ended, Reporter
+from fleetest.worker.ports import Environment
 from fleetest.worker.runners.pytest_resident import Collection, Key, resident_key
 
 __all__ = ["Attempt", "RunningCase"]
@@ -71,6 +73,25 @@ class Attempt:
             if not self.is_plan:
                 self.collector.watch()
 
+    def answer(self, collection: Collection, environment: Environment) -> tuple[Verdict, str]:
+        """Of a plan: tell what was collected; answers how the attempt ends."""
+        self.announce(environment.notes)
+        planned = collection.planned()
+        if collection.problem:
+            self.reporter.output(
+                f"\nnothing is cached, since what results depend on is not known:\n{collection.problem}\n".encode()
+            )
+        self.reporter.planned(
+            planned,
+            deselected=collection.deselected,
+            collection_errors=collection.errors,
+            fingerprints=_with_image(collection.fingerprints, environment.image),
+        )
+        if planned or collection.errors:
+            return Verdict.COMPLETED, ""
+        deselected = f", {collection.deselected} deselected" if collection.deselected else ""
+        return Verdict.FAILED, f"no tests ran: pytest collected nothing{deselected}"
+
     def match(self, collection: Collection) -> None:
         """Sort out what is not to be run: what was not collected, and what skipped itself when it was collected."""
         for case_id in list(self.todo):
@@ -123,3 +144,8 @@ class RunningCase:
             file=self.case.file,
             line=self.case.line,
         )
+
+
+def _with_image(fingerprints: Mapping[str, str], image: str) -> Mapping[str, str]:
+    """Results depend on the image, too, of which the session inside knows nothing."""
+    return {file: digest_of(f"{digest} {image}".encode()) for file, digest in fingerprints.items()}

@@ -18,22 +18,20 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import structlog
-from msgspec.structs import replace
 
-from fleetest.common.digest import digest_of
 from fleetest.common.errors import DependencyUnavailable, FleetestError, InvalidRequest
 from fleetest.common.results import CaseResult, ResourceSample, ResourceUsage
 from fleetest.common.states import Outcome, Verdict
 from fleetest.worker.artifacts import ArtifactCollector
 from fleetest.worker.assignments import Assignment, AttemptRef, Ended, Reporter, TaskSpec
 from fleetest.worker.left_files import LeftByTask
-from fleetest.worker.measure import subtract_usage
-from fleetest.worker.ports import Blobs, Environment
+from fleetest.worker.ports import Blobs, Environment, Process
 from fleetest.worker.runners.pytest_appetite import Appetite
 from fleetest.worker.runners.pytest_attempt import Attempt, RunningCase
 from fleetest.worker.runners.pytest_channel import case_result
-from fleetest.worker.runners.pytest_coverage import Measured
+from fleetest.worker.runners.pytest_farewells import Farewells
 from fleetest.worker.runners.pytest_resident import Key, Resident, resident_key
+from fleetest.worker.runners.pytest_spending import Spending
 from fleetest.worker.runners.pytest_standby import Standbys, conditions_of
 
 __all__ = ["PytestSession"]
@@ -41,7 +39,6 @@ __all__ = ["PytestSession"]
 _CLOSED: Final = "the session is closed"
 _IDLE_SECONDS: Final = 3.0
 _EARLY_PIECES: Final = 64
-_RECENT_SECONDS: Final = 0.005
 _ORDERLY: Final = frozenset({"exit", "limit"})  # kinds of stop after which pytest ends by itself, as it was asked
 _log = structlog.get_logger(__name__)
 
@@ -64,9 +61,7 @@ class PytestSession:
         self._attempts: list[Attempt] = []
         self._resident: Resident | None = None
         self._last_key: Key | None = None
-        self._measured: list[Measured] = []
-        self._spent = ResourceUsage()
-        self._usage_read = -_RECENT_SECONDS, self._spent
+        self._spending = Spending()
         self._started_at = 0.0
         self._running: RunningCase | None = None
         self._last_owner: Attempt | None = None
@@ -76,7 +71,7 @@ class PytestSession:
         self._closing = False
         self._appetite = Appetite()
         self.on_hungry = self._appetite.on_hungry
-        self._finishing: set[asyncio.Task[None]] = set()
+        self._farewells = Farewells(blobs)
         self._left = LeftByTask()
         self._loop = asyncio.get_running_loop()
         self._alarm: asyncio.TimerHandle | None = None
@@ -140,8 +135,7 @@ class PytestSession:
             await asyncio.wait([attempt.future])
 
     def sample(self) -> ResourceSample | None:
-        process = self._resident.process if self._resident is not None else None
-        return process.sample() if process is not None else None
+        return self._process.sample() if self._process is not None else None
 
     async def close(self) -> None:
         self._events.put_nowait(self._end_all)
@@ -152,8 +146,7 @@ class PytestSession:
         if self._preparing is not None:  # it may have begun before the end was dealt with
             self._preparing.cancel()
             await asyncio.wait([self._preparing])
-        if self._finishing:
-            await asyncio.wait(self._finishing)
+        await self._farewells.done()
 
     # -- the one task
 
@@ -197,7 +190,7 @@ class PytestSession:
                 for content in self._early_output:
                     head.reporter.output(content)
                 self._early_output.clear()
-                head.used_before = self._recent_usage()
+                head.used_before = self._spending.recent_total(self._process)
             if self._resident is not None and (self._resident.key != head.key or self._is_leaving()):
                 await self._end_resident()
             if self._resident is None and not await self._start(head):
@@ -219,7 +212,7 @@ class PytestSession:
         try:
             if self._last_key is not None and self._last_key != head.key:
                 await self._make_pristine(head.assignment.spec)
-                await self._discard_measured()
+                await self._farewells.discard_measured()
             wanted = head.is_plan and head.assignment.spec.fingerprints
             self._resident = await self._open_resident(head.key, fingerprints=wanted)
         except InvalidRequest as error:
@@ -251,7 +244,7 @@ class PytestSession:
             self._environment, self._write, conditions=conditions, waits=False, fingerprints=fingerprints
         )
         if resident.measured is not None:
-            self._measured.append(resident.measured)
+            self._farewells.measures(resident.measured)
         return resident
 
     async def _begin_early(self, key: Key) -> None:
@@ -279,15 +272,9 @@ class PytestSession:
         if self._last_key[1].coverage is None and (self._preparing is None or self._preparing.done()):
             self._preparing = asyncio.create_task(self._standbys.prepare(self._environment, self._last_key[1]))
 
-    async def _discard_measured(self) -> None:
-        """What is left of another run is nobody's by now."""
-        while self._measured:
-            await asyncio.to_thread(self._measured.pop().discard)
-
     async def _make_pristine(self, spec: TaskSpec) -> None:
         """For another run, after the process of the one before has ended and may have written its last."""
-        if self._finishing:
-            await asyncio.wait(self._finishing)
+        await self._farewells.done()
         await self._environment.refresh(spec)
 
     def _feed(self, resident: Resident) -> None:
@@ -302,7 +289,7 @@ class PytestSession:
             if attempt is self._attempts[0]:
                 attempt.announce(self._environment.notes)
             if attempt.is_plan:
-                self._answer_plan(attempt, resident)
+                self._end(attempt, *attempt.answer(resident.collection, self._environment))
                 continue
             attempt.match(resident.collection)
             if attempt.todo:
@@ -316,26 +303,6 @@ class PytestSession:
         if self._flush_wanted and not resident.flushed:
             self._last_word = self._loop.time()
             resident.flush()
-
-    def _answer_plan(self, attempt: Attempt, resident: Resident) -> None:
-        collection = resident.collection
-        attempt.announce(self._environment.notes)
-        planned = collection.planned()
-        if collection.problem:
-            self._write(
-                f"\nnothing is cached, since what results depend on is not known:\n{collection.problem}\n".encode()
-            )
-        attempt.reporter.planned(
-            planned,
-            deselected=collection.deselected,
-            collection_errors=collection.errors,
-            fingerprints=_with_image(collection.fingerprints, self._environment.image),
-        )
-        if planned or collection.errors:
-            self._end(attempt, Verdict.COMPLETED, "")
-        else:
-            deselected = f", {collection.deselected} deselected" if collection.deselected else ""
-            self._end(attempt, Verdict.FAILED, f"no tests ran: pytest collected nothing{deselected}")
 
     # -- what pytest says
 
@@ -460,7 +427,7 @@ class PytestSession:
 
     def _lose_resident(self) -> None:
         """The process is gone, or will not be listened to any more."""
-        self._spent = self._usage()
+        self._spending.lose(self._process)
         self._resident = self._running = None
         self._clearing = False
         for attempt in self._attempts:
@@ -495,51 +462,23 @@ class PytestSession:
         if attempt.is_measured:
             self._events.put_nowait(lambda: self._end_measured(attempt, ended))
         else:
-            self._finish_soon(attempt, ended)
+            self._farewells.bid(attempt, ended)
 
     async def _end_measured(self, attempt: Attempt, ended: Ended) -> None:
         """All that its tests execute is known once their process has ended; unless other attempts go on in that."""
         if self._resident is not None and not any(other.key == self._resident.key for other in self._attempts):
             await self._end_resident()
-        self._finish_soon(attempt, ended)
+        self._farewells.bid(attempt, ended)
 
-    def _finish_soon(self, attempt: Attempt, ended: Ended) -> None:
-        task = asyncio.create_task(self._finish(attempt, ended))
-        self._finishing.add(task)
-        task.add_done_callback(self._finishing.discard)
-
-    async def _finish(self, attempt: Attempt, ended: Ended) -> None:
-        if attempt.returned:  # what lies about is others' to tell
-            await attempt.collector.stop()
-        elif not attempt.is_plan:
-            await attempt.collector.finish(ended.verdict)
-            if attempt.is_measured:
-                await self._hand_in(attempt)
-        if not attempt.future.done():
-            attempt.future.set_result(ended)
-
-    async def _hand_in(self, attempt: Attempt) -> None:
-        for measured in list(self._measured):
-            if await measured.hand_in(self._blobs, attempt.reporter) and measured in self._measured:
-                self._measured.remove(measured)
-                await asyncio.to_thread(measured.discard)
-
-    def _usage(self) -> ResourceUsage:
-        process = self._resident.process if self._resident is not None else None
-        usage = self._spent + process.usage() if process is not None else self._spent
-        self._usage_read = self._loop.time(), usage
-        return usage
-
-    def _recent_usage(self) -> ResourceUsage:
-        """An attempt that begins as another ends begins with the totals of that: to read them takes a millisecond."""
-        at, usage = self._usage_read
-        return usage if self._loop.time() - at < _RECENT_SECONDS else self._usage()
+    @property
+    def _process(self) -> Process | None:
+        return self._resident.process if self._resident is not None else None
 
     def _used(self, attempt: Attempt) -> ResourceUsage:
         if attempt.active_since is None:
             return ResourceUsage()
         wall_time = timedelta(seconds=self._loop.time() - attempt.active_since)
-        return replace(subtract_usage(self._usage(), attempt.used_before), wall_time=wall_time)
+        return self._spending.since(attempt.used_before, self._process, wall_time=wall_time)
 
     # -- giving up
 
@@ -656,8 +595,3 @@ class PytestSession:
         if running is not None:
             self._report(running, running.ended(Outcome.TIMED_OUT, message=message, details=stacks))
         return stacks
-
-
-def _with_image(fingerprints: Mapping[str, str], image: str) -> Mapping[str, str]:
-    """Results depend on the image, too, of which the session inside knows nothing."""
-    return {file: digest_of(f"{digest} {image}".encode()) for file, digest in fingerprints.items()}
