@@ -269,3 +269,14 @@ async def test_only_what_is_derived_alone_does_not_wait_for_the_disk(writer: Wri
     afterwards = [await writer.run_derived(_synchronous), await writer.run_statement(_synchronous)]
 
     assert (before, alone, together, afterwards) == (full, normal, [full, full], [normal, full])
+
+
+async def test_derived_work_lets_everything_else_pass(writer: Writer) -> None:
+    derived = asyncio.create_task(writer.run_derived(_insert("derived")))
+    await asyncio.sleep(0)
+    assert writer.idle
+
+    async with HeldWriter(writer):
+        assert not writer.idle
+    await derived
+    assert writer.idle

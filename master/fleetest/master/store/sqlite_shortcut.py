@@ -75,6 +75,9 @@ class Shortcut:
             return None
         try:
             self._connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error:  # others write
+            return None
+        try:
             with self._connection:  # commits, or rolls back
                 answer = work(self._connection)
         except (FleetestError, PositionTaken):

@@ -115,16 +115,16 @@ class Writer:
     async def _answer(self, job: _Job) -> Any:
         if self._closing:
             raise closed(self._path)
-        self._unanswered += 1
+        self._unanswered += not job.derived
         self._jobs.put(job)
         try:
             return await job.future
         finally:
-            self._unanswered -= 1
+            self._unanswered -= not job.derived
 
     @property
     def idle(self) -> bool:
-        """Whether nothing waits or is being written, and something may come."""
+        """Whether nothing waits or is being written but what is derived, which lets everything else pass."""
         return not self._unanswered and not self._closing
 
     async def close(self) -> None:
