@@ -383,7 +383,7 @@ class Decider(Draft):
             if all_told and not any(result.outcome.bad for result in accepted):
                 if accepted != done.results:
                     done = msgspec.structs.replace(done, results=accepted)
-                self.add_done(status, done, attempt.worker_id)
+                self.add_done(status, shard, done, attempt.worker_id)
                 if self.status.touched:
                     self._advance()
                 return

@@ -63,7 +63,7 @@ class Draft:
         self.facts += 1
         self.status.apply(event, self.position)
 
-    def add_done(self, status: TaskStatus, done: DoneAttempt, worker_id: str) -> None:
+    def add_done(self, status: TaskStatus, shard: ShardStatus, done: DoneAttempt, worker_id: str) -> None:
         """A short attempt has gone well."""
         event = self._growing(AttemptsDone, status, worker_id)
         if event is None:
@@ -71,7 +71,7 @@ class Draft:
             self.events.append(event)
         event.attempts.append(done)
         self.facts += 1
-        self.status.finish(status, done, worker_id, self.position)
+        self.status.finish(status, shard, done, worker_id, self.position)
 
     def add_started(self, status: TaskStatus, shard: ShardStatus, worker_id: str, instance: str) -> None:
         """A worker is given a shard."""

@@ -163,14 +163,16 @@ class RunStatus:
             case CasesFinished(task_id=task_id):
                 self._finish_cases(self.tasks[task_id], event)
             case AttemptsDone(task_id=task_id):
+                task = self.tasks[task_id]
                 for done in event.attempts:
-                    self.finish(self.tasks[task_id], done, event.worker_id, position)
+                    self.finish(task, task.shards[done.shard_id], done, event.worker_id, position)
             case AttemptsStarted(task_id=task_id):
                 task = self.tasks[task_id]
                 for started, number in zip(event.shard_ids, event.numbers, strict=True):
                     self.start(task, task.shards[started], event, number, position)
             case AttemptDone(task_id=task_id):
-                self.finish(self.tasks[task_id], event, event.worker_id, position)
+                task = self.tasks[task_id]
+                self.finish(task, task.shards[event.shard_id], event, event.worker_id, position)
             case AttemptStarted(task_id=task_id):
                 task = self.tasks[task_id]
                 self.start(task, task.shards[event.shard_id], event, event.number, position)
@@ -227,10 +229,11 @@ class RunStatus:
         if task.started_at is None:
             task.started_at = event.at
 
-    def finish(self, task: TaskStatus, done: DoneAttempt | AttemptDone, worker_id: str, position: int) -> None:
+    def finish(
+        self, task: TaskStatus, shard: ShardStatus, done: DoneAttempt | AttemptDone, worker_id: str, position: int
+    ) -> None:
         """One of the attempts that an event of the commit at `position` ends."""
         self.position = position
-        shard = task.shards[done.shard_id]
         task.state = TaskState.RUNNING
         task.take(shard, done.results, worker_id)
         shard.attempt, shard.reason, shard.verdict = None, done.reason, Verdict.COMPLETED
