@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ _FOR_EVER: Final = timedelta(hours=1)
 _CAPABILITIES: Final = {f"capability{number}": "1" for number in range(max(_SETS))}
 _ONE: Final = Resources(cpu_millis=1)
 _ENQUEUED_AT_ONCE: Final = 10_000
+_NEW: Final = itertools.count(10_000_000)
+"""Names of shards that take the place of those that were claimed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,9 +129,6 @@ async def _claims(queue: RedisShardQueue) -> Mapping[str, float]:
             raise RuntimeError(f"{len(claims)} claims are not as many as there should be, or not all different")
         claimed += len(claims)
         await queue.confirm(claims)
-        await queue.enqueue([_anew(claim.entry) for claim in claims])
+        now = datetime.now(UTC)
+        await queue.enqueue([replace(claim.entry, shard_id=str(next(_NEW)), enqueued_at=now) for claim in claims])
     return {"tasks/s": claimed / seconds}
-
-
-def _anew(entry: QueueEntry) -> QueueEntry:
-    return replace(entry, shard_id=f"{entry.shard_id}+", enqueued_at=datetime.now(UTC))
