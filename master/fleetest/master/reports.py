@@ -209,9 +209,12 @@ class Inbox:
 
     async def _take_some(self, run_id: str, reports: Sequence[Report]) -> set[AttemptRef]:
         try:
-            plans = await self._plans(run_id, reports)
-            await self._keep_artifacts(run_id, reports)
-            await self._gather_coverage(run_id, reports)
+            kinds = {type(report.content) for report in reports}  # hundreds of reports, mostly of one kind
+            plans = await self._plans(run_id, reports) if Planned in kinds else {}
+            if Artifacts in kinds:
+                await self._keep_artifacts(run_id, reports)
+            if CoverageMeasured in kinds:
+                await self._gather_coverage(run_id, reports)
         except NotFound:
             return {report.ref for report in reports}
         gathered = self._coverage.waiting(run_id)

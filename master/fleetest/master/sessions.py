@@ -334,7 +334,7 @@ class Session:
         self._services |= {each.ref for each in assigned if each.work.task.service is not None}
         self._count()
         self.instructions.put_nowait(Assign(want_number=want_number, assigned=tuple(assigned)))
-        for each in assigned:
+        for each in assigned if self._early_stops else ():
             if (stop := self._early_stops.pop(each.ref, None)) is not None:
                 self.instructions.put_nowait(stop)
 
@@ -342,7 +342,8 @@ class Session:
         """The worker has these attempts no more. Idempotent."""
         over = set(refs)
         self._attempts -= over
-        self._services -= over
+        if self._services:
+            self._services -= over
         self._count()
 
     def _count(self) -> None:
