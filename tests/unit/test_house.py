@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 import zipfile
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 COMPONENTS = ("common", "client", "master", "worker")
 MODULES = sorted(
     path
@@ -35,6 +39,33 @@ def test_public_names_are_declared():
     """`__all__` names every public class, function and constant that a module defines, and nothing else."""
     assert len(MODULES) > 100
     assert {str(path.relative_to(ROOT)): wrong for path in MODULES if (wrong := wrongly_declared(path))} == {}
+
+
+@pytest.mark.parametrize("component", ["common", "client"])
+def test_the_client_alone_brings_what_its_modules_import(component):
+    """The checks in a task's own environment, too, have no more of us than that. Functions may import what is chosen."""
+    declared = {re.match(r"[\w-]+", each)[0].lower() for each in PROJECT["dependencies"]}
+    owners = packages_distributions() | {"pydantic_core": ["pydantic"]}  # whose core it is
+
+    imported = {
+        (str(path.relative_to(ROOT)), name)
+        for path in MODULES
+        if path.is_relative_to(ROOT / component)
+        for node in ast.parse(path.read_text()).body
+        for name in imported_by(node) - sys.stdlib_module_names - {"fleetest"}
+    }
+
+    assert {(path, name) for path, name in imported if declared.isdisjoint(map(str.lower, owners[name]))} == set()
+
+
+def imported_by(node: ast.stmt) -> set[str]:
+    """The packages that a statement imports."""
+    match node:
+        case ast.Import(names=names):
+            return {alias.name.partition(".")[0] for alias in names}
+        case ast.ImportFrom(module=str(module)):
+            return {module.partition(".")[0]}
+    return set()
 
 
 def wrongly_declared(path: Path) -> set[str]:
