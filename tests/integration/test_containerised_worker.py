@@ -51,6 +51,8 @@ def master(containers, master_image, redis_url):
 def data_volume(docker_engine):
     """The name of a volume for a worker's data; first of a test's fixtures, so that it goes after its containers."""
     yield docker_engine.docker("volume", "create", "fleetest-worker")
+    if left := docker_engine.containers("label=fleetest.worker"):  # the test failed: its worker has no next life
+        docker_engine.docker("rm", "--force", *left)
     docker_engine.docker("volume", "rm", "fleetest-worker")
 
 
