@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from fleetest.client.tree import Tree, walk
-from fleetest.client.tree_memory import Identity, Listing, TreeMemory, identity_of
+from fleetest.client.tree_memory import Identity, Listing, TreeMemory, identity_of, packed, trusted
 from fleetest.common.convert_workspace import manifest_entry, parse_manifest
 from fleetest.common.digest import digest_of
 from fleetest.common.errors import InvalidRequest
@@ -71,7 +71,7 @@ def scan_tree(root: Path, *, cache_directory: Path, clock_ns: Callable[[], int] 
         raise InvalidRequest(f"no such directory: {root}", hint="Name the directory that holds the tests.")
     started_ns = clock_ns()
     before = TreeMemory.load(cache_directory, root)
-    now = TreeMemory(rules=rules_around(root), index=_index(root))
+    now = TreeMemory(rules=rules_around(root), index=trusted(_index(root), scan_started_ns=started_ns))
     now.tracked = before.tracked if _same_tracked(before, now) else tracked_although_ignored(root)
     same_rules = now.tracked == before.tracked and before.rules_hold(now.rules)
     tree = walk(root, lambda: IgnoreRules.for_root(root, tracked=now.tracked), before, same_rules=same_rules)
@@ -82,15 +82,26 @@ def scan_tree(root: Path, *, cache_directory: Path, clock_ns: Callable[[], int] 
             sorted(problems, key=lambda problem: problem.path),
             hint=f"Add what the tests do not need to {root / IGNORE_FILE}, which has the syntax of .gitignore.",
         )
-    now.listings, now.rule_files = tree.listings, tree.rule_files
+    now.listings = tree.listings | _told_anew(tree, scan_started_ns=started_ns)
+    now.rule_files = trusted(tree.rule_files, scan_started_ns=started_ns)
     if _are(now.listings, before.listings) and before.digest:
         now.digest, now.packed_entries = before.digest, before.packed_entries
     else:
         now.pack(before.entries | entries)
         now.digest = digest_of(_manifest(now))
     if now != before:
-        now.save(cache_directory, root, scan_started_ns=started_ns)
+        now.save(cache_directory, root)
     return Scan(digest=now.digest, count=tree.count, as_remembered=now.digest == before.digest, _memory=now)
+
+
+def _told_anew(tree: Tree, *, scan_started_ns: int) -> dict[str, Listing]:
+    """The directories that are not as they are remembered, with what has been read."""
+    anew = {}
+    for directory, identities in tree.identities.items():
+        believed = trusted(identities, scan_started_ns=scan_started_ns)
+        listing = tree.listings[directory]
+        anew[directory] = listing._replace(files=list(believed), identities=packed(believed.values()))
+    return anew
 
 
 def _are(listings: Mapping[str, Listing], others: Mapping[str, Listing]) -> bool:
@@ -116,10 +127,10 @@ def _read_all(root: Path, tree: Tree) -> tuple[dict[str, bytes], list[Problem]]:
             if isinstance(outcome, Problem):
                 problems.append(outcome)
             elif outcome is None:
-                del tree.listings[directory].files[name]
+                del tree.identities[directory][name]
                 tree.count -= 1
             else:
-                tree.listings[directory].files[name], entries[directory + name] = outcome
+                tree.identities[directory][name], entries[directory + name] = outcome
     return entries, problems
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from fleetest.client.tree_memory import Identity, Listing, TreeMemory, identity_of
+from fleetest.client.tree_memory import Identity, Listing, TreeMemory, identity_of, packed
 from fleetest.common.ignore import RULE_FILES, IgnoreRules
 from fleetest.common.limits import MAX_FILE_BYTES, MAX_WORKSPACE_FILES
 from fleetest.common.workspace import Problem, link_problem, path_problem
@@ -20,8 +20,6 @@ __all__ = ["Tree", "walk"]
 
 _NEVER: Final = frozenset({".git", "__pycache__"})
 _VENV_MARK: Final = "pyvenv.cfg"
-
-_Entries = dict[str, os.DirEntry[str]]
 
 _KINDS: Final = {
     stat.S_IFBLK: "a block device",
@@ -38,6 +36,7 @@ class Tree:
 
     Args:
         listings: by directory; one in which nothing has changed is the remembered one.
+        identities: in the other directories, each file's; not the right one until what is unread has been read.
         unread: regular files that are not as they are remembered: directory and name.
         count: how many files and links there are.
         problems: what cannot come along.
@@ -45,6 +44,7 @@ class Tree:
     """
 
     listings: dict[str, Listing] = field(default_factory=dict)
+    identities: dict[str, dict[str, Identity]] = field(default_factory=dict)
     unread: list[tuple[str, str]] = field(default_factory=list)
     count: int = 0
     problems: list[Problem] = field(default_factory=list)
@@ -94,30 +94,30 @@ class _Walker:
     def visit(self, directory: str) -> Listing | None:
         """What is in the directory; nothing when it cannot be read."""
         try:
-            with _opened(f"{self._root}/{directory}") as entries:
+            with _opened(f"{self._root}/{directory}") as descriptor:
                 known = self._trusted.get(directory)
-                recalled = self._recalled(directory, entries, known) if known else None
-                return recalled or self._look(directory, entries, known)
+                recalled = self._recalled(directory, descriptor, known) if known else None
+                return recalled or self._look(directory, descriptor, known)
         except OSError as error:
             reason = f"cannot be read: {error.strerror}"
             self.tree.problems.append(Problem(directory.removesuffix("/") or ".", reason))
             return None
 
-    def _recalled(self, directory: str, entries: _Entries, known: Listing) -> Listing | None:
+    def _recalled(self, directory: str, descriptor: int, known: Listing) -> Listing | None:
         """The directory as it was, but for the content of files; nothing when that is not what it is."""
-        if list(entries) != known.names:
+        if os.listdir(descriptor) != known.names:
             return None
         top = f"{self._root}/{directory}"
+        before, changed = {}, {}
         try:
-            changed = {
-                name: status
-                for name, identity in known.files.items()
-                if identity_of(status := entries[name].stat(follow_symlinks=False)) != identity
-            }
+            if packed([identity_of(_status(name, descriptor)) for name in known.files]) != known.identities:
+                before = known.by_file
+                statuses = ((name, _status(name, descriptor)) for name in known.files)
+                changed = {name: status for name, status in statuses if identity_of(status) != before[name]}
             if not (
                 all(stat.S_ISREG(each.st_mode) and each.st_size <= MAX_FILE_BYTES for each in changed.values())
-                and all(_is_directory(top, entries, name) == kind for name, kind in known.ignored.items())
-                and all(_is_directory(top, entries, name) for name in known.directories)
+                and all(_is_directory(top + name) == kind for name, kind in known.ignored.items())
+                and all(_is_directory(top + name) for name in known.directories)
                 and not any(os.path.isfile(f"{top}{name}/{_VENV_MARK}") for name in known.directories)  # noqa: PTH113
                 and all(os.readlink(top + name) == target for name, target in known.links.items())  # noqa: PTH115
             ):
@@ -126,15 +126,23 @@ class _Walker:
             return None
         if not changed:
             return known
+        self.tree.identities[directory] = before
         self.tree.unread += [(directory, name) for name in changed]
-        return known._replace(files=dict(known.files))
+        return known
 
-    def _look(self, directory: str, entries: _Entries, known: Listing | None) -> Listing:
-        listing = Listing(names=list(entries), files={}, directories=[], links={}, ignored={})
+    def _look(self, directory: str, descriptor: int, known: Listing | None) -> Listing:
+        with os.scandir(descriptor) as scanned:
+            entries = list(scanned)
+        listing = Listing(
+            names=[entry.name for entry in entries], files=[], identities=b"", directories=[], links={}, ignored={}
+        )
+        remembered = self._remembered.get(directory)
+        before = remembered.by_file if remembered is not None else {}
+        self.tree.identities[directory] = {}
         rules = self._rules_in(directory)
-        for name, entry in entries.items():
-            if name not in _NEVER:
-                self._sort_in(directory, entry, listing, rules)
+        for entry in entries:
+            if entry.name not in _NEVER:
+                self._sort_in(directory, entry, listing, rules, before)
         rule_files = RULE_FILES.intersection(listing.names)
         for name in rule_files:
             path = f"{self._root}/{directory}{name}"
@@ -154,7 +162,14 @@ class _Walker:
                 self._rules[directory] = self._rules_at_root()
         return self._rules[directory]
 
-    def _sort_in(self, directory: str, entry: os.DirEntry[str], listing: Listing, rules: IgnoreRules) -> None:
+    def _sort_in(
+        self,
+        directory: str,
+        entry: os.DirEntry[str],
+        listing: Listing,
+        rules: IgnoreRules,
+        before: Mapping[str, Identity],
+    ) -> None:
         path, name = directory + entry.name, entry.name
         is_directory = entry.is_dir(follow_symlinks=False)
         if rules.ignores(name, is_directory=is_directory) and not (is_directory and rules.opens(name)):
@@ -167,13 +182,13 @@ class _Walker:
                 else:
                     listing.directories.append(name)
                 return
-            reason = path_problem(path) or self._take(directory, entry, listing)
+            reason = path_problem(path) or self._take(directory, entry, listing, before)
         except OSError as error:
             reason = f"cannot be read: {error.strerror}"
         if reason:
             self.tree.problems.append(Problem(path, reason))
 
-    def _take(self, directory: str, entry: os.DirEntry[str], listing: Listing) -> str:
+    def _take(self, directory: str, entry: os.DirEntry[str], listing: Listing, before: Mapping[str, Identity]) -> str:
         if entry.is_symlink():
             listing.links[entry.name] = str((self._root / directory / entry.name).readlink())
             return ""
@@ -182,30 +197,29 @@ class _Walker:
             return f"is {_KINDS.get(stat.S_IFMT(status.st_mode), 'not a regular file')}"
         if status.st_size > MAX_FILE_BYTES:
             return f"has {status.st_size} bytes; the limit for one file is {MAX_FILE_BYTES}"
-        known = self._remembered.get(directory)
-        identity = known.files.get(entry.name, ()) if known is not None else ()
-        listing.files[entry.name] = identity
-        if identity != identity_of(status):
+        listing.files.append(entry.name)
+        self.tree.identities[directory][entry.name] = known = before.get(entry.name, ())
+        if known != identity_of(status):
             self.tree.unread.append((directory, entry.name))
         return ""
 
 
 @contextmanager
-def _opened(directory: str) -> Iterator[_Entries]:
-    """What is in it, by name, in the system's order. An open directory's entries are found without its path."""
+def _opened(directory: str) -> Iterator[int]:
+    """Its descriptor: what is in an open directory is found without the path to it."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        with os.scandir(descriptor) as entries:
-            yield {entry.name: entry for entry in entries}
+        yield descriptor
     finally:
         os.close(descriptor)
 
 
-def _is_directory(top: str, entries: _Entries, name: str) -> bool:
-    """Of what is in the directory at `top`, or below it."""
-    if name in entries:
-        return entries[name].is_dir(follow_symlinks=False)
-    return stat.S_ISDIR(os.lstat(top + name).st_mode)
+def _status(name: str, descriptor: int) -> os.stat_result:
+    return os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+
+
+def _is_directory(path: str) -> bool:
+    return stat.S_ISDIR(os.lstat(path).st_mode)
 
 
 def _too_many(tree: Tree) -> Problem:

@@ -16,7 +16,7 @@ import os
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -25,11 +25,13 @@ from typing import Final, NamedTuple
 
 from fleetest.common.digest import digest_of
 
-__all__ = ["Identity", "Listing", "TreeMemory", "identity_of"]
+__all__ = ["Identity", "Listing", "TreeMemory", "identity_of", "packed", "trusted"]
 
-_HEADER: Final = f"tree 2, marshal {marshal.version} of Python {sys.hexversion}\n".encode()
+_HEADER: Final = f"tree 3, marshal {marshal.version} of Python {sys.hexversion}\n".encode()
 _TICK_NS: Final = 2_000_000_000  # FAT's, the coarsest of the file systems in use; also allows for a server's clock
 _CHECKSUM_BYTES: Final = 4
+_PLAIN: Final = 2
+"""The last version of marshal that writes equal values as equal bytes, whoever else refers to them."""
 
 Identity = tuple[int, ...]
 """Of a file: empty when it proves nothing, since the file has not been read, or was too young when it was."""
@@ -44,16 +46,25 @@ class Listing(NamedTuple):
 
     Args:
         names: all names in it, in the order in which the system lists them.
-        files, directories: those that belong to the workspace.
+        files: those that belong to the workspace.
+        identities: of the files, `packed`. There are thousands, and mostly all that is asked is whether they are equal.
+        directories: those that belong to the workspace.
         links: with their targets.
         ignored: those that do not, and whether they are directories; a virtual environment counts as its `pyvenv.cfg`.
     """
 
     names: list[str]
-    files: dict[str, Identity]
+    files: list[str]
+    identities: bytes
     directories: list[str]
     links: dict[str, str]
     ignored: dict[str, bool]
+
+    @property
+    def by_file(self) -> dict[str, Identity]:
+        """Each file's identity: a new dictionary each time."""
+        identities: list[Identity] = marshal.loads(self.identities)  # noqa: S302 - written by ourselves
+        return dict(zip(self.files, identities, strict=True))
 
 
 @dataclass(slots=True)
@@ -101,34 +112,31 @@ class TreeMemory:
         rules, listings, *rest = marshal.loads(memoryview(content)[start:])  # noqa: S302 - written by ourselves
         return cls(rules, {path: Listing(*fields) for path, fields in listings.items()}, *rest)
 
-    def save(self, directory: Path, root: Path, *, scan_started_ns: int) -> None:
-        """Replace what is remembered, but for what is as young as the scan. A memory that cannot be written is none."""
-        oldest_ns = scan_started_ns - _TICK_NS
-
-        def trusted(identity: Identity) -> Identity:
-            return identity if identity and identity[1] < oldest_ns and identity[3] < oldest_ns else ()
-
-        def remembered(listing: Listing) -> tuple[object, ...]:
-            files = {name: trusted(identity) for name, identity in listing.files.items()}
-            return tuple(listing._replace(files=files))
-
-        payload = marshal.dumps(
-            (
-                self.rules,
-                {path: remembered(listing) for path, listing in self.listings.items()},
-                {path: trusted(identity) for path, identity in self.rule_files.items()},
-                self.digest,
-                {path: trusted(identity) for path, identity in self.index.items()},
-                self.tracked,
-                self.packed_entries,
-            )
-        )
+    def save(self, directory: Path, root: Path) -> None:
+        """Replace what is remembered. A memory that cannot be written is none."""
+        listings = {path: tuple(listing) for path, listing in self.listings.items()}
+        rest = (self.rule_files, self.digest, self.index, self.tracked, self.packed_entries)
+        payload = marshal.dumps((self.rules, listings, *rest))
         with suppress(OSError):
             _write(_file(directory, root), _HEADER + _checksum(payload) + payload)
 
     def rules_hold(self, rules: str) -> bool:
         """Whether the listings are what these rules, and those in the tree, lead to now."""
         return rules == self.rules and all(_is(path, identity) for path, identity in self.rule_files.items())
+
+
+def packed(identities: Iterable[Identity]) -> bytes:
+    """Equal identities in equal order give equal bytes."""
+    return marshal.dumps(list(identities), _PLAIN)
+
+
+def trusted(identities: Mapping[str, Identity], *, scan_started_ns: int) -> dict[str, Identity]:
+    """Without those that are as young as the scan."""
+    oldest_ns = scan_started_ns - _TICK_NS
+    return {
+        path: identity if identity and identity[1] < oldest_ns and identity[3] < oldest_ns else ()
+        for path, identity in identities.items()
+    }
 
 
 def _is(path: str, identity: Identity) -> bool:
