@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 import grpc
 import grpc.aio
@@ -30,16 +30,18 @@ from fleetest.v1.run_pb2_grpc import RunServiceStub
 
 if TYPE_CHECKING:
     from fleetest.client.streams import Started
+    from fleetest.v1 import run_pb2
     from fleetest.v1.blob_pb2_grpc import BlobServiceAsyncStub
     from fleetest.v1.fleet_pb2_grpc import FleetServiceAsyncStub
     from fleetest.v1.run_pb2_grpc import RunServiceAsyncStub
 
-__all__ = ["CALL_TIMEOUT_SECONDS", "GONE", "Connection", "Persistence", "Services", "raised_here"]
+__all__ = ["CALL_TIMEOUT_SECONDS", "GONE", "Connection", "Persistence", "Services", "StartStream", "raised_here"]
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
 
 CALL_TIMEOUT_SECONDS: Final = 60
+_KEPT_STREAMS: Final = 8
 _OPTIONS: Final = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -51,6 +53,9 @@ _OPTIONS: Final = (
     ("grpc.enable_retries", 0),
 )
 
+
+StartStream: TypeAlias = "grpc.aio.StreamStreamCall[run_pb2.SubmitRunRequest, run_pb2.StartRunResponse]"
+"""Carries submissions and what comes of them, one run after the other."""
 
 GONE: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
 """Nobody is there; a master that goes away in order cancels its calls."""
@@ -111,6 +116,7 @@ class Connection:
         self._services: Services | None = None
         self._turn = 0
         self.started: dict[str, Started] = {}
+        self._kept: list[StartStream] = []
 
     @property
     def services(self) -> Services:
@@ -181,13 +187,34 @@ class Connection:
         if self._services is failed:
             self._services = None
             self._turn += 1
+            self._drop_streams()
             await failed.channel.close()
         await asyncio.sleep(delay.total_seconds())
+
+    def take_stream(self) -> StartStream | None:
+        """An open stream for a submission, of the present channel; `None` when there is none."""
+        while self._kept:
+            stream = self._kept.pop()
+            if not stream.done():
+                return stream
+        return None
+
+    def keep_stream(self, stream: StartStream) -> None:
+        """The stream's run has ended. It is kept for the next; of several that fall idle at once, a few."""
+        if len(self._kept) < _KEPT_STREAMS:
+            self._kept.append(stream)
+        else:
+            stream.cancel()
+
+    def _drop_streams(self) -> None:
+        while self._kept:
+            self._kept.pop().cancel()
 
     async def close(self) -> None:
         """Close the channel. Idempotent."""
         services, self._services = self._services, None
         self.started.clear()
+        self._drop_streams()
         if services is not None:
             await services.channel.close()
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 import grpc
 import grpc.aio
 
-from fleetest.client.connection import CALL_TIMEOUT_SECONDS, GONE, Connection, Services, raised_here
+from fleetest.client.connection import CALL_TIMEOUT_SECONDS, GONE, Connection, Services, StartStream, raised_here
 from fleetest.client.convert import commit_from_proto, log_chunk_from_proto
 from fleetest.client.events import Commit, RunEnded
 from fleetest.client.values import LogChunk
@@ -56,48 +57,80 @@ def _broken(rpc_error: grpc.RpcError) -> FleetestError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """A stream that has answered a submission, and goes on with the run's commits."""
+    """
+    A stream that has answered a submission, and goes on with the run's commits.
+
+    Args:
+        keep: takes the stream, when the run has ended, for the next.
+    """
 
     services: Services
-    stream: grpc.aio.UnaryStreamCall[run_pb2.SubmitRunRequest, run_pb2.StartRunResponse]
+    stream: StartStream
     first: run_pb2.StartRunResponse
+    keep: Callable[[StartStream], None]
 
     async def commits(self) -> AsyncGenerator[run_pb2.WatchRunResponse, None]:
+        ended = False
         try:
-            if self.first.HasField("commit"):
-                yield self.first.commit
-            while isinstance(message := await self.stream.read(), run_pb2.StartRunResponse):
-                yield message.commit
+            message: object = self.first
+            while isinstance(message, run_pb2.StartRunResponse) and not ended:
+                ended = message.HasField("commit") and _ends_run(message.commit)
+                if message.HasField("commit"):
+                    yield message.commit
+                if not ended:
+                    message = await self.stream.read()
         finally:
-            self.stream.cancel()
+            if ended:
+                self.keep(self.stream)
+            else:
+                self.stream.cancel()
+
+
+def _ends_run(commit: run_pb2.WatchRunResponse) -> bool:
+    """A run's end is the last event of its log."""
+    return bool(commit.events) and commit.events[-1].HasField("run_ended")
 
 
 async def start_run(connection: Connection, request: run_pb2.SubmitRunRequest) -> run_pb2.SubmitRunResponse:
     """
-    Submit; the stream of commits that comes with the answer is there for who watches the run next.
+    Submit; the stream of commits that comes with the answer is there for who watches the run next. A stream whose last
+    run has ended is used again.
 
     Raises as `Connection.call`.
     """
     failures = 0
     while True:
-        services = connection.services
-        stream = services.runs.StartRun(request)
+        services, kept = connection.services, None
         error: FleetestError = DependencyUnavailable("the stream ended before it had begun")
         try:
             async with asyncio.timeout(CALL_TIMEOUT_SECONDS):
+                stream = kept = await _asked_over_kept_stream(connection, request)
+                if stream is None:
+                    stream = services.runs.StartRuns()
+                    await stream.write(request)
                 first = await stream.read()
             if isinstance(first, run_pb2.StartRunResponse):
-                connection.started[first.submitted.run_id] = Started(services=services, stream=stream, first=first)
+                connection.started[first.submitted.run_id] = Started(
+                    services=services, stream=stream, first=first, keep=connection.keep_stream
+                )
                 return first.submitted
-        except TimeoutError:
-            stream.cancel()
+        except TimeoutError:  # which has cancelled the stream
             raise DeadlinePassed(f"the master did not answer within {CALL_TIMEOUT_SECONDS} s") from None
         except grpc.aio.AioRpcError as rpc_error:
             if rpc_error.code() is grpc.StatusCode.UNIMPLEMENTED:  # a master of an older version
                 return await connection.call(lambda services: services.runs.SubmitRun, request)
             error = _broken(rpc_error)
-        failures += 1
-        await connection.recover(services, failures, error)
+        if kept is None:  # else it broke while nothing was said, perhaps long ago
+            failures += 1
+            await connection.recover(services, failures, error)
+
+
+async def _asked_over_kept_stream(connection: Connection, request: run_pb2.SubmitRunRequest) -> StartStream | None:
+    while (stream := connection.take_stream()) is not None:
+        with suppress(grpc.aio.AioRpcError):  # it has just broken; a new one tells why, if that lasts
+            await stream.write(request)
+            return stream
+    return None
 
 
 async def _watched(services: Services, run_id: str, position: int) -> AsyncGenerator[run_pb2.WatchRunResponse, None]:
@@ -141,6 +174,7 @@ async def watch_run(connection: Connection, run_id: str, *, after_position: int)
                 patience.progressed()
                 yield commit
                 if commit.events and isinstance(commit.events[-1], RunEnded):  # it is the last event of every run
+                    await messages.aclose()
                     return
         except grpc.aio.AioRpcError as rpc_error:
             error = _broken(rpc_error)

@@ -187,7 +187,7 @@ class SubmitRunRequest(_message.Message):
     environment: _builtins.str
     """which of the suite's environments; empty: as the suite says"""
     takes_batches: _builtins.bool
-    """of StartRun: whether the caller takes AttemptsStarted and AttemptsDone"""
+    """of StartRuns: whether the caller takes AttemptsStarted and AttemptsDone"""
     @_builtins.property
     def version_control(self) -> _types_pb2.VersionControl: ...
     @_builtins.property
@@ -256,7 +256,7 @@ Global___SubmitRunResponse: _TypeAlias = SubmitRunResponse  # noqa: Y015
 
 @_typing.final
 class StartRunResponse(_message.Message):
-    """The first has the answer, and perhaps a commit; all others have a commit."""
+    """The first of a run has the answer, and perhaps a commit; all others have a commit."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

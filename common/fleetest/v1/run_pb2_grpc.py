@@ -39,8 +39,8 @@ class RunServiceStub:
                 request_serializer=fleetest_dot_v1_dot_run__pb2.SubmitRunRequest.SerializeToString,
                 response_deserializer=fleetest_dot_v1_dot_run__pb2.SubmitRunResponse.FromString,
                 _registered_method=True)
-        self.StartRun = channel.unary_stream(
-                '/fleetest.v1.RunService/StartRun',
+        self.StartRuns = channel.stream_stream(
+                '/fleetest.v1.RunService/StartRuns',
                 request_serializer=fleetest_dot_v1_dot_run__pb2.SubmitRunRequest.SerializeToString,
                 response_deserializer=fleetest_dot_v1_dot_run__pb2.StartRunResponse.FromString,
                 _registered_method=True)
@@ -123,9 +123,10 @@ class RunServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def StartRun(self, request, context):
+    def StartRuns(self, request_iterator, context):
         """SubmitRun and WatchRun in one: the answer, then the run's log from its beginning, without a gap, until RunEnded.
-        Who calls it takes AttemptDone, and AttemptsStarted and AttemptsDone if it says so.
+        Then the stream may be used again, and is spared a caller who has run after run: one at a time. What refuses a
+        submission ends it. Who calls it takes AttemptDone, and AttemptsStarted and AttemptsDone if it says so.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -231,8 +232,8 @@ def add_RunServiceServicer_to_server(servicer, server):
                     request_deserializer=fleetest_dot_v1_dot_run__pb2.SubmitRunRequest.FromString,
                     response_serializer=fleetest_dot_v1_dot_run__pb2.SubmitRunResponse.SerializeToString,
             ),
-            'StartRun': grpc.unary_stream_rpc_method_handler(
-                    servicer.StartRun,
+            'StartRuns': grpc.stream_stream_rpc_method_handler(
+                    servicer.StartRuns,
                     request_deserializer=fleetest_dot_v1_dot_run__pb2.SubmitRunRequest.FromString,
                     response_serializer=fleetest_dot_v1_dot_run__pb2.StartRunResponse.SerializeToString,
             ),
@@ -340,7 +341,7 @@ class RunService:
             _registered_method=True)
 
     @staticmethod
-    def StartRun(request,
+    def StartRuns(request_iterator,
             target,
             options=(),
             channel_credentials=None,
@@ -350,10 +351,10 @@ class RunService:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_stream(
-            request,
+        return grpc.experimental.stream_stream(
+            request_iterator,
             target,
-            '/fleetest.v1.RunService/StartRun',
+            '/fleetest.v1.RunService/StartRuns',
             fleetest_dot_v1_dot_run__pb2.SubmitRunRequest.SerializeToString,
             fleetest_dot_v1_dot_run__pb2.StartRunResponse.FromString,
             options,

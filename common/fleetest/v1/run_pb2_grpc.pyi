@@ -36,9 +36,10 @@ class RunServiceStub:
     INVALID_ARGUMENT carries every problem at once, as SuiteProblems in the status details.
     FAILED_PRECONDITION when the workspace's blobs have not all been uploaded.
     """
-    StartRun: _grpc.UnaryStreamMultiCallable[_run_pb2.SubmitRunRequest, _run_pb2.StartRunResponse]
+    StartRuns: _grpc.StreamStreamMultiCallable[_run_pb2.SubmitRunRequest, _run_pb2.StartRunResponse]
     """SubmitRun and WatchRun in one: the answer, then the run's log from its beginning, without a gap, until RunEnded.
-    Who calls it takes AttemptDone, and AttemptsStarted and AttemptsDone if it says so.
+    Then the stream may be used again, and is spared a caller who has run after run: one at a time. What refuses a
+    submission ends it. Who calls it takes AttemptDone, and AttemptsStarted and AttemptsDone if it says so.
     """
     GetRun: _grpc.UnaryUnaryMultiCallable[_run_pb2.GetRunRequest, _run_pb2.Run]
     ListRuns: _grpc.UnaryUnaryMultiCallable[_run_pb2.ListRunsRequest, _run_pb2.ListRunsResponse]
@@ -78,9 +79,10 @@ class RunServiceAsyncStub(RunServiceStub):
     INVALID_ARGUMENT carries every problem at once, as SuiteProblems in the status details.
     FAILED_PRECONDITION when the workspace's blobs have not all been uploaded.
     """
-    StartRun: _aio.UnaryStreamMultiCallable[_run_pb2.SubmitRunRequest, _run_pb2.StartRunResponse]  # type: ignore[assignment]
+    StartRuns: _aio.StreamStreamMultiCallable[_run_pb2.SubmitRunRequest, _run_pb2.StartRunResponse]  # type: ignore[assignment]
     """SubmitRun and WatchRun in one: the answer, then the run's log from its beginning, without a gap, until RunEnded.
-    Who calls it takes AttemptDone, and AttemptsStarted and AttemptsDone if it says so.
+    Then the stream may be used again, and is spared a caller who has run after run: one at a time. What refuses a
+    submission ends it. Who calls it takes AttemptDone, and AttemptsStarted and AttemptsDone if it says so.
     """
     GetRun: _aio.UnaryUnaryMultiCallable[_run_pb2.GetRunRequest, _run_pb2.Run]  # type: ignore[assignment]
     ListRuns: _aio.UnaryUnaryMultiCallable[_run_pb2.ListRunsRequest, _run_pb2.ListRunsResponse]  # type: ignore[assignment]
@@ -125,13 +127,14 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
-    def StartRun(
+    def StartRuns(
         self,
-        request: _run_pb2.SubmitRunRequest,
+        request_iterator: _MaybeAsyncIterator[_run_pb2.SubmitRunRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_run_pb2.StartRunResponse], _abc.AsyncIterator[_run_pb2.StartRunResponse]]:
         """SubmitRun and WatchRun in one: the answer, then the run's log from its beginning, without a gap, until RunEnded.
-        Who calls it takes AttemptDone, and AttemptsStarted and AttemptsDone if it says so.
+        Then the stream may be used again, and is spared a caller who has run after run: one at a time. What refuses a
+        submission ends it. Who calls it takes AttemptDone, and AttemptsStarted and AttemptsDone if it says so.
         """
 
     @_abc_1.abstractmethod

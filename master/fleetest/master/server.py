@@ -236,6 +236,7 @@ class Master:
                 resources=resources,
                 cache=cache,
                 shelf=ArtifactShelf(custody, blobs, sweep.look_soon),
+                activity=activity,
             ),
             workers=WorkerServicer(
                 registry=registry,

@@ -179,6 +179,7 @@ class ScriptedMaster(
     Attributes:
         faults: raised by the next calls, one each.
         cuts: after how many messages each of the next streams breaks.
+        streams: how many were opened for submissions.
         end_of_log: a run that is cancelled ends with these events.
     """
 
@@ -194,6 +195,7 @@ class ScriptedMaster(
         self.explanations: list[run_pb2.TaskExplanation] = []
         self.faults: deque[FleetestError] = deque()
         self.cuts: deque[int] = deque()
+        self.streams = 0
         self.calls: list[tuple[str, object, dict[str, str]]] = []
         self.end_of_log: list[run_pb2.RunEvent] | None = None
         self.address = ""
@@ -227,12 +229,14 @@ class ScriptedMaster(
         self._note("SubmitRun", request, context)
         return self._submitted(request)
 
-    def StartRun(self, request, context):
-        self._note("StartRun", request, context)
-        commits = self._commits(0, context)
-        answer = run_pb2.StartRunResponse(submitted=self._submitted(request), commit=next(commits))
-        rest = (run_pb2.StartRunResponse(commit=commit) for commit in commits)
-        yield from self._cut(chain([answer], rest), context)
+    def StartRuns(self, request_iterator, context):
+        self.streams += 1
+        for request in request_iterator:
+            self._note("StartRuns", request, context)
+            commits = self._commits(0, context)
+            answer = run_pb2.StartRunResponse(submitted=self._submitted(request), commit=next(commits))
+            rest = (run_pb2.StartRunResponse(commit=commit) for commit in commits)
+            yield from self._cut(chain([answer], rest), context)
 
     def _submitted(self, request):
         return run_pb2.SubmitRunResponse(run_id=RUN_ID, superseded_run_ids=["older"] if request.supersede else [])

@@ -114,7 +114,32 @@ async def test_a_submission_that_is_followed_is_one_call(master, at_once):
         again = await positions(client)
 
     assert seen == again == [1, 2, 3, 4]
-    assert [name for name, _, _ in master.calls] == ["StartRun", "WatchRun"]
+    assert [name for name, _, _ in master.calls] == ["StartRuns", "WatchRun"]
+
+
+async def test_runs_one_after_the_other_share_a_stream_until_it_breaks(master, at_once):
+    told, seen = [], []
+    async with AsyncClient(master.address, persistence=at_once, on_trouble=told.append) as client:
+        for cut in (None, None, 0, 4, None):  # none; before the answer; after the run's end
+            master.cuts.extend([] if cut is None else [cut])
+            submission = await client.submit("version: 1", followed=True)
+            seen.append([commit.position async for commit in client.watch(submission.run_id)])
+
+    assert seen == [[1, 2, 3, 4]] * 5
+    assert (master.streams, told) == (3, [])
+
+
+async def test_runs_at_the_same_time_have_streams_of_their_own(master, at_once):
+    async with AsyncClient(master.address, persistence=at_once) as client:
+        first = await client.submit("version: 1", followed=True)
+        watching = client.watch(first.run_id)
+        begun = (await anext(watching)).position
+        second = await client.submit("version: 1", followed=True)
+        other = [commit.position async for commit in client.watch(second.run_id)]
+        rest = [commit.position async for commit in watching]
+
+    assert ([begun, *rest], other) == ([1, 2, 3, 4], [1, 2, 3, 4])
+    assert master.streams == 2
 
 
 async def test_what_follows_a_submission_goes_on_after_a_break(master, at_once):
@@ -123,7 +148,7 @@ async def test_what_follows_a_submission_goes_on_after_a_break(master, at_once):
         submission = await client.submit("version: 1", followed=True)
         seen = [commit.position async for commit in client.watch(submission.run_id)]
 
-    first, second = master.requests("StartRun")
+    first, second = master.requests("StartRuns")
     assert seen == [1, 2, 3, 4]
     assert first.idempotency_key == second.idempotency_key != ""
     assert [request.after_position for request in master.requests("WatchRun")] == [2]
@@ -131,7 +156,7 @@ async def test_what_follows_a_submission_goes_on_after_a_break(master, at_once):
 
 async def test_a_master_that_cannot_answer_and_go_on_is_asked_in_two_calls(at_once):
     class OlderMaster(ScriptedMaster):
-        def StartRun(self, request, context):  # noqa: N802 - gRPC's name
+        def StartRuns(self, request_iterator, context):  # noqa: N802 - gRPC's name
             context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
 
     older = OlderMaster()

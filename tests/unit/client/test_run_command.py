@@ -57,7 +57,7 @@ def test_run_uploads_submits_and_follows(fleetest, master, suite_file):
     assert shown.out == ""
     assert "2 files, 2 of them new" in shown.err
     assert "run older is being cancelled in favour of this one\n" in shown.err
-    (request,) = master.requests("StartRun")
+    (request,) = master.requests("StartRuns")
     assert not master.requests("WatchRun")
     assert (request.suite, request.suite_source, request.project) == (SUITE, "fleetest.yaml", "shop")
     assert (request.environment, dict(request.environment_settings)) == ("staging", {"resources.cpu": "2"})
@@ -111,7 +111,7 @@ def test_run_without_a_file_infers_the_suite_and_prints_it(fleetest, master):
     shown = fleetest("run", "--", "pytest", "tests", "-k", "not slow", environment={"VIRTUAL_ENV": sys.prefix})
 
     assert shown.code == 0
-    (request,) = master.requests("StartRun")
+    (request,) = master.requests("StartRuns")
     assert f"  args: [tests, -k, not slow]\n    python: {sys.prefix}/bin/python\n" in request.suite
     assert "no suite file; running this:\n  version: 1\n  name: shop\n" in shown.err
     assert request.project == "shop"

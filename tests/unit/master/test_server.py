@@ -431,8 +431,17 @@ async def test_taken_port_is_said(master, settings, tmp_path):
             pass
 
 
-async def test_idle_master_ends_by_itself(settings):
-    async with serving(replace(settings, idle_exit=timedelta(milliseconds=200))) as (_, running):
+async def test_idle_master_ends_by_itself_though_a_client_keeps_its_stream(settings, tmp_path):
+    idle_soon = replace(settings, idle_exit=timedelta(milliseconds=200))
+    async with (
+        serving(idle_soon) as (master, running),
+        AsyncClient(f"127.0.0.1:{master.port}", token="client") as client,
+    ):
+        run_id = await submitted(client, tmp_path / "w", followed=True)
+        await client.cancel(run_id)
+        async with aclosing(client.watch(run_id)) as commits:
+            assert [commit async for commit in commits]
+
         async with asyncio.timeout(20):
             await running
 

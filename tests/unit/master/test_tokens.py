@@ -250,7 +250,7 @@ ADMINISTRATION = {
 JOINING = {f"/fleetest.v1.WorkerService/{name}" for name in ("Register", "Session")}
 WRITING = {
     f"/fleetest.v1.RunService/{name}"
-    for name in ("SubmitRun", "StartRun", "ImportRun", "RetryRun", "CancelRun", "InvalidateCache", "DeleteArtifacts")
+    for name in ("SubmitRun", "StartRuns", "ImportRun", "RetryRun", "CancelRun", "InvalidateCache", "DeleteArtifacts")
 }
 FILES = {method for method in METHODS if method.startswith("/fleetest.v1.BlobService/")}
 

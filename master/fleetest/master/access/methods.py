@@ -8,12 +8,15 @@ from typing import Final
 from fleetest.common.errors import Forbidden
 from fleetest.master.access.principals import Access, Audience, Principal
 
-__all__ = ["CLIENT_SERVICES", "check_method", "is_open", "service_of"]
+__all__ = ["CLIENT_SERVICES", "KEPT_OPEN", "check_method", "is_open", "service_of"]
 
 _OPEN_SERVICES: Final = frozenset({"grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"})
 _WORKER_SERVICES: Final = frozenset({"fleetest.v1.WorkerService"})
 CLIENT_SERVICES: Final = frozenset({"fleetest.v1.RunService", "fleetest.v1.FleetService"})
 _SHARED_SERVICES: Final = frozenset({"fleetest.v1.BlobService"})
+
+KEPT_OPEN: Final = frozenset({"/fleetest.v1.RunService/StartRuns"})
+"""Streams that are open for as long as their caller likes, also while nothing is asked over them."""
 
 _ACCESS: Final[Mapping[str, Access]] = {
     **{
@@ -33,7 +36,7 @@ _ACCESS: Final[Mapping[str, Access]] = {
         f"/fleetest.v1.RunService/{name}": Access.WRITE
         for name in (
             "SubmitRun",
-            "StartRun",
+            "StartRuns",
             "ImportRun",
             "RetryRun",
             "CancelRun",

@@ -17,7 +17,7 @@ from fleetest.common.errors import FleetestError
 from fleetest.common.grpc_status import details_of, status_of, trailing_metadata_of
 from fleetest.common.protocol import PROTOCOL_HEADER, REQUEST_ID_HEADER, check_protocol
 from fleetest.master.access.gatekeeper import Gatekeeper
-from fleetest.master.access.methods import CLIENT_SERVICES, service_of
+from fleetest.master.access.methods import CLIENT_SERVICES, KEPT_OPEN, service_of
 from fleetest.master.access.open_streams import OpenStreams
 from fleetest.master.access.principals import Principal, act_as
 from fleetest.master.activity import Activity
@@ -87,7 +87,8 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         return call
 
     def _accounted(self, method: str) -> AbstractContextManager[None]:
-        return self._activity.call() if service_of(method) in CLIENT_SERVICES else nullcontext()
+        is_asking = service_of(method) in CLIENT_SERVICES and method not in KEPT_OPEN
+        return self._activity.call() if is_asking else nullcontext()
 
     def _held(self, principal: Principal) -> AbstractAsyncContextManager[None]:
         return self._streams.hold(principal) if self._streams is not None else nullcontext()

@@ -23,6 +23,7 @@ from fleetest.common.convert import (
 )
 from fleetest.common.errors import InvalidRequest, NotFound
 from fleetest.master.access.principals import caller
+from fleetest.master.activity import Activity
 from fleetest.master.blobs.shelf import MOST_DELETED, ArtifactShelf
 from fleetest.master.cache.result_cache import ResultCache
 from fleetest.master.explain import explain
@@ -74,6 +75,7 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
         resources: ResourceLedger,
         cache: ResultCache,
         shelf: ArtifactShelf,
+        activity: Activity,
     ) -> None:
         self._desk = desk
         self._imports = imports
@@ -87,25 +89,31 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
         self._resources = resources
         self._cache = cache
         self._shelf = shelf
+        self._activity = activity
 
     async def SubmitRun(
         self, request: run_pb2.SubmitRunRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> run_pb2.SubmitRunResponse:
         return _submitted_to_proto(await self._desk.submit(_submission_from_proto(request)))
 
-    async def StartRun(
-        self, request: run_pb2.SubmitRunRequest, context: grpc.aio.ServicerContext[Any, Any]
+    async def StartRuns(
+        self,
+        request_iterator: AsyncIterator[run_pb2.SubmitRunRequest],
+        context: grpc.aio.ServicerContext[Any, Any],
     ) -> AsyncIterator[run_pb2.StartRunResponse]:
-        submitted = await self._desk.submit(_submission_from_proto(request))
-        position = 0
-        response = run_pb2.StartRunResponse(submitted=_submitted_to_proto(submitted))
-        for first in self._recent.after(submitted.run_id, 0)[:1]:
-            position = first.position
-            response.commit.CopyFrom(first if request.takes_batches else without_batches(first))
-        yield response
-        async with aclosing(self._commits(submitted.run_id, position)) as commits:
-            async for commit in commits:
-                yield run_pb2.StartRunResponse(commit=commit if request.takes_batches else without_batches(commit))
+        async for request in request_iterator:
+            with self._activity.call():
+                submitted = await self._desk.submit(_submission_from_proto(request))
+                response = run_pb2.StartRunResponse(submitted=_submitted_to_proto(submitted))
+                last = None
+                for last in self._recent.after(submitted.run_id, 0)[:1]:
+                    response.commit.CopyFrom(last if request.takes_batches else without_batches(last))
+                yield response
+                async with aclosing(self._commits(submitted.run_id, last.position if last else 0)) as commits:
+                    async for last in commits:
+                        yield run_pb2.StartRunResponse(commit=last if request.takes_batches else without_batches(last))
+            if last is None or not _ends_run(last):
+                return  # its log is gone, which whoever follows it has to learn
 
     async def ImportRun(
         self,
@@ -192,7 +200,7 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
                 for response in found:
                     position = response.position
                     yield response
-                    if response.events and response.events[-1].HasField("run_ended"):
+                    if _ends_run(response):
                         return
                 if not found and not await self._goes_on(run_id, position):
                     return
@@ -385,6 +393,10 @@ async def _rung(bell: asyncio.Event) -> bool:
     except TimeoutError:
         return False
     return True
+
+
+def _ends_run(commit: run_pb2.WatchRunResponse) -> bool:
+    return bool(commit.events) and commit.events[-1].HasField("run_ended")
 
 
 def _in_words_of(request: run_pb2.WatchRunRequest, commit: run_pb2.WatchRunResponse) -> run_pb2.WatchRunResponse:
