@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from typing import Final
 
 from fleetest.common.errors import WrongState
 from fleetest.common.states import ShardKind, Verdict
@@ -14,6 +16,11 @@ from fleetest.master.runs.task_status import TaskStatus
 from fleetest.master.sessions import Assigned, AttemptRef, Session, Work
 
 __all__ = ["Starter", "let_expect", "meets"]
+
+_SHORT_PLAN: Final = timedelta(milliseconds=300)
+"""
+A short plan is made by then: what it finds is run sooner by who made it. It also leaves the planning slot the setup.
+"""
 
 
 class Starter:
@@ -83,11 +90,15 @@ class Starter:
 
 
 def let_expect(begun: Iterable[Assigned], sessions: Iterable[Session]) -> None:
-    """While one slot finds out what a task consists of, others get ready. A task with secrets shares them with none."""
+    """
+    While one slot finds out what a task consists of, others get ready: at once for a task that is known to last. A task
+    with secrets shares them with none.
+    """
     plans = [each for each in begun if each.work.kind is ShardKind.PLAN and not each.work.task.secret_variables]
     for planned, session in itertools.product(plans, sessions):
         if meets(session.presence.capabilities, planned.work.requirements):
-            session.expect(planned)
+            work = planned.work
+            session.expect(planned, timedelta() if work.task.name in work.request.lasting else _SHORT_PLAN)
 
 
 def meets(capabilities: Mapping[str, str], requirements: Mapping[str, str]) -> bool:

@@ -136,7 +136,12 @@ class Begin(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Expect(msgspec.Struct, frozen=True, kw_only=True):
-    """Work of this task is being planned elsewhere: so many idle slots may get ready for it."""
+    """
+    Work of this task is being planned elsewhere: so many idle slots may get ready for it.
+
+    Args:
+        after: so long after they have heard of it, unless its work comes first.
+    """
 
     run_id: str
     request: RunSubmitted
@@ -144,6 +149,7 @@ class Expect(msgspec.Struct, frozen=True, kw_only=True):
     environment_key: str
     slots: int
     run_network: str = ""
+    after: timedelta = timedelta()
 
 
 class Acknowledge(msgspec.Struct, frozen=True, kw_only=True):
@@ -235,7 +241,7 @@ class Session:
         if instruction.ref in self._attempts:
             self.instructions.put_nowait(instruction)
 
-    def expect(self, planned: Assigned) -> None:
+    def expect(self, planned: Assigned, after: timedelta) -> None:
         """Let slots that have nothing to do get ready for a task whose plan another one makes."""
         if self.want is not None and self.want.shards > 0 and planned.reserve.fits(self.want.free):
             self.instructions.put_nowait(
@@ -246,6 +252,7 @@ class Session:
                     environment_key=planned.work.environment_key,
                     run_network=planned.work.run_network,
                     slots=self.want.shards,
+                    after=after,
                 )
             )
 

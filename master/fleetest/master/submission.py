@@ -31,7 +31,7 @@ from fleetest.master.runs.book import RunBook
 from fleetest.master.runs.environment import SetupInputs, setup_digest
 from fleetest.master.runs.events import RunSubmitted
 from fleetest.master.runs.projector import Projector
-from fleetest.master.runs.sizing import packed
+from fleetest.master.runs.sizing import lasted, packed
 from fleetest.master.runs.state import RunStatus
 from fleetest.master.runs.summary import row_of, summary_of
 from fleetest.master.store.ports import Commit, RunQuery, Store
@@ -264,10 +264,13 @@ class Desk:
             )
 
     async def _sized(self, event: RunSubmitted) -> RunSubmitted:
-        """With what its tasks' shards take of workers. Kept in the log: a shard that is queued again takes the same."""
+        """
+        With what earlier runs have shown of its tasks. Kept in the log: a shard that is queued again takes the same.
+        """
         usages = await self._store.load_usage(event.project, [task.name for task in event.tasks])
         sizes = {task.name: packed(task.resources, usages[task.name]) for task in event.tasks if task.name in usages}
-        return msgspec.structs.replace(event, packed=sizes)
+        lasting = tuple(name for name, before in usages.items() if lasted(before))
+        return msgspec.structs.replace(event, packed=sizes, lasting=lasting)
 
     async def _keep_first(self, key: str, status: RunStatus, commit: Commit) -> None:
         """

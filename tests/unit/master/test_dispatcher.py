@@ -85,6 +85,21 @@ async def test_workers_with_room_are_told_to_expect_what_another_one_plans(core:
     assert not told["planner"]
 
 
+@pytest.mark.parametrize(("lasting", "seconds"), [(("unit",), 0), ((), 0.3)])
+async def test_slots_get_ready_at_once_for_what_is_known_to_last(
+    core: Core, lasting: tuple[str, ...], seconds: float
+) -> None:
+    await core.submit(pytest_task(), lasting=lasting)
+    other = await core.connect("other", shards=1)
+    core.sessions.know_speeds({"other": 0.5})
+    await core.connect("planner", shards=1)
+
+    await core.dispatcher.dispatch()
+
+    told = [each for each in instructions(other) if isinstance(each, Expect)]
+    assert [each.after.total_seconds() for each in told] == [seconds]
+
+
 async def test_nobody_is_told_to_expect_a_task_with_secrets(core: Core) -> None:
     await core.submit(pytest_task(secrets=("TOKEN",)), secrets={"TOKEN": "x"})
     sessions = [await core.connect(name) for name in ("w1", "w2")]

@@ -131,6 +131,16 @@ async def test_a_run_is_sized_by_the_runs_before_it_and_a_task_that_grew_by_its_
     assert sizes == [4096, 132, 1200, 1200]
 
 
+@pytest.mark.parametrize(("seconds", "lasting"), [(2, ("lint",)), (0.4, ())])
+async def test_a_run_knows_which_of_its_tasks_lasted_long_in_the_last_one(
+    core: Core, seconds: float, lasting: tuple[str, ...]
+) -> None:
+    first = await run_once(core, used(memory=MIB, seconds=seconds))
+    second = await run_once(core, used(memory=MIB))
+
+    assert [(await core.status(run_id)).request.lasting for run_id in (first, second)] == [(), lasting]
+
+
 async def test_growth_is_forgotten_after_five_runs(core: Core) -> None:
     await run_once(core, used(memory=1000 * MIB))
     for _ in range(5):

@@ -410,7 +410,12 @@ def instruction_from_proto(  # noqa: PLR0911 - a flat table
             )
         case "expect":
             spec = task_spec_from_proto(message.expect.spec)
-            return Expect(run_id=message.expect.run_id, spec=spec, slots=message.expect.slots)
+            return Expect(
+                run_id=message.expect.run_id,
+                spec=spec,
+                slots=message.expect.slots,
+                after=duration_from_proto(message.expect.after),
+            )
         case "heard":
             return Heard()
         case "drain":

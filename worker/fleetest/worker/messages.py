@@ -180,11 +180,17 @@ class Begin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expect:
-    """Work of this task is being planned elsewhere: so many slots that have nothing to do may get ready for it."""
+    """
+    Work of this task is being planned elsewhere: so many slots that have nothing to do may get ready for it.
+
+    Args:
+        after: so long after this was heard, unless the work comes first.
+    """
 
     run_id: str
     spec: TaskSpec
     slots: int
+    after: timedelta
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Final
 
-from fleetest.worker.assignments import Ended, TaskSpec
+from fleetest.worker.assignments import Ended
 from fleetest.worker.attempts import Attempt
+from fleetest.worker.messages import Expect
 from fleetest.worker.station import Station
 
 __all__ = ["Readying"]
 
-# A short plan is made by then: what it finds is run sooner by who made it. It also leaves the planning slot the setup.
-_DELAY: Final = timedelta(milliseconds=300)
 _KEPT_BYTES: Final = 1 << 20
 
 
@@ -26,10 +24,9 @@ class Readying:
         task: ends as `Station.open` does.
     """
 
-    def __init__(self, station: Station, run_id: str, spec: TaskSpec) -> None:
+    def __init__(self, station: Station, expected: Expect) -> None:
         self._station = station
-        self._run_id = run_id
-        self._spec = spec
+        self._expected = expected
         self._wanted = asyncio.Event()
         self._written: list[bytes] = []
         self._output: Callable[[bytes], None] | None = None
@@ -38,8 +35,8 @@ class Readying:
     def fits(self, attempt: Attempt) -> bool:
         """Whether it is what the attempt needs."""
         return (attempt.ref.run_id, attempt.assignment.spec.environment_key) == (
-            self._run_id,
-            self._spec.environment_key,
+            self._expected.run_id,
+            self._expected.spec.environment_key,
         )
 
     def hand_over(self, attempt: Attempt) -> asyncio.Task[Ended | None]:
@@ -59,13 +56,14 @@ class Readying:
 
     async def _open(self) -> Ended | None:
         try:
-            async with asyncio.timeout(_DELAY.total_seconds()):
+            async with asyncio.timeout(self._expected.after.total_seconds()):
                 await self._wanted.wait()
         except TimeoutError:
             pass
-        failure = await self._station.open(self._run_id, self._spec, secrets={}, output=self._write)
+        run_id, spec = self._expected.run_id, self._expected.spec
+        failure = await self._station.open(run_id, spec, secrets={}, output=self._write)
         if failure is None and self._station.session is not None:
-            self._station.session.expect(self._run_id)
+            self._station.session.expect(run_id)
         return failure
 
     def _write(self, content: bytes) -> None:

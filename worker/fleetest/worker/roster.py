@@ -158,7 +158,7 @@ class Roster:
     def expect(self, expect: Expect) -> None:
         """Let slots that have nothing to do get ready for work that may come."""
         if not self.draining and not self.not_ready_reason and not self._readiness.suspect:
-            self._slots.expect(expect.run_id, expect.spec, slots=expect.slots)
+            self._slots.expect(expect)
 
     def stop_all(self) -> None:
         """The worker goes: its attempts end as errored, so that they are made elsewhere."""

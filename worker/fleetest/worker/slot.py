@@ -15,8 +15,9 @@ from typing import Protocol
 
 from fleetest.common.results import ResourceSample
 from fleetest.common.tasks import Resources
-from fleetest.worker.assignments import AttemptRef, Ended, TaskSpec
+from fleetest.worker.assignments import AttemptRef, Ended
 from fleetest.worker.attempts import Attempt, StopOrder
+from fleetest.worker.messages import Expect
 from fleetest.worker.ports import Executor, Runner, Session
 from fleetest.worker.readying import Readying
 from fleetest.worker.station import Station
@@ -58,7 +59,7 @@ class Slot:
         self._observer = observer
         self._idle_timeout = idle_timeout
         self._station = Station(number, executors=executors, runners=runners, on_hungry=self._session_is_hungry)
-        self._inbox: asyncio.Queue[Attempt | tuple[str, TaskSpec] | None] = asyncio.Queue()
+        self._inbox: asyncio.Queue[Attempt | Expect | None] = asyncio.Queue()
         self._readying: Readying | None = None
         self._held: dict[AttemptRef, Attempt] = {}  # in order of arrival
         self._submitted: dict[AttemptRef, asyncio.Task[None]] = {}  # what watches over those that the session has
@@ -128,10 +129,10 @@ class Slot:
         else:
             self._inbox.put_nowait(attempt)
 
-    def expect(self, run_id: str, spec: TaskSpec) -> None:
+    def expect(self, expected: Expect) -> None:
         """An attempt of this run and task may come. Harmless when none does."""
         if self.idle:
-            self._inbox.put_nowait((run_id, spec))
+            self._inbox.put_nowait(expected)
 
     def stop(self, attempt: Attempt, order: StopOrder) -> None:
         """End one attempt of this slot. Its end is told as any other."""
@@ -186,16 +187,17 @@ class Slot:
                 match item:
                     case Attempt() as attempt:
                         await self._begin(attempt)
-                    case (run_id, spec):
-                        self._get_ready(run_id, spec)
+                    case Expect() as expected:
+                        self._get_ready(expected)
                     case None:
                         await self._close_if_idle()
             finally:
                 self._busy = False
 
-    def _get_ready(self, run_id: str, spec: TaskSpec) -> None:
-        if self.idle and self._readying is None and self._station.session_for(run_id, spec) is None:
-            self._readying = Readying(self._station, run_id, spec)
+    def _get_ready(self, expected: Expect) -> None:
+        is_open = self._station.session_for(expected.run_id, expected.spec) is not None
+        if self.idle and self._readying is None and not is_open:
+            self._readying = Readying(self._station, expected)
             self.last_used = time.monotonic()
             if self._idle_timer is None:
                 self._look_again_in(self._idle_timeout.total_seconds())

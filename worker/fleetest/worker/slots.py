@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from fleetest.common.errors import CapacityExceeded
 from fleetest.common.tasks import Resources
-from fleetest.worker.assignments import TaskSpec
 from fleetest.worker.attempts import Attempt
+from fleetest.worker.messages import Expect
 from fleetest.worker.slot import Slot
 
 __all__ = ["Credit", "Slots"]
@@ -78,14 +78,13 @@ class Slots:
             warm_environment_keys=tuple(sorted({slot.environment_key for slot in open_slots} - {""})),
         )
 
-    def expect(self, run_id: str, spec: TaskSpec, *, slots: int) -> None:
+    def expect(self, expected: Expect) -> None:
         """Let as many idle slots, those first that would be chosen first, get ready for an attempt of this run."""
-        idle = sorted(
-            (slot for slot in self._slots if slot.idle), key=lambda slot: _preference(slot, spec.environment_key)
-        )
-        for slot in idle[:slots]:
+        key = expected.spec.environment_key
+        idle = sorted((slot for slot in self._slots if slot.idle), key=lambda slot: _preference(slot, key))
+        for slot in idle[: expected.slots]:
             self._used[slot] = None
-            slot.expect(run_id, spec)
+            slot.expect(expected)
 
     def service_ended(self, run_id: str) -> None:
         """Give back what the service had, and those that found it in its run's network: nobody will use that again."""

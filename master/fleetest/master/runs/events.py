@@ -64,6 +64,7 @@ class RunSubmitted(_Event, frozen=True, kw_only=True):
 
     Args:
         packed: what a shard takes of a worker's free room, for the tasks of which earlier runs have shown it.
+        lasting: the tasks that lasted long enough, when they last ran, for several slots to have a share in them.
         environment: which of the suite's environments it is in; what that means is in the tasks.
         imported: its results come from elsewhere; no worker has anything to do with it.
     """
@@ -79,6 +80,7 @@ class RunSubmitted(_Event, frozen=True, kw_only=True):
     fail_fast: bool = False
     retry_of: str = ""
     packed: Mapping[str, Resources] = msgspec.field(default_factory=dict)
+    lasting: tuple[str, ...] = ()
     imported: bool = False
     environment: str = ""
 

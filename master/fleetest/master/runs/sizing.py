@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Final
 
 from fleetest.common.results import ResourceUsage
@@ -24,12 +25,15 @@ from fleetest.common.states import TaskState
 from fleetest.common.tasks import Resources
 from fleetest.master.runs.task_status import TaskStatus
 
-__all__ = ["packed", "telling_usage"]
+__all__ = ["lasted", "packed", "telling_usage"]
 
 MARGIN: Final = 0.2
 LEAST_MEMORY_MARGIN_BYTES: Final = 32 << 20
 LEAST_CPU_MILLIS: Final = 100
 """Also a task that only waits needs somebody to wake it."""
+
+_LASTING: Final = timedelta(seconds=1)
+"""Of all attempts together. What is planned in a part of that is as soon run by the slot that planned it."""
 
 _TELLING: Final = frozenset({TaskState.PASSED, TaskState.FAILED, TaskState.TIMED_OUT})
 
@@ -47,6 +51,11 @@ def packed(request: Resources, usages: Sequence[ResourceUsage]) -> Resources:
         memory_bytes=_memory_bytes(request, usages),
         disk_bytes=request.disk_bytes,
     )
+
+
+def lasted(usages: Sequence[ResourceUsage]) -> bool:
+    """Whether a task took so long in its last run, the first of these, that several slots could have a share in it."""
+    return bool(usages) and (usages[0].wall_time or timedelta()) >= _LASTING
 
 
 def telling_usage(status: TaskStatus) -> ResourceUsage | None:

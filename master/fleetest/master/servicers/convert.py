@@ -243,7 +243,12 @@ def instruction_to_proto(instruction: Instruction, known_specs: set[str]) -> wor
                 environment_key=instruction.environment_key,
                 run_network=instruction.run_network,
             )
-            expect = worker_pb2.Expect(run_id=instruction.run_id, spec=spec, slots=instruction.slots)
+            expect = worker_pb2.Expect(
+                run_id=instruction.run_id,
+                spec=spec,
+                slots=instruction.slots,
+                after=duration_to_proto(instruction.after),
+            )
             return worker_pb2.MasterMessage(expect=expect)
         case Acknowledge():
             return worker_pb2.MasterMessage(acknowledged=worker_pb2.Acknowledged(sequence=instruction.sequence))
