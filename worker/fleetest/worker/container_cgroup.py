@@ -23,6 +23,8 @@ __all__ = [
 
 _MOUNT: Final = Path("sys/fs/cgroup")
 _CHARGED_AT_ONCE_BYTES: Final = 64 * 4096
+_MOST_BYTES: Final = 1 << 16
+"""The kernel writes such files whole into what is large enough; a few lines each, or one for each device."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,35 +116,36 @@ class ContainerCgroupV1:
 
     def __init__(self, folders: Mapping[str, Path]) -> None:
         nowhere = Path(os.devnull)
-        self._memory = folders.get("memory", nowhere)
-        self._cpu = folders.get("cpuacct", nowhere)
-        self._disk = folders.get("blkio", nowhere)
-        self._pids = folders.get("pids", nowhere)
+        self._memory, self._cpu, self._disk, self._pids = (
+            str(folders.get(name, nowhere)) for name in ("memory", "cpuacct", "blkio", "pids")
+        )
 
     def read(self) -> CgroupReading:
-        memory = _fields(self._memory / "memory.stat")
-        read, written = _io_service(self._disk / "blkio.throttle.io_service_bytes_recursive")
-        peak_bytes = _number(self._memory / "memory.max_usage_in_bytes")
+        memory = _fields(f"{self._memory}/memory.stat")
+        read, written = _io_service(f"{self._disk}/blkio.throttle.io_service_bytes_recursive")
+        peak_bytes = _number(f"{self._memory}/memory.max_usage_in_bytes")
         return CgroupReading(
-            cpu_seconds=_number(self._cpu / "cpuacct.usage") / 1e9,
-            memory_bytes=max(0, _number(self._memory / "memory.usage_in_bytes") - memory.get("total_inactive_file", 0)),
+            cpu_seconds=_number(f"{self._cpu}/cpuacct.usage") / 1e9,
+            memory_bytes=max(
+                0, _number(f"{self._memory}/memory.usage_in_bytes") - memory.get("total_inactive_file", 0)
+            ),
             peak_memory_bytes=peak_bytes,
             disk_read_bytes=read,
             disk_written_bytes=written,
             limit_hits=self._limit_hits(peak_bytes),
-            out_of_memory_kills=_fields(self._memory / "memory.oom_control").get("oom_kill", 0),
-            pids=_number(self._pids / "pids.current"),
+            out_of_memory_kills=_fields(f"{self._memory}/memory.oom_control").get("oom_kill", 0),
+            pids=_number(f"{self._pids}/pids.current"),
         )
 
     def _limit_hits(self, peak_bytes: int) -> int:
         """Not every kernel counts them; but where memory has once come up to the limit, it has hit it."""
-        limit_bytes = _number(self._memory / "memory.limit_in_bytes")
-        counted = _number(self._memory / "memory.failcnt") + _number(self._memory / "memory.memsw.failcnt")
+        limit_bytes = _number(f"{self._memory}/memory.limit_in_bytes")
+        counted = _number(f"{self._memory}/memory.failcnt") + _number(f"{self._memory}/memory.memsw.failcnt")
         return counted + (1 if 0 < limit_bytes <= peak_bytes + _CHARGED_AT_ONCE_BYTES else 0)
 
     def reset_peak(self) -> bool:
         try:
-            (self._memory / "memory.max_usage_in_bytes").write_text("0", encoding="ascii")
+            Path(f"{self._memory}/memory.max_usage_in_bytes").write_text("0", encoding="ascii")
         except OSError:
             return False
         return True
@@ -155,29 +158,30 @@ class ContainerCgroupV2:
     """Fulfils `ContainerCgroup`."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._folder = str(folder)
+        self._peak_file = folder / "memory.peak"
         self._peak: IO[str] | None = None
 
     def read(self) -> CgroupReading:
-        memory = _fields(self._folder / "memory.stat")
-        events = _fields(self._folder / "memory.events")
-        read, written = _io_stat(self._folder / "io.stat")
+        memory = _fields(f"{self._folder}/memory.stat")
+        events = _fields(f"{self._folder}/memory.events")
+        read, written = _io_stat(f"{self._folder}/io.stat")
         return CgroupReading(
-            cpu_seconds=_fields(self._folder / "cpu.stat").get("usage_usec", 0) / 1e6,
-            memory_bytes=max(0, _number(self._folder / "memory.current") - memory.get("inactive_file", 0)),
+            cpu_seconds=_fields(f"{self._folder}/cpu.stat").get("usage_usec", 0) / 1e6,
+            memory_bytes=max(0, _number(f"{self._folder}/memory.current") - memory.get("inactive_file", 0)),
             peak_memory_bytes=self._read_peak(),
             disk_read_bytes=read,
             disk_written_bytes=written,
             limit_hits=events.get("oom", 0),
             out_of_memory_kills=events.get("oom_kill", 0),
-            pids=_number(self._folder / "pids.current"),
+            pids=_number(f"{self._folder}/pids.current"),
         )
 
     def reset_peak(self) -> bool:
         """A reset, which Linux has from 6.12 on, holds for the descriptor that it was written to."""
         try:
             if self._peak is None:
-                self._peak = (self._folder / "memory.peak").open("r+", encoding="ascii", buffering=1)
+                self._peak = self._peak_file.open("r+", encoding="ascii", buffering=1)
             self._peak.seek(0)
             self._peak.write("reset\n")
             self._peak.flush()
@@ -194,7 +198,7 @@ class ContainerCgroupV2:
 
     def _read_peak(self) -> int:
         if self._peak is None:
-            return _number(self._folder / "memory.peak")
+            return _number(f"{self._folder}/memory.peak")
         try:
             self._peak.seek(0)
             return int(self._peak.read())
@@ -259,14 +263,14 @@ class ContainerMeter:
         return self._last
 
 
-def _number(file: Path) -> int:
+def _number(file: str) -> int:
     try:
-        return int(file.read_text(encoding="ascii"))
+        return int(_content(file))
     except (OSError, ValueError):
         return 0
 
 
-def _fields(file: Path) -> dict[str, int]:
+def _fields(file: str) -> dict[str, int]:
     """Lines of a name and a number."""
     found = {}
     for line in _lines(file):
@@ -276,7 +280,7 @@ def _fields(file: Path) -> dict[str, int]:
     return found
 
 
-def _io_service(file: Path) -> tuple[int, int]:
+def _io_service(file: str) -> tuple[int, int]:
     """Bytes read and written: `8:0 Read 4096`, for each device."""
     totals = {"Read": 0, "Write": 0}
     for line in _lines(file):
@@ -286,7 +290,7 @@ def _io_service(file: Path) -> tuple[int, int]:
     return totals["Read"], totals["Write"]
 
 
-def _io_stat(file: Path) -> tuple[int, int]:
+def _io_stat(file: str) -> tuple[int, int]:
     """Bytes read and written: `8:0 rbytes=4096 wbytes=0 rios=1 ...`, for each device."""
     totals = {"rbytes": 0, "wbytes": 0}
     for line in _lines(file):
@@ -297,8 +301,17 @@ def _io_stat(file: Path) -> tuple[int, int]:
     return totals["rbytes"], totals["wbytes"]
 
 
-def _lines(file: Path) -> list[str]:
+def _lines(file: str) -> list[str]:
     try:
-        return file.read_text(encoding="ascii").splitlines()
+        return _content(file).decode("ascii").splitlines()
     except OSError:
         return []
+
+
+def _content(file: str) -> bytes:
+    """All of a small file. Ten are read whenever an attempt ends: what `open` prepares for would cost more."""
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        return os.read(descriptor, _MOST_BYTES)
+    finally:
+        os.close(descriptor)

@@ -14,8 +14,9 @@ _QUICK: Final = timedelta(milliseconds=50)
 
 class Appetite:
     """
-    Says so when the last case is held back. Among quick cases it is said one case earlier, which hides the time that
-    the answer takes; behind a slow one, what is asked for early would wait here while another slot idles.
+    Says so when the last case is held back. Among quick cases it is said when one more is left to run before that,
+    which hides the time that the answer takes; behind a slow one, what is asked for early would wait here while another
+    slot idles.
 
     Attributes:
         last_duration: of the case that ended last.
@@ -24,19 +25,21 @@ class Appetite:
     def __init__(self) -> None:
         self.last_duration = timedelta.max
         self._callbacks: list[Callable[[], None]] = []
-        self._told: tuple[int, bool] | None = None
+        self._told: int | None = None
 
     def on_hungry(self, callback: Callable[[], None]) -> None:
         self._callbacks.append(callback)
 
     def renew(self) -> None:
-        """Something new has come: what was said of the same number of cases was of others."""
+        """Something new has come: what was said of as many cases was of others."""
         self._told = None
 
     def look_at(self, backlog: int, *, busy: bool) -> None:
         """So many cases have not been started, and one runs or none does."""
-        before, self._told = self._told, (backlog, busy)
-        if self._told == before or backlog > 1 or (busy and self.last_duration >= _QUICK):
+        left = max(0, backlog + busy - 1)  # but for the last, which is held back
+        before, self._told = self._told, left
+        early = 1 if self.last_duration < _QUICK else 0
+        if self._told == before or left > early:
             return
         for callback in self._callbacks:
             asyncio.get_running_loop().call_soon(callback)
