@@ -8,7 +8,7 @@ way out rather than refused: a result must never be lost over its spelling.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final, TypeVar
@@ -35,6 +35,7 @@ from fleetest.v1 import fleet_pb2, run_pb2, types_pb2, worker_pb2
 __all__ = [
     "artifact_from_proto",
     "artifact_to_proto",
+    "attempts_done_in",
     "cache_origin_from_proto",
     "cache_origin_to_proto",
     "case_result_from_proto",
@@ -301,6 +302,27 @@ def case_result_from_proto(message: types_pb2.CaseResult) -> CaseResult:
         if assertions
         else (),
     )
+
+
+def attempts_done_in(
+    message: worker_pb2.DoneAttempts,
+) -> Iterator[tuple[str, int, Sequence[types_pb2.CaseResult], types_pb2.ResourceUsage | None]]:
+    """
+    Of each attempt its shard's id, its token, its results and what it used.
+
+    Raises:
+        InvalidRequest: it cannot be told which of them has what.
+    """
+    shard_ids, tokens, results = list(message.shard_ids), list(message.tokens), list(message.results)
+    counts = list(message.result_counts) or [1] * len(shard_ids)
+    usages: Sequence[types_pb2.ResourceUsage | None] = list(message.usages) or [None] * len(shard_ids)
+    of_each = len(shard_ids) == len(tokens) == len(counts) == len(usages)
+    if not of_each or min(counts, default=0) < 0 or sum(counts) != len(results):
+        raise InvalidRequest(f"{len(shard_ids)} attempts are told of with parts of others")
+    end = 0
+    for shard_id, token, count, usage in zip(shard_ids, tokens, counts, usages, strict=True):
+        begin, end = end, end + count
+        yield shard_id, token, results[begin:end], usage
 
 
 def _assertion_to_proto(value: Assertion) -> types_pb2.Assertion:

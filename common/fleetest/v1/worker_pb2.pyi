@@ -8,7 +8,6 @@ from fleetest.v1 import types_pb2 as _types_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
-from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
@@ -96,12 +95,9 @@ class RegisterResponse(_message.Message):
     HEARTBEAT_INTERVAL_FIELD_NUMBER: _builtins.int
     SAMPLE_INTERVAL_FIELD_NUMBER: _builtins.int
     SESSION_ADDRESS_FIELD_NUMBER: _builtins.int
-    TAKES_DONE_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     session_address: _builtins.str
     """Where to open the session: "host:port", or ":port" on the host that was called; empty: on this connection."""
-    takes_done: _builtins.bool
-    """whether this master takes Done for several reports"""
     @_builtins.property
     def lease_ttl(self) -> _duration_pb2.Duration:
         """without a word for so long, the worker's leases are lost"""
@@ -120,11 +116,10 @@ class RegisterResponse(_message.Message):
         heartbeat_interval: _duration_pb2.Duration | None = ...,
         sample_interval: _duration_pb2.Duration | None = ...,
         session_address: _builtins.str = ...,
-        takes_done: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval", "lease_ttl", b"lease_ttl", "sample_interval", b"sample_interval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval", "lease_ttl", b"lease_ttl", "sample_interval", b"sample_interval", "session_address", b"session_address", "session_id", b"session_id", "takes_done", b"takes_done"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval", "lease_ttl", b"lease_ttl", "sample_interval", b"sample_interval", "session_address", b"session_address", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -349,30 +344,83 @@ class ReportBatch(_message.Message):
 
     SEQUENCE_FIELD_NUMBER: _builtins.int
     REPORTS_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """grows by one"""
     @_builtins.property
     def reports(self) -> _containers.RepeatedCompositeFieldContainer[Global___Report]: ...
+    @_builtins.property
+    def done(self) -> _containers.RepeatedCompositeFieldContainer[Global___DoneAttempts]:
+        """after these reports"""
+
     def __init__(
         self,
         *,
         sequence: _builtins.int = ...,
         reports: _abc.Iterable[Global___Report] | None = ...,
+        done: _abc.Iterable[Global___DoneAttempts] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reports", b"reports", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "reports", b"reports", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReportBatch: _TypeAlias = ReportBatch  # noqa: Y015
 
 @_typing.final
+class DoneAttempts(_message.Message):
+    """Attempts of one run that began, went well and ended since the batch before, in place of a Running, Results and an Ended
+    of each. There may be hundreds, so what they have in common is said once: of each attempt there is one of a kind, in
+    their order.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    SHARD_IDS_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    RESULT_COUNTS_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
+    USAGES_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    @_builtins.property
+    def shard_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def result_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """how many of the results are its own; none at all: every attempt has one"""
+
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.CaseResult]: ...
+    @_builtins.property
+    def usages(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.ResourceUsage]:
+        """none at all: nobody has measured"""
+
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        shard_ids: _abc.Iterable[_builtins.str] | None = ...,
+        tokens: _abc.Iterable[_builtins.int] | None = ...,
+        result_counts: _abc.Iterable[_builtins.int] | None = ...,
+        results: _abc.Iterable[_types_pb2.CaseResult] | None = ...,
+        usages: _abc.Iterable[_types_pb2.ResourceUsage] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["result_counts", b"result_counts", "results", b"results", "run_id", b"run_id", "shard_ids", b"shard_ids", "tokens", b"tokens", "usages", b"usages"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DoneAttempts: _TypeAlias = DoneAttempts  # noqa: Y015
+
+@_typing.final
 class Report(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ATTEMPT_FIELD_NUMBER: _builtins.int
-    AT_FIELD_NUMBER: _builtins.int
     RUNNING_FIELD_NUMBER: _builtins.int
     PLANNED_FIELD_NUMBER: _builtins.int
     RESULTS_FIELD_NUMBER: _builtins.int
@@ -382,11 +430,8 @@ class Report(_message.Message):
     HANDED_BACK_FIELD_NUMBER: _builtins.int
     LOAD_SAMPLE_FIELD_NUMBER: _builtins.int
     COVERAGE_FIELD_NUMBER: _builtins.int
-    DONE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def attempt(self) -> _types_pb2.AttemptRef: ...
-    @_builtins.property
-    def at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def running(self) -> Global___Running: ...
     @_builtins.property
@@ -405,13 +450,10 @@ class Report(_message.Message):
     def load_sample(self) -> Global___LoadSample: ...
     @_builtins.property
     def coverage(self) -> Global___CoverageMeasured: ...
-    @_builtins.property
-    def done(self) -> Global___Done: ...
     def __init__(
         self,
         *,
         attempt: _types_pb2.AttemptRef | None = ...,
-        at: _timestamp_pb2.Timestamp | None = ...,
         running: Global___Running | None = ...,
         planned: Global___Planned | None = ...,
         results: Global___Results | None = ...,
@@ -421,47 +463,16 @@ class Report(_message.Message):
         handed_back: Global___HandedBack | None = ...,
         load_sample: Global___LoadSample | None = ...,
         coverage: Global___CoverageMeasured | None = ...,
-        done: Global___Done | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "at", b"at", "attempt", b"attempt", "coverage", b"coverage", "done", b"done", "ended", b"ended", "handed_back", b"handed_back", "load_sample", b"load_sample", "output", b"output", "planned", b"planned", "report", b"report", "results", b"results", "running", b"running"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "attempt", b"attempt", "coverage", b"coverage", "ended", b"ended", "handed_back", b"handed_back", "load_sample", b"load_sample", "output", b"output", "planned", b"planned", "report", b"report", "results", b"results", "running", b"running"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "at", b"at", "attempt", b"attempt", "coverage", b"coverage", "done", b"done", "ended", b"ended", "handed_back", b"handed_back", "load_sample", b"load_sample", "output", b"output", "planned", b"planned", "report", b"report", "results", b"results", "running", b"running"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "attempt", b"attempt", "coverage", b"coverage", "ended", b"ended", "handed_back", b"handed_back", "load_sample", b"load_sample", "output", b"output", "planned", b"planned", "report", b"report", "results", b"results", "running", b"running"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_report: _TypeAlias = _typing.Literal["running", "planned", "results", "output", "artifacts", "ended", "handed_back", "load_sample", "coverage", "done"]  # noqa: Y015
+    _WhichOneofReturnType_report: _TypeAlias = _typing.Literal["running", "planned", "results", "output", "artifacts", "ended", "handed_back", "load_sample", "coverage"]  # noqa: Y015
     _WhichOneofArgType_report: _TypeAlias = _typing.Literal["report", b"report"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_report) -> _WhichOneofReturnType_report | None: ...
 
 Global___Report: _TypeAlias = Report  # noqa: Y015
-
-@_typing.final
-class Done(_message.Message):
-    """All that a short attempt said, at once: in place of these reports, to a master that takes it."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    RUNNING_FIELD_NUMBER: _builtins.int
-    RESULTS_FIELD_NUMBER: _builtins.int
-    ENDED_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def running(self) -> Global___Running: ...
-    @_builtins.property
-    def results(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.CaseResult]: ...
-    @_builtins.property
-    def ended(self) -> Global___Ended: ...
-    def __init__(
-        self,
-        *,
-        running: Global___Running | None = ...,
-        results: _abc.Iterable[_types_pb2.CaseResult] | None = ...,
-        ended: Global___Ended | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "running", b"running"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "results", b"results", "running", b"running"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Done: _TypeAlias = Done  # noqa: Y015
 
 @_typing.final
 class Running(_message.Message):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -110,16 +110,7 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     extra: tuple[str, ...] = ()
 
 
-class Done(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """All that a short attempt said, in place of a report for each; of fields, see `Running` and `Ended`."""
-
-    attempt: DoneAttempt
-    verdict: Verdict = Verdict.COMPLETED
-    missing: tuple[str, ...] = ()
-    variables: Mapping[str, str] = msgspec.field(default_factory=dict)
-
-
-Content = Running | Planned | Results | HandedBack | Output | Artifacts | CoverageMeasured | Loaded | Ended | Done
+Content = Running | Planned | Results | HandedBack | Output | Artifacts | CoverageMeasured | Loaded | Ended
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -127,6 +118,17 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     ref: AttemptRef
     content: Content
+
+
+class Done(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Short attempts of one run that went well: all that their worker says of them, in place of reports."""
+
+    run_id: str
+    attempts: Sequence[DoneAttempt]
+
+    @property
+    def refs(self) -> list[AttemptRef]:
+        return _refs(self.run_id, self.attempts)
 
 
 class Inbox:
@@ -156,15 +158,18 @@ class Inbox:
         self._coverage = CoverageWindow()
         self._on_output = on_output
 
-    async def take(self, reports: Sequence[Report]) -> frozenset[AttemptRef]:
+    async def take(self, reports: Sequence[Report], done: Sequence[Done] = ()) -> frozenset[AttemptRef]:
         """
-        Make reports durable, in their order, each at most once. Answers the attempts that are no longer their
-        worker's: their reports were refused.
+        Make reports durable, in their order, each at most once, and then what is done. Answers the attempts that are no
+        longer their worker's: their reports were refused.
 
         Raises:
             DependencyUnavailable, CapacityExceeded: some reports were not taken; send all of them again.
         """
         by_run: defaultdict[str, list[Report]] = defaultdict(list)
+        done_by_run: defaultdict[str, list[DoneAttempt]] = defaultdict(list)
+        for each in done:
+            done_by_run[each.run_id] += each.attempts
         pieces = []
         for report in reports:
             if isinstance(report.content, Output):
@@ -174,11 +179,11 @@ class Inbox:
         if pieces:
             await self._store.append_output(pieces)
             self._on_output({piece.run_id for piece in pieces})
-        if len(by_run) == 1:  # mostly, and then nobody else need be woken
-            [(run_id, some)] = by_run.items()
-            return frozenset(await self._take_for(run_id, some))
-        refused = await asyncio.gather(*(self._take_for(run_id, some) for run_id, some in by_run.items()))
-        return frozenset().union(*refused)
+        run_ids = by_run.keys() | done_by_run.keys()
+        taking = [self._take_for(run_id, by_run[run_id], done_by_run[run_id]) for run_id in run_ids]
+        if len(taking) == 1:  # mostly, and then nobody else need be woken
+            return frozenset(await taking[0])
+        return frozenset().union(*await asyncio.gather(*taking))
 
     async def decline(self, ref: AttemptRef, reason: str) -> None:
         """The worker cannot make the attempt; its shard waits again. An attempt that is over already stays so."""
@@ -187,7 +192,7 @@ class Inbox:
                 lambda decider: decider.attempt_declined(ref.shard_id, ref.token, reason)
             )
 
-    async def _take_for(self, run_id: str, reports: Sequence[Report]) -> set[AttemptRef]:
+    async def _take_for(self, run_id: str, reports: Sequence[Report], done: Sequence[DoneAttempt]) -> set[AttemptRef]:
         refused = set()
         begin = 0
         for end, report in enumerate(reports, start=1):
@@ -196,7 +201,8 @@ class Inbox:
                 refused |= await self._take_some(run_id, reports[begin:end])
                 begin = end
                 await self._record_load(run_id, report.ref)
-        return refused | await self._take_some(run_id, reports[begin:]) if begin < len(reports) else refused
+        rest = reports[begin:]
+        return refused | await self._take_some(run_id, rest, done) if rest or done else refused
 
     async def _record_load(self, run_id: str, ref: AttemptRef) -> None:
         keeper = self._book.keeper(run_id)
@@ -207,7 +213,9 @@ class Inbox:
             if record is not None:
                 await keeper.ask(lambda decider: decider.load_recorded(task_id, record))
 
-    async def _take_some(self, run_id: str, reports: Sequence[Report]) -> set[AttemptRef]:
+    async def _take_some(
+        self, run_id: str, reports: Sequence[Report], done: Sequence[DoneAttempt] = ()
+    ) -> set[AttemptRef]:
         try:
             kinds = {type(report.content) for report in reports}  # hundreds of reports, mostly of one kind
             plans = await self._plans(run_id, reports) if Planned in kinds else {}
@@ -216,7 +224,7 @@ class Inbox:
             if CoverageMeasured in kinds:
                 await self._gather_coverage(run_id, reports)
         except NotFound:
-            return {report.ref for report in reports}
+            return {report.ref for report in reports}.union(_refs(run_id, done))
         gathered = self._coverage.waiting(run_id)
 
         def take_all(decider: Decider) -> tuple[set[AttemptRef], bool]:
@@ -226,6 +234,7 @@ class Inbox:
                     _take(decider, report, plans)
                 except LeaseLost:
                     refused.add(report.ref)
+            refused.update(_refs(run_id, decider.attempts_done(done)))
             return refused, gathered is not None and gathered.write(decider)
 
         refused, written = await self._book.keeper(run_id).ask(take_all)
@@ -280,6 +289,10 @@ def _combined_by(status: RunStatus, ref: AttemptRef) -> str:
     return coverage.combined_by if coverage is not None else ""
 
 
+def _refs(run_id: str, done: Iterable[DoneAttempt]) -> list[AttemptRef]:
+    return [AttemptRef(run_id=run_id, shard_id=each.shard_id, token=each.token) for each in done]
+
+
 def _piece(ref: AttemptRef, output: Output) -> LogPiece:
     return LogPiece(
         run_id=ref.run_id,
@@ -297,8 +310,6 @@ def _take(  # noqa: C901 - a flat table
 ) -> None:
     ref, content = report.ref, report.content
     match content:
-        case Done():
-            decider.attempt_done(content.attempt, content.verdict, missing=content.missing, variables=content.variables)
         case Running(variables=variables):
             decider.attempt_running(ref.shard_id, ref.token, variables)
         case Planned():

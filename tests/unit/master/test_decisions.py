@@ -72,16 +72,16 @@ def test_a_task_waits_for_what_it_needs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("outcomes", "verdict", "events"),
+    ("outcomes", "events"),
     [
-        ({"a": "passed", "b": "skipped", "x": "passed"}, "completed", ["AttemptsDone", "TaskEnded", "RunEnded"]),
-        ({"a": "passed", "b": "failed"}, "completed", ["AttemptRunning", "CasesFinished", "AttemptEnded"]),
-        ({"a": "passed"}, "completed", ["AttemptRunning", "CasesFinished", "AttemptEnded"]),
-        ({}, "errored", ["AttemptRunning", "AttemptEnded"]),
+        ({"a": "passed", "b": "skipped", "x": "passed"}, ["AttemptsDone", "TaskEnded", "RunEnded"]),
+        ({"a": "passed", "b": "failed"}, ["AttemptRunning", "CasesFinished", "AttemptEnded"]),
+        ({"a": "passed"}, ["AttemptRunning", "CasesFinished", "AttemptEnded"]),
+        ({}, ["AttemptRunning", "AttemptEnded"]),
     ],
 )
 def test_what_an_attempt_tells_at_once_comes_to_the_same_as_one_thing_after_the_other(
-    outcomes: dict[str, str], verdict: str, events: list[str]
+    outcomes: dict[str, str], events: list[str]
 ) -> None:
     at_once, one_by_one = Story(pytest_task(retries=1)), Story(pytest_task(retries=1))
     results = tuple(result(case_id, outcome) for case_id, outcome in outcomes.items())
@@ -94,10 +94,11 @@ def test_what_an_attempt_tells_at_once_comes_to_the_same_as_one_thing_after_the_
     def tell(decider: Decider) -> None:
         decider.attempt_running("unit#0", token)
         decider.cases_finished("unit#0", token, results)
-        decider.attempt_ended("unit#0", token, Verdict(verdict), "why")
+        decider.attempt_ended("unit#0", token, Verdict.COMPLETED, "")
 
-    done = DoneAttempt(shard_id="unit#0", token=token, results=results, reason="why")
-    at_once.ask(lambda decider: decider.attempt_done(done, Verdict(verdict)))
+    done = DoneAttempt(shard_id="unit#0", token=token, results=results)
+    over = DoneAttempt(shard_id="unit#0", token=token - 1, results=())
+    assert at_once.ask(lambda decider: decider.attempts_done([over, done])) == [over]
     one_by_one.ask(tell)
 
     assert at_once.status.tasks == one_by_one.status.tasks
@@ -113,9 +114,10 @@ def test_what_a_worker_begins_and_ends_of_a_task_within_a_commit_is_one_event_ea
             decider.start_attempt(f"lint#{index}", worker, f"{worker}-1")
 
     def tell(decider: Decider) -> None:
-        for index in range(5):
-            outcomes = [result("lint", "failed" if index == 1 else "passed")]
-            decider.attempt_done(DoneAttempt(shard_id=f"lint#{index}", token=2, results=tuple(outcomes)))
+        outcomes = [result("lint", "failed" if index == 1 else "passed") for index in range(5)]
+        decider.attempts_done(
+            DoneAttempt(shard_id=f"lint#{index}", token=2, results=(outcome,)) for index, outcome in enumerate(outcomes)
+        )
 
     story.ask(give)
     story.ask(tell)

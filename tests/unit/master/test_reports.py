@@ -13,7 +13,8 @@ from fleetest.common.ids import new_run_id
 from fleetest.common.limits import MAX_CASES_PER_TASK
 from fleetest.common.results import Artifact, PlannedCase, ResourceUsage
 from fleetest.common.states import Outcome, TaskState, Verdict
-from fleetest.master.reports import Artifacts, Ended, Output, Planned, Report, Results, Running
+from fleetest.master.reports import Artifacts, Done, Ended, Output, Planned, Report, Results, Running
+from fleetest.master.runs.events import DoneAttempt
 from fleetest.master.sessions import AttemptRef
 from tests.tools.core import Core, unwritable
 from tests.tools.story import cases, command_task, pytest_task, result
@@ -105,6 +106,19 @@ async def test_one_refused_attempt_does_not_keep_the_others_reports_out(core: Co
 
     assert refused == {stale}
     assert (await core.status(good.run_id)).tasks["lint"].counts.passed == 1
+
+
+async def test_short_attempts_are_done_at_once_each_at_most_once(core: Core) -> None:
+    refs = [await attempt(core), await attempt(core)]
+    done = [
+        Done(run_id=ref.run_id, attempts=[DoneAttempt(shard_id="lint#0", token=ref.token, results=(result("lint"),))])
+        for ref in refs
+    ]
+
+    first, again = await core.inbox.take([], done), await core.inbox.take([], done)
+
+    assert (first, again) == (frozenset(), frozenset(refs))
+    assert [(await core.status(ref.run_id)).tasks["lint"].counts.passed for ref in refs] == [1, 1]
 
 
 async def test_when_the_store_fails_the_whole_batch_is_to_be_sent_again(core: Core) -> None:

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import grpc
 
-from fleetest.common.convert import duration_to_proto
+from fleetest.common.convert import attempts_done_in, duration_to_proto
 from fleetest.v1 import types_pb2, worker_pb2, worker_pb2_grpc
 
 PATIENCE_SECONDS = 20
@@ -91,8 +91,9 @@ class ScriptedMaster(worker_pb2_grpc.WorkerServiceServicer):
         return [getattr(message, kind) for message in self.heard if message.WhichOneof("message") == kind]
 
     def reports(self, shard=None):
-        batches = self.of("reports")
-        return [report for batch in batches for report in batch.reports if shard in {None, report.attempt.shard_id}]
+        """What short attempts told at once, one after the other."""
+        reports = [report for batch in self.of("reports") for report in (*batch.reports, *_parted(batch))]
+        return [report for report in reports if shard in {None, report.attempt.shard_id}]
 
     def results(self, shard=None):
         reports = [report for report in self.reports(shard) if report.WhichOneof("report") == "results"]
@@ -161,6 +162,17 @@ class ScriptedMaster(worker_pb2_grpc.WorkerServiceServicer):
     async def _tell(self):
         async with self._something:
             self._something.notify_all()
+
+
+def _parted(batch):
+    for done in batch.done:
+        for shard_id, token, results, usage in attempts_done_in(done):
+            attempt = types_pb2.AttemptRef(run_id=done.run_id, shard_id=shard_id, token=token)
+            yield worker_pb2.Report(attempt=attempt, running=worker_pb2.Running())
+            if results:
+                yield worker_pb2.Report(attempt=attempt, results=worker_pb2.Results(results=results))
+            ended = worker_pb2.Ended(verdict=types_pb2.VERDICT_COMPLETED, usage=usage)
+            yield worker_pb2.Report(attempt=attempt, ended=ended)
 
 
 @asynccontextmanager

@@ -3,19 +3,18 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 from msgspec.structs import replace
 
-from fleetest.common.clock import SystemClock
 from fleetest.common.limits import MAX_RESULT_TEXT_BYTES
 from fleetest.common.results import Artifact, CaseResult, PlannedCase
 from fleetest.common.states import Outcome, Verdict
 from fleetest.worker import outbox as module
 from fleetest.worker import spool as spool_module
 from fleetest.worker.assignments import AttemptRef, Ended
-from fleetest.worker.convert import batch_without_done, reports_from_bytes
+from fleetest.worker.convert import reports_from_bytes
 from fleetest.worker.outbox import Outbox
 from fleetest.worker.reporting import AttemptReporter
 from fleetest.worker.reports import ArtifactsLeft, Done, Output, Planned, Report, Results, Running
@@ -38,7 +37,7 @@ async def outbox(spool):
 
 
 def reporter(outbox, ref=REF, **settings):
-    return AttemptReporter(ref, secrets={"TOKEN": "hunter22"}, outbox=outbox, clock=SystemClock(), **settings)
+    return AttemptReporter(ref, secrets={"TOKEN": "hunter22"}, outbox=outbox, **settings)
 
 
 def passed(case_id, **texts):
@@ -114,7 +113,7 @@ async def test_end_of_an_attempt_waits_only_for_what_else_happens_at_that_moment
         assert bodies(spool, ref) == [Results(results=(passed("a"),)), Ended(verdict=Verdict.COMPLETED)]
 
 
-async def test_all_that_a_short_attempt_says_besides_its_output_is_one_report(outbox, spool):
+async def test_all_that_a_short_attempt_says_that_went_well_besides_its_output_is_one_report(outbox, spool):
     mine, other = reporter(outbox), reporter(outbox, OTHER)
     ended = Ended(verdict=Verdict.COMPLETED)
     for each in (mine, other):
@@ -128,16 +127,18 @@ async def test_all_that_a_short_attempt_says_besides_its_output_is_one_report(ou
         each.ended(ended)
     outbox.flush()
 
-    running, results = Running(), (passed("a"), passed("b"))
-    assert bodies(spool) == [Done(running=running, results=results, ended=ended)]
+    assert bodies(spool) == [Done(results=(passed("a"), passed("b")))]
     output, done = bodies(spool, OTHER)
-    assert (output.content, done) == (
-        b"one\ntwo\n",
-        Done(running=running, results=(passed("one"), passed("two")), ended=ended),
-    )
-    ((_, payload),) = spool.after(0)
-    parted = reports_from_bytes(batch_without_done(payload))
-    assert [report.body for report in parted if report.ref == REF] == [running, Results(results=results), ended]
+    assert (output.content, done) == (b"one\ntwo\n", Done(results=(passed("one"), passed("two"))))
+
+
+async def test_short_attempt_that_did_not_go_well_says_one_thing_after_the_other(outbox, spool):
+    mine, ended = reporter(outbox), Ended(verdict=Verdict.FAILED, reason="exit code 1")
+    mine.running()
+    mine.ended(ended)
+    outbox.flush()
+
+    assert bodies(spool) == [Running(), ended]
 
 
 async def test_short_attempt_that_no_message_can_hold_ends_as_errored(outbox, spool, monkeypatch):
@@ -280,11 +281,11 @@ async def test_report_that_no_message_can_hold_is_lost_alone(outbox, spool, monk
 
 
 async def test_reader_gets_old_batches_then_new_ones(outbox, spool):
-    outbox.add(Report(ref=REF, at=datetime.now(UTC), body=Ended(verdict=Verdict.COMPLETED)), 100)
+    outbox.add(Report(ref=REF, body=Ended(verdict=Verdict.COMPLETED)), 100)
     reader = outbox.batches()
     assert (await anext(reader)).sequence == 1
     following = asyncio.create_task(anext(reader))
 
-    outbox.add(Report(ref=OTHER, at=datetime.now(UTC), body=Ended(verdict=Verdict.COMPLETED)), 100)
+    outbox.add(Report(ref=OTHER, body=Ended(verdict=Verdict.COMPLETED)), 100)
 
     assert (await following).sequence == 2

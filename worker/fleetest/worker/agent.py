@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final, Protocol
 
@@ -30,7 +29,6 @@ from fleetest.common.errors import (
     WrongState,
 )
 from fleetest.common.results import ResourceSample
-from fleetest.worker.convert import batch_without_done
 from fleetest.worker.masters import Masters
 from fleetest.worker.messages import (
     Acknowledged,
@@ -256,7 +254,7 @@ class Agent:
                     self._obey(stream),
                     self._notice_silence(session),
                     self._beat(stream, session),  # before any report: it tells the master how our clock goes
-                    self._say_reports(stream, session),
+                    self._say_reports(stream),
                     self._say_wants(stream),
                 )
             finally:
@@ -316,9 +314,9 @@ class Agent:
         for each in declined:
             await stream.say(each)
 
-    async def _say_reports(self, stream: SessionStream, session: Registered) -> None:
+    async def _say_reports(self, stream: SessionStream) -> None:
         async for batch in self._outbox.batches():
-            await stream.say(batch if session.takes_done else replace(batch, payload=batch_without_done(batch.payload)))
+            await stream.say(batch)
 
     async def _say_wants(self, stream: SessionStream) -> None:
         """

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping, Sequence
-from typing import Any, Final
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
@@ -11,12 +12,12 @@ from google.protobuf.message import DecodeError
 from fleetest.common.convert import (
     artifact_from_proto,
     artifact_to_proto,
+    attempts_done_in,
     case_result_from_proto,
     case_result_to_proto,
     duration_from_proto,
     duration_to_proto,
     fill_case_result,
-    fill_time,
     load_sample_from_proto,
     load_sample_to_proto,
     planned_case_from_proto,
@@ -32,7 +33,6 @@ from fleetest.common.convert import (
     service_to_proto,
     shard_kind_from_proto,
     text_to_proto,
-    time_from_proto,
     verdict_from_proto,
     verdict_to_proto,
     version_control_from_proto,
@@ -87,7 +87,6 @@ from fleetest.worker.reports import (
 __all__ = [
     "attempt_ref_from_proto",
     "attempt_ref_to_proto",
-    "batch_without_done",
     "ended_from_proto",
     "ended_to_proto",
     "instruction_from_proto",
@@ -133,7 +132,6 @@ def registered_from_proto(message: worker_pb2.RegisterResponse) -> Registered:
         heartbeat_interval=duration_from_proto(message.heartbeat_interval),
         sample_interval=duration_from_proto(message.sample_interval),
         session_address=message.session_address,
-        takes_done=message.takes_done,
     )
 
 
@@ -196,8 +194,14 @@ def reports_to_bytes(reports: Sequence[Report]) -> bytes:
     """A batch as it lies in the spool; its sequence number is the spool's."""
     batch = worker_pb2.ReportBatch()
     add = batch.reports.add
+    done: defaultdict[str, list[tuple[AttemptRef, Done]]] = defaultdict(list)
     for report in reports:
-        _fill_report(add(), report)
+        if isinstance(report.body, Done):
+            done[report.ref.run_id].append((report.ref, report.body))
+        else:
+            _fill_report(add(), report)
+    for run_id, attempts in done.items():
+        _fill_done(batch.done.add(run_id=run_id), attempts)
     return batch.SerializeToString()
 
 
@@ -206,13 +210,10 @@ def reports_from_bytes(payload: bytes) -> tuple[Report, ...]:
     Raises:
         InvalidRequest: these are no reports, or not of this version.
     """
-    return tuple(report_from_proto(message) for message in _batch_from_bytes(payload).reports)
-
-
-def _batch_from_bytes(payload: bytes) -> worker_pb2.ReportBatch:
     batch = worker_pb2.ReportBatch()
     _read_batch(batch, payload)
-    return batch
+    done = (report for message in batch.done for report in _done_from_proto(message))
+    return (*map(report_from_proto, batch.reports), *done)
 
 
 def _read_batch(batch: worker_pb2.ReportBatch, payload: bytes) -> None:
@@ -233,15 +234,9 @@ def _fill_report(message: worker_pb2.Report, value: Report) -> None:  # noqa: C9
     """In place: there are several for each attempt, and copying one into another takes several times as long."""
     ref, attempt = value.ref, message.attempt
     attempt.run_id, attempt.shard_id, attempt.token = ref.run_id, ref.shard_id, ref.token
-    fill_time(message.at, value.at)
     match value.body:
-        case Done(running=running, results=results, ended=ended):
-            done = message.done
-            _fill_running(done.running, running)
-            add = done.results.add
-            for result in results:
-                fill_case_result(add(), result)
-            _fill_ended(done.ended, ended)
+        case Done():
+            raise AssertionError("what went well is told of many attempts at once")
         case Running() as running:
             _fill_running(message.running, running)
         case Planned() as planned:
@@ -281,41 +276,38 @@ def _fill_running(message: worker_pb2.Running, value: Running) -> None:
         message.variables.update(value.variables)
 
 
-def batch_without_done(payload: bytes) -> bytes:
-    """
-    The same batch for a master of an earlier version: what attempts said at once, one report after the other.
+def _fill_done(message: worker_pb2.DoneAttempts, attempts: Sequence[tuple[AttemptRef, Done]]) -> None:
+    """What all of them have alike is left out."""
+    message.shard_ids.extend([ref.shard_id for ref, _ in attempts])
+    message.tokens.extend([ref.token for ref, _ in attempts])
+    if any(len(done.results) != 1 for _, done in attempts):
+        message.result_counts.extend([len(done.results) for _, done in attempts])
+    if any(done.usage != _UNMEASURED for _, done in attempts):
+        message.usages.extend([resource_usage_to_proto(done.usage) for _, done in attempts])
+    add = message.results.add
+    for _, done in attempts:
+        for result in done.results:
+            fill_case_result(add(), result)
 
-    Raises:
-        InvalidRequest: it cannot be read back.
-    """
-    batch = _batch_from_bytes(payload)
-    if not any(report.HasField("done") for report in batch.reports):
-        return payload
-    parted = worker_pb2.ReportBatch()
-    for report in batch.reports:
-        if not report.HasField("done"):
-            parted.reports.append(report)
-            continue
-        bodies: list[dict[str, Any]] = [{"running": report.done.running}, {"ended": report.done.ended}]
-        if report.done.results:
-            bodies.insert(1, {"results": worker_pb2.Results(results=report.done.results)})
-        parted.reports.extend(worker_pb2.Report(attempt=report.attempt, at=report.at, **body) for body in bodies)
-    return parted.SerializeToString()
+
+def _done_from_proto(message: worker_pb2.DoneAttempts) -> Iterator[Report]:
+    for shard_id, token, results, usage in attempts_done_in(message):
+        yield Report(
+            ref=AttemptRef(run_id=message.run_id, shard_id=shard_id, token=token),
+            body=Done(
+                results=tuple(map(case_result_from_proto, results)),
+                usage=resource_usage_from_proto(usage) if usage is not None else _UNMEASURED,
+            ),
+        )
 
 
 def _running_from_proto(message: worker_pb2.Running) -> Running:
     return Running(variables=dict(message.variables))
 
 
-def report_from_proto(message: worker_pb2.Report) -> Report:  # noqa: C901 - a flat table
+def report_from_proto(message: worker_pb2.Report) -> Report:
     body: ReportBody
     match message.WhichOneof("report"):
-        case "done":
-            body = Done(
-                running=_running_from_proto(message.done.running),
-                results=tuple(map(case_result_from_proto, message.done.results)),
-                ended=ended_from_proto(message.done.ended),
-            )
         case "running":
             body = _running_from_proto(message.running)
         case "planned":
@@ -347,7 +339,7 @@ def report_from_proto(message: worker_pb2.Report) -> Report:  # noqa: C901 - a f
             body = ended_from_proto(message.ended)
         case _:
             raise InvalidRequest("a report of a kind that this version does not know")
-    return Report(ref=attempt_ref_from_proto(message.attempt), at=time_from_proto(message.at), body=body)
+    return Report(ref=attempt_ref_from_proto(message.attempt), body=body)
 
 
 def ended_to_proto(value: Ended) -> worker_pb2.Ended:

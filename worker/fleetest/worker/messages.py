@@ -58,7 +58,6 @@ class Registered:
 
     Args:
         session_address: `host:port`, or `:port` on the host that was called; empty means that no other place is meant.
-        takes_done: whether the master takes `Done` for several reports; one of an earlier version does not.
     """
 
     session_id: str
@@ -66,7 +65,6 @@ class Registered:
     heartbeat_interval: timedelta
     sample_interval: timedelta
     session_address: str = ""
-    takes_done: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,7 +43,7 @@ class Outbox:
     has ended (or handed cases back, for which others wait) and whatever else happened at that moment has been reported.
     While results come all the time they wait longer, for at most 150 ms after those before, unless one is bad: each
     batch costs the master as much as a large one. The reports of one attempt keep their order, but for its output,
-    which the master keeps by itself; all that a short one said besides is one report (`Done`).
+    which the master keeps by itself; all that a short one said besides that went well is one report (`Done`).
 
     When neither disk nor memory has room, reports are dropped and their attempt ends as errored, whatever it says
     itself, so that it runs again: a missing result must not look like a finished attempt.
@@ -232,15 +232,18 @@ def _coalesced(reports: Iterable[Report]) -> list[Report]:
 
 
 def _whole(own: list[Report]) -> list[Report]:
-    """One report of an attempt that began and ended since the last batch, and had nothing to say but results."""
+    """One report of an attempt that began and went well since the last batch, and had nothing to say but results."""
     match [report.body for report in own]:
         case [Running() as running, Results(results=results), Ended() as ended]:
-            body = Done(running=running, results=results, ended=ended)
+            pass
         case [Running() as running, Ended() as ended]:
-            body = Done(running=running, results=(), ended=ended)
+            results = ()
         case _:
             return own
-    return [Report(ref=own[-1].ref, at=own[-1].at, body=body)]
+    usage = ended.usage
+    if running.variables or ended != Ended(verdict=Verdict.COMPLETED, usage=usage):
+        return own
+    return [Report(ref=own[-1].ref, body=Done(results=results, usage=usage))]
 
 
 def _parted(reports: Iterable[Report]) -> list[Report]:
@@ -250,7 +253,8 @@ def _parted(reports: Iterable[Report]) -> list[Report]:
         if isinstance(report.body, Done):
             done = report.body
             results = [Results(results=done.results)] if done.results else []
-            parted += [replace(report, body=body) for body in (done.running, *results, done.ended)]
+            ended = Ended(verdict=Verdict.COMPLETED, usage=done.usage)
+            parted += [replace(report, body=body) for body in (Running(), *results, ended)]
         else:
             parted.append(report)
     return parted

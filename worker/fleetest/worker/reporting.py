@@ -12,7 +12,6 @@ from typing import Final
 
 import msgspec
 
-from fleetest.common.clock import Clock
 from fleetest.common.coverage import FileCoverage
 from fleetest.common.limits import MAX_OUTPUT_BYTES, MAX_RESULT_TEXT_BYTES
 from fleetest.common.load import LoadSample
@@ -69,7 +68,6 @@ class AttemptReporter:
         *,
         secrets: Mapping[str, str],
         outbox: Outbox,
-        clock: Clock,
         common_start: CommonStart | None = None,
         max_output_bytes: int = MAX_OUTPUT_BYTES,
     ) -> None:
@@ -78,7 +76,6 @@ class AttemptReporter:
         self.failed = False
         self._ref = ref
         self._outbox = outbox
-        self._clock = clock
         self._common_start = common_start
         self._masker = Masker(secrets.values()) if secrets else _NO_SECRETS
         self._masked_output = self._masker.stream() if secrets else _UNMASKED
@@ -228,7 +225,7 @@ class AttemptReporter:
 
     def _say(self, body: ReportBody, size_bytes: int = _SMALL_BYTES) -> None:
         if not self._ended:
-            self._outbox.add(Report(ref=self._ref, at=self._clock.now(), body=body), size_bytes)
+            self._outbox.add(Report(ref=self._ref, body=body), size_bytes)
 
 
 def _without_middle(text: str) -> str:

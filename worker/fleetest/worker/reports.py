@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 
 import msgspec
 
 from fleetest.common.coverage import FileCoverage
 from fleetest.common.load import LoadSample
-from fleetest.common.results import Artifact, CaseResult, PlannedCase
+from fleetest.common.results import Artifact, CaseResult, PlannedCase, ResourceUsage
 from fleetest.worker.assignments import AttemptRef, Ended
 
 __all__ = [
@@ -88,11 +87,10 @@ class CoverageMeasured(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """All that a short attempt said, in place of a report for each."""
+    """All that a short attempt said that went well: that it was running, these results, and its end."""
 
-    running: Running
     results: tuple[CaseResult, ...]
-    ended: Ended
+    usage: ResourceUsage = ResourceUsage()
 
 
 ReportBody = (
@@ -104,5 +102,4 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One thing said of one attempt."""
 
     ref: AttemptRef
-    at: datetime
     body: ReportBody

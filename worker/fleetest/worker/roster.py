@@ -135,7 +135,7 @@ class Roster:
     def refuse(self, unreadable: Mapping[AttemptRef, str]) -> None:
         """End attempts that this version cannot make, so that another worker tries."""
         for ref, why in unreadable.items():
-            reporter = AttemptReporter(ref, secrets={}, outbox=self._outbox, clock=self._clock)
+            reporter = AttemptReporter(ref, secrets={}, outbox=self._outbox)
             reporter.ended(Ended(verdict=Verdict.ERRORED, reason=f"the worker does not understand it: {why}"))
 
     def stop(self, stop: Stop) -> None:
@@ -247,7 +247,6 @@ class Roster:
             assignment.ref,
             secrets=assignment.secrets,
             outbox=self._outbox,
-            clock=self._clock,
             common_start=CommonStart(assignment.spec.start_timeout) if assignment.spec.gang else None,
         )
         attempt = Attempt(assignment, reporter)

@@ -7,12 +7,12 @@ from datetime import datetime
 
 import msgspec
 
-from fleetest.common.states import Outcome
-from fleetest.master.runs.events import WrongHit
+from fleetest.common.states import Outcome, ShardKind
+from fleetest.master.runs.events import DoneAttempt, WrongHit
 from fleetest.master.runs.results import KeptResult
 from fleetest.master.runs.task_status import Attempt, ShardStatus, TaskStatus
 
-__all__ = ["accepted_of", "wrong_hits_of"]
+__all__ = ["accepted_of", "told_by", "wrong_hits_of"]
 
 
 def accepted_of(
@@ -28,6 +28,19 @@ def accepted_of(
         if expected and case_id not in accepted:
             accepted[case_id] = result
     return list(accepted.values())
+
+
+def told_by(status: TaskStatus, shard: ShardStatus, attempt: Attempt, done: DoneAttempt) -> DoneAttempt | None:
+    """
+    The attempt, with those of its results that count, if it told of all its cases, none ended badly, and nothing
+    follows from that but that its shard is done; else `None`.
+    """
+    if attempt.seen or not status.is_plain or shard.kind is not ShardKind.EXECUTE:
+        return None
+    accepted = tuple(accepted_of(status, shard, attempt, done.results))
+    if len(accepted) < len(attempt.awaited) or any(result.outcome.bad for result in accepted):
+        return None
+    return done if accepted == done.results else msgspec.structs.replace(done, results=accepted)
 
 
 def wrong_hits_of(status: TaskStatus, results: Sequence[KeptResult], now: datetime) -> Sequence[WrongHit]:

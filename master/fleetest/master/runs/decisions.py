@@ -9,21 +9,19 @@ The state diagram is in `docs/lifecycle.md`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from types import MappingProxyType
 
-import msgspec
-
 from fleetest.common.backoff import Backoff
 from fleetest.common.coverage import FileCoverage, totals_of
-from fleetest.common.errors import InvalidRequest, NotFound, WrongState
+from fleetest.common.errors import InvalidRequest, LeaseLost, NotFound, WrongState
 from fleetest.common.latencies import decode_counts
 from fleetest.common.load import LoadSample
 from fleetest.common.results import Artifact, ResourceUsage
 from fleetest.common.states import ShardKind, TaskState, Verdict
-from fleetest.master.runs.accepting import accepted_of, wrong_hits_of
+from fleetest.master.runs.accepting import accepted_of, told_by, wrong_hits_of
 from fleetest.master.runs.coverage import CoverageTable
 from fleetest.master.runs.draft import Draft
 from fleetest.master.runs.endings import (
@@ -366,31 +364,30 @@ class Decider(Draft):
             self._end_gang(shard, reason)
         self._advance()
 
-    def attempt_done(
-        self,
-        done: DoneAttempt,
-        verdict: Verdict = Verdict.COMPLETED,
-        *,
-        missing: Sequence[str] = (),
-        variables: Mapping[str, str] = MappingProxyType({}),
-    ) -> None:
-        """The worker tells at once what it would have told by `running`, `cases_finished` and `attempt_ended`."""
-        shard, attempt = self.attempt(done.shard_id, done.token)
-        status = self.status.tasks[shard.task_id]
-        if verdict is Verdict.COMPLETED and not missing and status.is_plain and shard.kind is ShardKind.EXECUTE:
-            accepted = tuple(accepted_of(status, shard, attempt, done.results))
-            all_told = not attempt.seen and len(accepted) >= len(attempt.awaited)
-            if all_told and not any(result.outcome.bad for result in accepted):
-                if accepted != done.results:
-                    done = msgspec.structs.replace(done, results=accepted)
-                self.add_done(status, shard, done, attempt.worker_id)
+    def attempts_done(self, attempts: Iterable[DoneAttempt]) -> list[DoneAttempt]:
+        """
+        Workers tell at once what they would have told by `running`, `cases_finished` and `attempt_ended`, of attempts
+        that went well. Answers those that are over.
+        """
+        over = []
+        for done in attempts:
+            try:
+                shard, attempt = self.attempt(done.shard_id, done.token)
+            except LeaseLost:
+                over.append(done)
+                continue
+            status = self.status.tasks[shard.task_id]
+            accepted = told_by(status, shard, attempt, done)
+            if accepted is not None:
+                self.add_done(status, shard, accepted, attempt.worker_id)
                 if self.status.touched:
                     self._advance()
-                return
-        self.attempt_running(done.shard_id, done.token, variables)
-        self.cases_finished(done.shard_id, done.token, done.results)
-        usage = done.usage or ResourceUsage()
-        self.attempt_ended(done.shard_id, done.token, verdict, done.reason, usage=usage, missing=missing)
+                continue
+            self.attempt_running(done.shard_id, done.token)
+            self.cases_finished(done.shard_id, done.token, done.results)
+            usage = done.usage or ResourceUsage()
+            self.attempt_ended(done.shard_id, done.token, Verdict.COMPLETED, "", usage=usage)
+        return over
 
     def _judge_load(self, last: ShardStatus) -> None:
         """The last generator of a load test ends: what all of them measured is judged, unless somebody cut it short."""

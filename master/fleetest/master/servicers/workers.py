@@ -16,6 +16,7 @@ from msgspec import structs
 from fleetest.common.clock import Clock
 from fleetest.common.convert import (
     artifact_from_proto,
+    attempts_done_in,
     duration_to_proto,
     load_sample_from_proto,
     planned_case_from_proto,
@@ -27,7 +28,6 @@ from fleetest.common.convert import (
 from fleetest.common.convert_coverage import file_coverages_from_proto
 from fleetest.common.errors import DependencyUnavailable, InvalidRequest, LeaseLost
 from fleetest.common.results import ResourceSample, ResourceUsage
-from fleetest.common.states import Verdict
 from fleetest.master.access.principals import caller
 from fleetest.master.access.token_book import TokenBook
 from fleetest.master.leases import Leases
@@ -56,8 +56,8 @@ from fleetest.master.servicers.convert import (
     want_from_proto,
 )
 from fleetest.master.servicers.convert_results import kept_result
-from fleetest.master.sessions import Acknowledge, AttemptRef, Heard, Session, Sessions, Stop
-from fleetest.v1 import types_pb2, worker_pb2, worker_pb2_grpc
+from fleetest.master.sessions import Acknowledge, Heard, Session, Sessions, Stop
+from fleetest.v1 import worker_pb2, worker_pb2_grpc
 
 __all__ = ["WorkerServicer"]
 
@@ -67,8 +67,6 @@ _MOST_SLOTS = 1024
 
 _RUNNING = Running()
 _UNMEASURED = ResourceUsage()
-_ENDED_WELL = Ended(verdict=Verdict.COMPLETED, usage=_UNMEASURED)
-_WORD_OF_ENDED_WELL = worker_pb2.Ended(verdict=types_pb2.VERDICT_COMPLETED)
 
 _CLOCK_TOLERANCE = timedelta(seconds=2)
 """What a slow network, or a slow process, may make of clocks that agree."""
@@ -122,7 +120,6 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
             lease_ttl=duration_to_proto(self._lease_ttl),
             heartbeat_interval=duration_to_proto(self._lease_ttl / 3),
             sample_interval=duration_to_proto(self._lease_ttl / 3),
-            takes_done=True,
         )
 
     async def Session(
@@ -319,8 +316,10 @@ class _Stream:
                 batches.append(self._batches.get_nowait())
             ahead = self._clock_ahead
             reports = [_report_from_proto(report, ahead) for batch in batches for report in batch.reports]
-            refused = await self._inbox.take(reports)
-            self._session.release(report.ref for report in reports if isinstance(report.content, (Done, Ended)))
+            done = [_done_from_proto(some, ahead) for batch in batches for some in batch.done]
+            refused = await self._inbox.take(reports, done)
+            self._session.release(report.ref for report in reports if isinstance(report.content, Ended))
+            self._session.release(ref for some in done for ref in some.refs)
             if refused:
                 stop = Stop(
                     refs=tuple(refused),
@@ -334,13 +333,11 @@ class _Stream:
 
 def _report_from_proto(message: worker_pb2.Report, clock_ahead: timedelta) -> Report:
     ref = attempt_ref_from_proto(message.attempt)
-    return Report(ref=ref, content=_content(message, ref, clock_ahead))
+    return Report(ref=ref, content=_content(message, clock_ahead))
 
 
-def _content(message: worker_pb2.Report, ref: AttemptRef, clock_ahead: timedelta) -> Content:
+def _content(message: worker_pb2.Report, clock_ahead: timedelta) -> Content:
     match message.WhichOneof("report"):
-        case "done":
-            return _done(message.done, ref, clock_ahead)
         case "running":
             return _running(message.running)
         case "planned":
@@ -377,20 +374,19 @@ def _content(message: worker_pb2.Report, ref: AttemptRef, clock_ahead: timedelta
             raise InvalidRequest("a report of a kind that this master does not know")
 
 
-def _done(message: worker_pb2.Done, ref: AttemptRef, clock_ahead: timedelta) -> Done:
+def _done_from_proto(message: worker_pb2.DoneAttempts, clock_ahead: timedelta) -> Done:
     """Of thousands, in which there is mostly nothing but results."""
-    ended = _ENDED_WELL if message.ended == _WORD_OF_ENDED_WELL else _ended(message.ended)
     return Done(
-        attempt=DoneAttempt(
-            shard_id=ref.shard_id,
-            token=ref.token,
-            results=tuple([kept_result(result, clock_ahead) for result in message.results]),
-            reason=ended.reason,
-            usage=None if ended.usage is _UNMEASURED else ended.usage,
-        ),
-        verdict=ended.verdict,
-        missing=ended.missing,
-        variables=_running(message.running).variables,
+        run_id=message.run_id,
+        attempts=[
+            DoneAttempt(
+                shard_id=shard_id,
+                token=token,
+                results=tuple([kept_result(result, clock_ahead) for result in results]),
+                usage=resource_usage_from_proto(usage) if usage is not None else None,
+            )
+            for shard_id, token, results, usage in attempts_done_in(message)
+        ],
     )
 
 
