@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fleetest.common.results import VersionControl
 from fleetest.common.tasks import Network
+from fleetest.common.version_control import VersionControl
 from fleetest.worker.errors import SetupFailed
 from fleetest.worker.executors.docker.setup_images import SetupBounds
 from fleetest.worker.executors.docker.warm_cells import WarmBounds

@@ -11,18 +11,13 @@ from typing import TYPE_CHECKING, Final, Self
 from fleetest.client.addresses import parse_addresses
 from fleetest.client.connection import Connection, Persistence
 from fleetest.client.later import Later
-from fleetest.common.convert import (
-    duration_to_proto,
-    outcome_to_proto,
-    run_state_to_proto,
-    version_control_to_proto,
-)
+from fleetest.common.convert_version_control import version_control_to_proto
 from fleetest.common.errors import DependencyUnavailable, FleetestError
 from fleetest.common.ids import new_token
-from fleetest.common.results import VersionControl
 from fleetest.common.settings import Secret
 from fleetest.common.states import Outcome, RunState
 from fleetest.common.tls import ClientTls
+from fleetest.common.version_control import VersionControl
 from fleetest.common.workspace import Workspace
 from fleetest.v1 import fleet_pb2, run_pb2
 
@@ -44,10 +39,12 @@ if TYPE_CHECKING:
         TokenAccess,
         Worker,
     )
+    from fleetest.common import convert as convert_values
     from fleetest.v1.blob_pb2_grpc import BlobServiceAsyncStub
 
 else:
     convert, streams = Later("fleetest.client.convert"), Later("fleetest.client.streams")
+    convert_values = Later("fleetest.common.convert")
 
 __all__ = ["AsyncClient"]
 
@@ -259,7 +256,7 @@ class AsyncClient:
                 run_pb2.ListRunsRequest(
                     project=project or self._project,
                     branch=branch,
-                    state=run_state_to_proto(state) if state else run_pb2.ListRunsRequest().state,
+                    state=convert_values.run_state_to_proto(state) if state else run_pb2.ListRunsRequest().state,
                     page_size=min(limit - len(runs), _MAX_PAGE),
                     page_token=token,
                 ),
@@ -275,7 +272,7 @@ class AsyncClient:
     ) -> AsyncIterator[CaseRecord]:
         """The cases of a run that have a result, in the order of planning, page by page."""
         token = ""
-        wanted = [outcome_to_proto(each) for each in outcomes]
+        wanted = [convert_values.outcome_to_proto(each) for each in outcomes]
         while True:
             page = await self._connection.call(
                 lambda services: services.runs.ListCases,
@@ -315,7 +312,7 @@ class AsyncClient:
         """
         request = run_pb2.CancelRunRequest(run_id=run_id, task_id=task_id, reason=reason, user=user)
         if grace is not None:
-            request.grace.CopyFrom(duration_to_proto(grace))
+            request.grace.CopyFrom(convert_values.duration_to_proto(grace))
         response = await self._connection.call(lambda services: services.runs.CancelRun, request)
         return not response.already_ended
 
@@ -377,7 +374,9 @@ class AsyncClient:
                 comes straight from there. Whoever has a URL can read the file.
         """
         request = run_pb2.ListArtifactsRequest(
-            run_id=run_id, task_id=task_id, url_ttl=None if url_ttl is None else duration_to_proto(url_ttl)
+            run_id=run_id,
+            task_id=task_id,
+            url_ttl=None if url_ttl is None else convert_values.duration_to_proto(url_ttl),
         )
         response = await self._connection.call(lambda services: services.runs.ListArtifacts, request)
         return [convert.task_artifact_from_proto(each, run_id) for each in response.artifacts]
@@ -451,7 +450,7 @@ class AsyncClient:
         """
         request = fleet_pb2.CreateClientTokenRequest(
             description=description,
-            lifetime=duration_to_proto(lifetime) if lifetime is not None else None,
+            lifetime=convert_values.duration_to_proto(lifetime) if lifetime is not None else None,
             project=project,
             access=convert.token_access_to_proto(access) if access else fleet_pb2.TOKEN_ACCESS_WRITE,
         )
@@ -481,7 +480,7 @@ class AsyncClient:
         """
         request = fleet_pb2.CreateJoinTokenRequest(
             description=description,
-            lifetime=duration_to_proto(lifetime) if lifetime is not None else None,
+            lifetime=convert_values.duration_to_proto(lifetime) if lifetime is not None else None,
             worker_id_prefix=worker_id_prefix,
             required_labels=required_labels or {},
             most_workers=most_workers,

@@ -27,10 +27,10 @@ from fleetest.common.convert import (
     task_state_from_proto,
     time_from_proto,
     verdict_from_proto,
-    version_control_from_proto,
     worker_state_from_proto,
 )
 from fleetest.common.convert_coverage import coverage_totals_from_proto
+from fleetest.common.convert_version_control import version_control_from_proto
 from fleetest.common.results import Counts, ResourceUsage
 from fleetest.common.states import Verdict
 from fleetest.v1 import fleet_pb2, run_pb2

@@ -25,10 +25,10 @@ from fleetest.client.values import (
     TokenAccess,
     Worker,
 )
-from fleetest.common.results import VersionControl
 from fleetest.common.settings import Secret
 from fleetest.common.states import Outcome, RunState
 from fleetest.common.tls import ClientTls
+from fleetest.common.version_control import VersionControl
 from fleetest.common.workspace import Workspace
 
 if TYPE_CHECKING:

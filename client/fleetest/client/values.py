@@ -9,9 +9,10 @@ from enum import StrEnum
 
 from fleetest.common.coverage import CoverageTotals
 from fleetest.common.load import LoadRow
-from fleetest.common.results import Artifact, CaseResult, Counts, ResourceSample, ResourceUsage, VersionControl
+from fleetest.common.results import Artifact, CaseResult, Counts, ResourceSample, ResourceUsage
 from fleetest.common.states import RunState, TaskState, WorkerState
 from fleetest.common.tasks import Resources
+from fleetest.common.version_control import VersionControl
 
 __all__ = [
     "CaseRecord",

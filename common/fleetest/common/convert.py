@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from fleetest.common.convert_text import text_to_proto
 from fleetest.common.errors import InvalidRequest
 from fleetest.common.load import LoadRow, LoadSample, RequestSample
 from fleetest.common.results import (
@@ -26,7 +27,6 @@ from fleetest.common.results import (
     PlannedCase,
     ResourceSample,
     ResourceUsage,
-    VersionControl,
 )
 from fleetest.common.states import Outcome, RunState, ShardKind, TaskState, Verdict, WorkerState
 from fleetest.common.tasks import Probe, ReportOptions, Resources, Service
@@ -71,13 +71,10 @@ __all__ = [
     "shard_kind_to_proto",
     "task_state_from_proto",
     "task_state_to_proto",
-    "text_to_proto",
     "time_from_proto",
     "time_to_proto",
     "verdict_from_proto",
     "verdict_to_proto",
-    "version_control_from_proto",
-    "version_control_to_proto",
     "worker_state_from_proto",
     "worker_state_to_proto",
 ]
@@ -119,11 +116,6 @@ outcome_to_proto, outcome_from_proto = _enum_codec(Outcome, types_pb2.Outcome.it
 shard_kind_to_proto, shard_kind_from_proto = _enum_codec(ShardKind, types_pb2.ShardKind.items(), "SHARD_KIND")
 verdict_to_proto, verdict_from_proto = _enum_codec(Verdict, types_pb2.Verdict.items(), "VERDICT")
 worker_state_to_proto, worker_state_from_proto = _enum_codec(WorkerState, fleet_pb2.WorkerState.items(), "WORKER_STATE")
-
-
-def text_to_proto(value: str) -> str:
-    r"""The text, with what UTF-8 cannot carry written as `\udc80`."""
-    return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def duration_to_proto(value: timedelta) -> Duration:
@@ -472,24 +464,4 @@ def artifact_from_proto(message: types_pb2.Artifact) -> Artifact:
         attempt=message.attempt,
         created_at=time_from_proto(message.created_at) if message.HasField("created_at") else None,
         expires_at=time_from_proto(message.expires_at) if message.HasField("expires_at") else None,
-    )
-
-
-def version_control_to_proto(value: VersionControl) -> types_pb2.VersionControl:
-    return types_pb2.VersionControl(
-        commit=value.commit,
-        branch=text_to_proto(value.branch),
-        pull_request=value.pull_request,
-        dirty=value.dirty,
-        described_version=value.described_version,
-    )
-
-
-def version_control_from_proto(message: types_pb2.VersionControl) -> VersionControl:
-    return VersionControl(
-        commit=message.commit,
-        branch=message.branch,
-        pull_request=message.pull_request,
-        dirty=message.dirty,
-        described_version=message.described_version,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fleetest.common.convert import text_to_proto
+from fleetest.common.convert_text import text_to_proto
 from fleetest.common.coverage import CoverageTotals, FileCoverage
 from fleetest.common.tasks import Coverage
 from fleetest.v1 import types_pb2, worker_pb2

@@ -19,7 +19,6 @@ __all__ = [
     "PlannedCase",
     "ResourceSample",
     "ResourceUsage",
-    "VersionControl",
 ]
 
 
@@ -160,17 +159,6 @@ class ResourceUsage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             disk_written_bytes=self.disk_written_bytes + other.disk_written_bytes,
             wall_time=self.wall_time + other.wall_time,
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VersionControl:
-    """Where a workspace came from; each field may be empty."""
-
-    commit: str = ""
-    branch: str = ""
-    pull_request: str = ""
-    dirty: bool = False
-    described_version: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,6 @@ of the default schemes, guess-next-dev and node-and-date, and of no-local-versio
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -68,6 +67,8 @@ def described_version(root: Path, *, today: date) -> str:
 
 def _options(root: Path) -> Mapping[str, Any] | None:
     """How the project configures either tool; nothing when it uses none."""
+    import tomllib  # most trees are asked for nothing of the sort, while their runs are to begin
+
     try:
         tools = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8")).get("tool", {})
         if (options := tools.get("setuptools_scm")) is not None:

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from fleetest.common.git import run_git
-from fleetest.common.results import VersionControl
 from fleetest.common.scm_version import described_version
 
-__all__ = ["version_control"]
+__all__ = ["VersionControl", "version_control"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionControl:
+    """Where a workspace came from; each field may be empty."""
+
+    commit: str = ""
+    branch: str = ""
+    pull_request: str = ""
+    dirty: bool = False
+    described_version: str = ""
 
 
 def version_control(

@@ -23,8 +23,8 @@ from fleetest.common.clock import Clock
 from fleetest.common.errors import CapacityExceeded, InvalidRequest, NotFound
 from fleetest.common.ids import new_run_id
 from fleetest.common.limits import MAX_CASES_PER_TASK
-from fleetest.common.results import VersionControl
 from fleetest.common.tasks import Resources, RunnerType, Task
+from fleetest.common.version_control import VersionControl
 from fleetest.master.runs.book import RunBook
 from fleetest.master.runs.decisions import Decider
 from fleetest.master.runs.events import RunSubmitted

@@ -16,11 +16,11 @@ from fleetest.common.clock import Clock
 from fleetest.common.errors import AlreadyExists, Forbidden, InvalidRequest, NotFound, WrongState
 from fleetest.common.ids import new_run_id
 from fleetest.common.limits import MAX_SUITE_BYTES
-from fleetest.common.results import VersionControl
 from fleetest.common.serving import follows
 from fleetest.common.states import RunState
 from fleetest.common.suite.combining import without_coverage
 from fleetest.common.tasks import Network, Task
+from fleetest.common.version_control import VersionControl
 from fleetest.common.workspace import Workspace
 from fleetest.master.blobs.custody import Custody
 from fleetest.master.input_workspaces import InputWorkspaces

@@ -14,8 +14,9 @@ from fleetest.client import AsyncClient, Client, convert
 from fleetest.client.downloads import artifact_target
 from fleetest.client.values import ReasonKind, TaskArtifact
 from fleetest.common.errors import DependencyUnavailable, InvalidRequest, NotFound
-from fleetest.common.results import Artifact, Counts, VersionControl
+from fleetest.common.results import Artifact, Counts
 from fleetest.common.states import Outcome, RunState, TaskState, WorkerState
+from fleetest.common.version_control import VersionControl
 from fleetest.v1 import fleet_pb2, run_pb2, types_pb2
 from tests.unit.client.scripted_master import RUN_ID, START, ScriptedMaster, a_run, at, result, task
 

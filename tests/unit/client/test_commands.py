@@ -108,6 +108,21 @@ def test_help_is_quick_and_imports_nothing_heavy():
         assert f"\n  {name} " in shown.stdout
 
 
+def test_what_only_a_view_needs_is_not_loaded_before_a_run_is_handed_in():
+    code = (
+        "import sys\n"
+        "from fleetest.client.cli import run, finding\n"
+        "from fleetest.client import async_client, scan\n"
+        "from fleetest.common import version_control\n"
+        "from fleetest.common.suite import infer_suite\n"
+        "infer_suite(['pytest', '-x', 'tests'], project='shop', python=sys.executable)\n"
+        "heavy = {'rich', 'pydantic', 'structlog', 'yaml', 'msgspec', 'fleetest.common.tasks'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_an_idle_follower_stays_below_60_megabytes():
     code = (

@@ -15,8 +15,9 @@ from fleetest.client.values import CaseRecord, Run, TaskStatus
 from fleetest.common.errors import DependencyUnavailable, InvalidRequest
 from fleetest.common.reports.ctrf import read_ctrf
 from fleetest.common.reports.ports import ReadOptions
-from fleetest.common.results import Assertion, CacheOrigin, CaseResult, VersionControl
+from fleetest.common.results import Assertion, CacheOrigin, CaseResult
 from fleetest.common.states import Outcome, RunState, TaskState
+from fleetest.common.version_control import VersionControl
 from tests.unit.client.scripted_master import RUN_ID, at
 
 EVERY_CHARACTER = "".join(map(chr, [*range(0x300), 0x2028, 0xDFFF, 0xD800, 0xFFFE, 0xFFFF, 0x1F600])) + "]]>"

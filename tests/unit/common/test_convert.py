@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetest.common import convert
+from fleetest.common.convert_version_control import version_control_from_proto, version_control_to_proto
 from fleetest.common.errors import InvalidRequest
 from fleetest.common.results import (
     Artifact,
@@ -18,10 +19,10 @@ from fleetest.common.results import (
     PlannedCase,
     ResourceSample,
     ResourceUsage,
-    VersionControl,
 )
 from fleetest.common.states import Outcome, RunState, ShardKind, TaskState, Verdict, WorkerState
 from fleetest.common.tasks import Resources
+from fleetest.common.version_control import VersionControl
 from fleetest.v1 import types_pb2
 
 texts = st.text(st.characters(codec="utf-8"), max_size=20)
@@ -91,7 +92,7 @@ def test_plain_values_survive_the_wire(wealth, artifact, planned, version_contro
     assert convert.resources_from_proto(convert.resources_to_proto(wealth)) == wealth
     assert convert.artifact_from_proto(convert.artifact_to_proto(artifact)) == artifact
     assert convert.planned_case_from_proto(convert.planned_case_to_proto(planned)) == planned
-    assert convert.version_control_from_proto(convert.version_control_to_proto(version_control)) == version_control
+    assert version_control_from_proto(version_control_to_proto(version_control)) == version_control
 
 
 @given(samples, usages)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,6 +31,14 @@ def test_nothing_at_all_is_pytest():
     assert infer_suite([], project="shop", python=PYTHON) == (
         "version: 1\nname: shop\ntasks:\n  pytest:\n    type: pytest\n    python: /home/me/shop/.venv/bin/python\n"
     )
+
+
+@given(st.lists(st.text("aeInoOyYsN-=./_1~:", max_size=5), min_size=1))
+def test_arguments_are_quoted_only_where_yaml_must(arguments):
+    text = infer_suite(["pytest", *arguments], project="shop", python=PYTHON)
+
+    line = yaml.safe_dump(arguments, default_flow_style=True, width=float("inf")).strip()
+    assert f"    args: {line}\n" in text
 
 
 @pytest.mark.parametrize("program", [["pytest"], ["py.test"], ["/usr/bin/pytest"], ["python", "-m", "pytest"], ["python3.12", "-m", "pytest"]])  # fmt: skip

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from fleetest.common.git import run_git, tracked_although_ignored
-from fleetest.common.results import VersionControl
-from fleetest.common.version_control import version_control
+from fleetest.common.version_control import VersionControl, version_control
 
 DAY = datetime(2026, 3, 4, tzinfo=UTC)
 SETUPTOOLS_SCM = "[tool.setuptools_scm]\n"

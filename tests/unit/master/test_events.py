@@ -14,9 +14,10 @@ from fleetest.common.convert import case_result_from_proto, case_result_to_proto
 from fleetest.common.coverage import CoverageTotals, FileCoverage
 from fleetest.common.errors import InvalidRequest
 from fleetest.common.load import LoadSample, RequestSample
-from fleetest.common.results import Artifact, CacheOrigin, CaseResult, PlannedCase, ResourceUsage, VersionControl
+from fleetest.common.results import Artifact, CacheOrigin, CaseResult, PlannedCase, ResourceUsage
 from fleetest.common.states import Outcome, RunState, ShardKind, TaskState, Verdict
 from fleetest.common.tasks import CachePolicy, Need, Resources, RetryOn, RunnerType, Split, Task, Timeouts, When
+from fleetest.common.version_control import VersionControl
 from fleetest.master.runs.events import (
     ArtifactsSaved,
     AttemptDone,

@@ -13,10 +13,10 @@ from fleetest.common.digest import digest_of
 from fleetest.common.errors import DependencyUnavailable, InvalidRequest, NotFound, WrongState
 from fleetest.common.ids import new_run_id
 from fleetest.common.limits import MAX_SUITE_BYTES
-from fleetest.common.results import VersionControl
 from fleetest.common.states import RunState, TaskState, Verdict
 from fleetest.common.suite import SuiteInvalid
 from fleetest.common.tasks import Task
+from fleetest.common.version_control import VersionControl
 from fleetest.common.workspace import WorkspaceFile
 from fleetest.master.reports import Ended, Planned, Results
 from fleetest.master.runs.summary import summary_of_row

@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from fleetest.common.errors import CapacityExceeded, InvalidRequest, NotFound
-from fleetest.common.results import VersionControl
 from fleetest.common.tasks import Resources
+from fleetest.common.version_control import VersionControl
 from fleetest.worker.assignments import TaskSpec
 from fleetest.worker.errors import SetupFailed
 from fleetest.worker.executors.child import ChildProcess

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from fleetest.common.coverage import FileCoverage
 from fleetest.common.errors import InvalidRequest
 from fleetest.common.load import LoadSample, RequestSample
-from fleetest.common.results import Artifact, CaseResult, PlannedCase, ResourceSample, ResourceUsage, VersionControl
+from fleetest.common.results import Artifact, CaseResult, PlannedCase, ResourceSample, ResourceUsage
 from fleetest.common.states import Outcome, ShardKind, Verdict
 from fleetest.common.tasks import Coverage, Network, Pull, ReportOptions, Resources
+from fleetest.common.version_control import VersionControl
 from fleetest.v1 import types_pb2, worker_pb2
 from fleetest.worker import convert
 from fleetest.worker.assignments import AttemptRef, Ended, TaskSpec

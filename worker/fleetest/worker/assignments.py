@@ -12,9 +12,10 @@ import msgspec
 
 from fleetest.common.coverage import FileCoverage
 from fleetest.common.load import LoadSample
-from fleetest.common.results import Artifact, CaseResult, PlannedCase, ResourceUsage, VersionControl
+from fleetest.common.results import Artifact, CaseResult, PlannedCase, ResourceUsage
 from fleetest.common.states import ShardKind, Verdict
 from fleetest.common.tasks import Coverage, KeepWhen, Network, Pull, ReportOptions, Resources, Service
+from fleetest.common.version_control import VersionControl
 
 __all__ = ["Assignment", "AttemptRef", "Ended", "Reporter", "TaskSpec"]
 

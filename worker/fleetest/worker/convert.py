@@ -32,11 +32,8 @@ from fleetest.common.convert import (
     service_from_proto,
     service_to_proto,
     shard_kind_from_proto,
-    text_to_proto,
     verdict_from_proto,
     verdict_to_proto,
-    version_control_from_proto,
-    version_control_to_proto,
 )
 from fleetest.common.convert_coverage import (
     coverage_from_proto,
@@ -44,6 +41,8 @@ from fleetest.common.convert_coverage import (
     file_coverage_to_proto,
     file_coverages_from_proto,
 )
+from fleetest.common.convert_text import text_to_proto
+from fleetest.common.convert_version_control import version_control_from_proto, version_control_to_proto
 from fleetest.common.errors import InvalidRequest
 from fleetest.common.results import ResourceUsage
 from fleetest.common.tasks import KeepWhen, Network, Pull

@@ -11,7 +11,6 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
-import msgspec
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,8 +57,8 @@ def json_form(value: object) -> Any:
 
 def _field_names(value: object) -> Sequence[str]:
     """Of a record; there are none of anything else."""
-    if isinstance(value, msgspec.Struct):
-        return value.__struct_fields__
+    if (names := getattr(type(value), "__struct_fields__", None)) is not None:  # of msgspec, which takes long to load
+        return tuple(names)
     if is_dataclass(value) and not isinstance(value, type):
         return [field.name for field in fields(value)]
     return ()

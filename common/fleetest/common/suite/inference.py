@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Final
 
-import yaml
-
 __all__ = ["infer_suite"]
 
 _PYTEST: Final = re.compile(r"pytest|py\.test")
 _PYTHON: Final = re.compile(r"python(3(\.\d+)?)?")
+_PLAIN: Final = re.compile(r"(--?)?[A-Za-z_/][\w./=-]*", re.ASCII)
+_MEANING_SOMETHING_ELSE: Final = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
+"""To YAML 1.1."""
+
 _NOT_IN_A_NAME: Final = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
@@ -62,7 +64,15 @@ def _task_name(program: str) -> str:
     return name[:100] or "command"
 
 
+def _is_plain(word: str) -> bool:
+    return _PLAIN.fullmatch(word) is not None and word.lower() not in _MEANING_SOMETHING_ELSE
+
+
 def _yaml(value: str | list[str]) -> str:
     """As one line of YAML, quoted only where it must be."""
+    if all(map(_is_plain, [value] if isinstance(value, str) else value)):
+        return value if isinstance(value, str) else f"[{', '.join(value)}]"
+    import yaml  # most commands need no quotes, and to load it takes a twentieth of the time until a run is handed in
+
     text: str = yaml.safe_dump(value, default_flow_style=True, width=float("inf"), allow_unicode=True)
     return text.removesuffix("...\n").strip()

@@ -15,9 +15,10 @@ import msgspec
 
 from fleetest.common.coverage import CoverageTotals, FileCoverage
 from fleetest.common.load import LoadSample
-from fleetest.common.results import Artifact, CacheOrigin, PlannedCase, ResourceUsage, VersionControl
+from fleetest.common.results import Artifact, CacheOrigin, PlannedCase, ResourceUsage
 from fleetest.common.states import Outcome, RunState, ShardKind, TaskState, Verdict
 from fleetest.common.tasks import Resources, Task
+from fleetest.common.version_control import VersionControl
 from fleetest.master.runs.results import KeptResult
 
 __all__ = [

@@ -11,9 +11,10 @@ import msgspec
 
 from fleetest.common.coverage import CoverageTotals
 from fleetest.common.load import LoadRow
-from fleetest.common.results import Artifact, Counts, ResourceUsage, VersionControl
+from fleetest.common.results import Artifact, Counts, ResourceUsage
 from fleetest.common.states import RunState, TaskState
 from fleetest.common.tasks import Resources
+from fleetest.common.version_control import VersionControl
 from fleetest.master.runs.state import RunStatus
 from fleetest.master.runs.task_status import TaskStatus
 from fleetest.master.store.ports import RunRow

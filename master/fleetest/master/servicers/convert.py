@@ -22,10 +22,10 @@ from fleetest.common.convert import (
     shard_kind_to_proto,
     task_state_to_proto,
     time_to_proto,
-    version_control_to_proto,
     worker_state_to_proto,
 )
 from fleetest.common.convert_coverage import coverage_to_proto, coverage_totals_to_proto
+from fleetest.common.convert_version_control import version_control_to_proto
 from fleetest.common.results import Counts
 from fleetest.common.states import WorkerState
 from fleetest.common.tasks import RunnerType, Task

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from fleetest.common.convert import version_control_from_proto
+from fleetest.common.convert_version_control import version_control_from_proto
 from fleetest.common.errors import InvalidRequest
 from fleetest.common.states import Outcome
 from fleetest.master.imports import MAX_PART_BYTES, ImportBeginning, ImportPart

@@ -19,8 +19,8 @@ from fleetest.common.convert import (
     outcome_from_proto,
     run_state_from_proto,
     task_state_to_proto,
-    version_control_from_proto,
 )
+from fleetest.common.convert_version_control import version_control_from_proto
 from fleetest.common.errors import InvalidRequest, NotFound
 from fleetest.master.access.principals import caller
 from fleetest.master.activity import Activity
