@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -48,21 +50,22 @@ class Suite:
     arguments: Sequence[str] = ()
     outcomes: dict[str, int] = field(default_factory=dict)
 
-    def theirs(self, name: str) -> Measurement:
-        """A round of plain pytest, or of pytest-xdist."""
+    def theirs(self, name: str) -> float:
+        """The seconds of one run of plain pytest, or of pytest-xdist, which leaves `.pyc` files for the next."""
+        done = run(
+            self.python,
+            *("-m", "pytest", "-q", "-p", "no:cacheprovider", *_OPTIONS[name], *self.arguments),
+            cwd=self.source,
+            environment=self._environment(),
+            exit_codes=_ENDED,
+        )
+        self._check(name, _counted(done.output))
+        return done.seconds
 
-        async def measure() -> Mapping[str, float]:
-            done = run(
-                self.python,
-                *("-m", "pytest", "-q", "-p", "no:cacheprovider", *_OPTIONS[name], *self.arguments),
-                cwd=self.source,
-                environment=self._environment(),
-                exit_codes=_ENDED,
-            )
-            self._check(name, _counted(done.output))
-            return {"seconds": done.seconds}
-
-        return measure
+    def forget_compiled(self) -> None:
+        """Remove what peers have compiled: their next run is a first one."""
+        for directory in list(self.source.rglob("__pycache__")):
+            shutil.rmtree(directory)
 
     async def ours(self, cluster: Cluster, project: str) -> float:
         """The seconds of one run, from Enter to the prompt. History is kept by project."""
@@ -80,8 +83,10 @@ class Suite:
         return done.seconds
 
     def _environment(self) -> Mapping[str, str]:
-        """Of a peer: what it compiles is compiled each time, as in a slot of ours, which keeps nothing of a run."""
-        return {**os.environ, **self._active(), "PYTHONDONTWRITEBYTECODE": "1"}
+        """Of a peer."""
+        environment = {**os.environ, **self._active()}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        return environment
 
     def _active(self) -> Mapping[str, str]:
         return {"VIRTUAL_ENV": str(self.python.parents[1])}
@@ -93,9 +98,13 @@ class Suite:
             raise RuntimeError(f"{name} says {dict(outcomes)}, not {self.outcomes}")
 
 
-def peers(suite: Suite, names: Sequence[str] = (PYTEST, LOAD, WORKSTEAL)) -> dict[str, Measurement]:
-    """Measurements of these peers."""
-    return {name: suite.theirs(name) for name in names}
+def peers(suite: Suite) -> dict[str, Measurement]:
+    """Measurements of all of them."""
+
+    async def measure(name: str) -> Mapping[str, float]:
+        return {"seconds": suite.theirs(name)}
+
+    return {name: partial(measure, name) for name in (PYTEST, LOAD, WORKSTEAL)}
 
 
 def _counted(output: str) -> Mapping[str, int]:

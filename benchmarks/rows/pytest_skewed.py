@@ -19,7 +19,7 @@ _SHORT: Final = 20
 """In each file."""
 
 _LONG: Final = 4
-_ROUNDS: Final = 2
+_ROUNDS: Final = 3
 _CASE: Final = (
     "import time\nimport pytest\n\n@pytest.mark.parametrize('n', range({}))\ndef test_it(n):\n    time.sleep({})\n"
 )
