@@ -105,6 +105,14 @@ def test_a_long_part_goes_first_and_the_others_stay_in_the_order_of_collection()
     assert rest == [case_id for case_id in durations if not case_id.startswith("a::slow")]
 
 
+def test_what_is_left_beside_long_parts_is_the_same_for_every_slot() -> None:
+    durations = {f"a::{index}": 0.01 for index in range(200)} | {f"a::slow{index}": 3.0 for index in range(4)}
+
+    made = plan(task(), collected(*durations), known(durations), fleet=fleet(2))
+
+    assert [len(shard.cases) for shard in made.shards] == [1, 1, 1, 1, 100, 100]
+
+
 def test_a_number_of_shards_is_taken_at_its_word() -> None:
     durations = {"a::1": 8.0, "a::2": 5.0, "a::3": 4.0, "a::4": 1.0}
 

@@ -154,7 +154,7 @@ def _parts(
     def dealt(some: Sequence[Unit]) -> list[list[Unit]]:
         if task.shards is not None:
             return _balanced(some, min(task.shards, len(some)))
-        return _packed(some, _target(some, fleet.pace, known=known)) if some else []
+        return _packed(some, _target(some, fleet.pace, known=known), len(fleet.each_slot)) if some else []
 
     if not likely:
         return dealt(units)
@@ -181,7 +181,8 @@ def _short(units: Sequence[Unit], fleet: Fleet, *, known: bool) -> list[list[Uni
     if not units:
         return []
     shortest = SHORTEST_TARGET_SECONDS if known else 1.0
-    return _cut(units, min(max(_total(units) / fleet.pace, shortest), LONGEST_TARGET_SECONDS))
+    target = min(max(_total(units) / fleet.pace, shortest), LONGEST_TARGET_SECONDS)
+    return _cut(units, math.ceil(_total(units) / target))
 
 
 def _chance(unit: Unit, likely: Sequence[float]) -> float:
@@ -260,24 +261,27 @@ def _target(units: Sequence[Unit], slots: float, *, known: bool) -> float:
     return min(max(total / (slots * ROUNDS_PER_SLOT), SHORTEST_TARGET_SECONDS), LONGEST_TARGET_SECONDS)
 
 
-def _packed(units: Sequence[Unit], target: float) -> list[list[Unit]]:
-    parts = _cut(units, target)
-    long = [each for each in parts if _total(each) > LONG_FACTOR * target]
-    short = [each for each in parts if _total(each) <= LONG_FACTOR * target]
-    return sorted(long, key=_total, reverse=True) + short
+def _packed(units: Sequence[Unit], target: float, slots: int) -> list[list[Unit]]:
+    """What is long by itself first, then the rest in equal parts, as many for each slot: so all have an end at once."""
+    long = [[unit] for unit in units if unit.seconds > LONG_FACTOR * target]
+    short = [unit for unit in units if unit.seconds <= LONG_FACTOR * target]
+    count = math.ceil(_total(short) / target)
+    for_each_slot = -(-count // slots) * slots
+    if _total(short) >= for_each_slot * SHORTEST_TARGET_SECONDS:
+        count = for_each_slot
+    return sorted(long, key=_total, reverse=True) + _cut(short, count)
 
 
-def _cut(units: Sequence[Unit], target: float) -> list[list[Unit]]:
+def _cut(units: Sequence[Unit], count: int) -> list[list[Unit]]:
+    """As they come, in about so many parts of about the same length."""
+    share = _total(units) / max(count, 1)
     parts: list[list[Unit]] = []
-    part: list[Unit] = []
     filled = 0.0
     for unit in units:
-        if part and filled + unit.seconds / 2 > target:
-            parts.append(part)
-            part, filled = [], 0.0
-        part.append(unit)
+        if not parts or (len(parts) < count and filled + unit.seconds / 2 > len(parts) * share):
+            parts.append([])
+        parts[-1].append(unit)
         filled += unit.seconds
-    parts.append(part)
     return parts
 
 
