@@ -277,7 +277,7 @@ class TestPartitions:
         run_ids = [_run_id(day) for day in self.DAYS]
         for run_id in run_ids:
             await store.append(_commit(run_id, 1))
-            await store.save_run(_run(run_id))
+            await store.save_runs([_run(run_id)])
         return run_ids
 
     async def test_logs_from_before_the_day_go_and_later_ones_stay(self, store: Store, run_ids: list[str]) -> None:
@@ -336,13 +336,23 @@ class TestRuns:
     async def test_run_comes_back_as_it_was_saved(self, store: Store) -> None:
         run = _run(new_run_id(), state=RunState.FAILED, ended_at=NOON + timedelta(microseconds=1))
 
-        await store.save_run(run)
+        await store.save_runs([run])
 
         assert await store.get_run(run.run_id) == run
 
     async def test_unknown_run_is_none(self, store: Store) -> None:
         assert await store.get_run(new_run_id()) is None
         assert await store.get_run("garbage") is None
+
+    async def test_several_are_saved_with_their_cases_and_none_goes_back(self, store: Store) -> None:
+        new, known, ahead = (_run(new_run_id(), position=2) for _ in range(3))
+        later = _run(ahead.run_id, position=3, branch="later")
+        await store.save_runs([_run(known.run_id, position=1), later])
+
+        await store.save_runs([new, known, ahead], [_case(new.run_id, 0), _case(known.run_id, 1)])
+
+        assert [await store.get_run(run.run_id) for run in (new, known, ahead)] == [new, known, later]
+        assert [case.index for run in (new, known) for case in await store.list_cases(run.run_id)] == [0, 1]
 
     @pytest.mark.parametrize("order", list(itertools.permutations([1, 2, 3])))
     async def test_newest_position_wins_in_whatever_order_writes_come(
@@ -352,7 +362,7 @@ class TestRuns:
         versions = {n: _run(run_id, position=n, branch=f"b{n}", body={"n": n}) for n in order}
 
         for position in (*order, *order):
-            await store.save_run(versions[position])
+            await store.save_runs([versions[position]])
 
         assert await store.get_run(run_id) == versions[3]
         assert list(await store.list_runs(RunQuery(branch="b1"))) == []
@@ -361,10 +371,10 @@ class TestRuns:
     async def listed(self, store: Store) -> list[str]:
         """Ids of four runs, oldest first."""
         run_ids = [_run_id(date(2026, 3, 1), number) for number in range(4)]
-        await store.save_run(_run(run_ids[2], branch="topic", state=RunState.PASSED))
-        await store.save_run(_run(run_ids[0], project="bank"))
-        await store.save_run(_run(run_ids[3], suite_name="smoke"))
-        await store.save_run(_run(run_ids[1], state=RunState.CANCELLED))
+        await store.save_runs([_run(run_ids[2], branch="topic", state=RunState.PASSED)])
+        await store.save_runs([_run(run_ids[0], project="bank")])
+        await store.save_runs([_run(run_ids[3], suite_name="smoke")])
+        await store.save_runs([_run(run_ids[1], state=RunState.CANCELLED)])
         return run_ids
 
     @pytest.mark.parametrize(
@@ -399,7 +409,7 @@ class TestRuns:
         run_ids = [_run_id(date(2026, 3, 1), number) for number in range(12)]
         other = _run_id(date(2026, 9, 1))
         for run_id in (*run_ids, other):
-            await store.save_run(_run(run_id))
+            await store.save_runs([_run(run_id)])
 
         found = await store.find_runs(run_ids[0][:8])
         one = await store.find_runs(run_ids[4])
@@ -409,7 +419,7 @@ class TestRuns:
 
     @pytest.mark.parametrize("prefix", ["%", "_", "*", "^", ".", "0%", "zzz", "' OR 1=1"])
     async def test_prefix_is_taken_literally(self, store: Store, prefix: str) -> None:
-        await store.save_run(_run(new_run_id()))
+        await store.save_runs([_run(new_run_id())])
 
         assert not await store.find_runs(prefix)
 
@@ -742,7 +752,7 @@ class TestLife:
         run_id = new_run_id()
         first = await open_store()
         await first.append(_commit(run_id, 1))
-        await first.save_run(_run(run_id))
+        await first.save_runs([_run(run_id)])
         await first.save_cases([_case(run_id, 0)])
         await first.put_if_absent("kind", "key", "value")
         await first.close()

@@ -11,9 +11,10 @@ included: those may die before they come to it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from operator import itemgetter
 from typing import Final, Protocol
@@ -58,6 +59,21 @@ class Source(Protocol):
         """As `status`, with what other masters committed just now."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Derived:
+    """What is to be saved of a run; `finished` is what its cases were made of."""
+
+    source: Source
+    row: RunRow
+    cases: Sequence[CaseRow]
+    finished: list[tuple[int, Finished]]
+    ended: bool
+
+    @property
+    def run_id(self) -> str:
+        return self.row.run_id
+
+
 class Projector:
     """Use as an asynchronous context manager; leaving it flushes."""
 
@@ -79,7 +95,7 @@ class Projector:
     async def __aexit__(self, *_: object) -> None:
         assert self._task is not None
         self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
+        with suppress(asyncio.CancelledError):
             await self._task
         await self._flush_all()
 
@@ -149,44 +165,71 @@ class Projector:
             pause = max(INTERVAL.total_seconds(), _SHARE * (time.monotonic() - began))
 
     async def _flush_all(self) -> None:
-        """Several runs at once, whose writes then share the store's transactions."""
         sources = list(self._dirty.values())
         for first in range(0, len(sources), _RUNS_AT_ONCE):
-            async with self._lock, asyncio.TaskGroup() as projecting:
-                for source in sources[first : first + _RUNS_AT_ONCE]:
-                    projecting.create_task(self._try_to_project(source))
-                    await asyncio.sleep(0)  # whatever somebody waits for goes in between
+            async with self._lock:
+                await self._flush_some(sources[first : first + _RUNS_AT_ONCE])
 
-    async def _try_to_project(self, source: Source) -> None:
+    async def _flush_some(self, sources: Sequence[Source]) -> None:
+        """The store takes the rows of all at once. What is wrong with one run must not keep the others from it."""
+        some: list[_Derived] = []
         try:
-            if source.run_id in self._dirty:
-                await self._project(source)
-        except Exception as error:  # noqa: BLE001 - one run must not keep the others from being projected
-            _log.warning("projection_failed", run_id=source.run_id, error=str(error), exc_info=_unexpected(error))
+            with self._kept_on_failure(some):
+                for source in sources:
+                    if source.run_id in self._dirty:
+                        with _said_of(source.run_id):
+                            some.append(await self._derive(source))
+                    await asyncio.sleep(0)  # whatever somebody waits for goes in between
+                await self._save(some)
+        except Exception:  # noqa: BLE001 - whatever it is, it is met again by the run to which it belongs
+            for each in some:
+                with _said_of(each.run_id):
+                    await self._project(each.source)
 
     async def _project(self, source: Source) -> None:
-        """What is taken meanwhile stays for the next time, and so does everything when this fails."""
-        run_id = source.run_id
+        derived = await self._derive(source)
+        with self._kept_on_failure([derived]):
+            await self._save([derived])
+
+    async def _derive(self, source: Source) -> _Derived:
+        """What is taken from now on stays for the next time."""
         status = await self._gather(source)
-        row, ended, position = row_of(summary_of(status)), status.state.ended, status.position
-        del self._dirty[run_id]
-        cases = self._cases.pop(run_id, [])
-        rows = _case_rows(status, cases)
-        try:
-            if rows:
-                await self._store.save_cases(rows)
-            if ended:
+        del self._dirty[source.run_id]
+        finished = self._cases.pop(source.run_id, [])
+        derived = _Derived(
+            source=source,
+            row=row_of(summary_of(status)),
+            cases=_case_rows(status, finished),
+            finished=finished,
+            ended=status.state.ended,
+        )
+        if derived.ended:
+            with self._kept_on_failure([derived]):
                 await self._save_history(status)
-            await self._store.save_run(row)  # last: its position says that all before it is there
+        return derived
+
+    async def _save(self, some: Sequence[_Derived]) -> None:
+        if not some:
+            return
+        await self._store.save_runs([each.row for each in some], [case for each in some for case in each.cases])
+        for each in some:
+            run_id, position = each.run_id, each.row.position
+            self._whole[run_id] = position
+            taken = self._taken[run_id] = {later for later in self._taken.get(run_id, ()) if later > position}
+            if each.ended and not taken:
+                del self._whole[run_id], self._taken[run_id]
+                self._alone.discard(run_id)
+
+    @contextmanager
+    def _kept_on_failure(self, some: Sequence[_Derived]) -> Iterator[None]:
+        """For the next time."""
+        try:
+            yield
         except BaseException:
-            self._dirty.setdefault(run_id, source)
-            self._cases[run_id] = cases + self._cases.get(run_id, [])
+            for each in some:
+                self._dirty.setdefault(each.run_id, each.source)
+                self._cases[each.run_id] = each.finished + self._cases.get(each.run_id, [])
             raise
-        self._whole[run_id] = position
-        taken = self._taken[run_id] = {each for each in self._taken.get(run_id, ()) if each > position}
-        if ended and not taken:
-            del self._whole[run_id], self._taken[run_id]
-            self._alone.discard(run_id)
 
     async def _gather(self, source: Source) -> RunStatus:
         """The run's state, with the cases of every commit in it taken; until the caller awaits something else."""
@@ -243,6 +286,15 @@ def _case_rows(status: RunStatus, finished: Sequence[tuple[int, Finished]]) -> l
                 result=encode_result(result),
             )
     return list(rows.values())
+
+
+@contextmanager
+def _said_of(run_id: str) -> Iterator[None]:
+    """A failure is said in the log, and goes no further."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - one run must not keep the others from being projected
+        _log.warning("projection_failed", run_id=run_id, error=str(error), exc_info=_unexpected(error))
 
 
 def _unexpected(error: Exception) -> Exception | None:

@@ -57,7 +57,7 @@ class MongoStore(MongoLog, MongoProjections, MongoHistory, MongoDocuments, Mongo
         holder = await self.put_if_absent(SUBMITTED_WITH, key, commit.run_id) if key else commit.run_id
         if holder == commit.run_id:
             await self.append(commit)
-            await self.save_run(row)
+            await self.save_runs([row])
         return holder
 
     async def check(self) -> None:

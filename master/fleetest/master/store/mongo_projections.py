@@ -28,12 +28,16 @@ class MongoProjections:
 
     _database: MongoDatabase
 
-    async def save_run(self, run: RunRow) -> None:
-        document = _to_run(run)
+    async def save_runs(self, runs: Sequence[RunRow], cases: Sequence[CaseRow] = ()) -> None:
+        if cases:
+            await self.save_cases(cases)
+        documents = [_to_run(run) for run in runs]
+        replacements = [_replacement(document) for document in documents]
         with self._database.work():
-            replaced = await repeated(lambda: self._database.collection(_RUNS).bulk_write([_replacement(document)]))
-            if not replaced.matched_count:  # it is new, or stands with a greater position
-                await self._save(_RUNS, [document])
+            collection = self._database.collection(_RUNS)
+            replaced = await repeated(lambda: collection.bulk_write(replacements, ordered=False))
+            if replaced.matched_count < len(documents):  # some are new, or stand with a greater position
+                await self._save(_RUNS, documents)
 
     async def save_cases(self, cases: Sequence[CaseRow]) -> None:
         newest: dict[tuple[str, str, str], CaseRow] = {}

@@ -177,7 +177,8 @@ class Projections(Protocol):
     of two results for a case in one commit the later stands.
     """
 
-    async def save_run(self, run: RunRow) -> None: ...
+    async def save_runs(self, runs: Sequence[RunRow], cases: Sequence[CaseRow] = ()) -> None:
+        """After cases of theirs: a run's position says that these are there. Each run is there once."""
 
     async def save_cases(self, cases: Sequence[CaseRow]) -> None: ...
 

@@ -14,7 +14,7 @@ from fleetest.master.store.sqlite_database import Database
 from fleetest.master.store.sqlite_documents import SqliteDocuments, document, put_document
 from fleetest.master.store.sqlite_holds import SqliteHolds
 from fleetest.master.store.sqlite_log import SMALL_BYTES, SqliteLog, appending
-from fleetest.master.store.sqlite_projections import SqliteProjections, saving_run
+from fleetest.master.store.sqlite_projections import SqliteProjections, saving_runs
 
 __all__ = ["SqliteStore"]
 
@@ -44,7 +44,7 @@ class SqliteStore(SqliteLog, SqliteProjections, SqliteDocuments, SqliteHolds):
 
     async def begin_run(self, commit: Commit, row: RunRow, *, key: str = "") -> str:
         """In one transaction."""
-        append, save = appending(commit), saving_run(row)
+        append, save = appending(commit), saving_runs([row])
 
         def work(connection: sqlite3.Connection) -> str:
             holder = document(connection, SUBMITTED_WITH, key) if key else None

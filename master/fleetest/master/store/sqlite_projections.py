@@ -16,7 +16,7 @@ from fleetest.master.store.sqlite_database import Database
 from fleetest.master.store.sqlite_rows import insert
 from fleetest.master.store.values import from_json, from_microseconds, to_json, to_microseconds
 
-__all__ = ["SqliteProjections", "saving_run"]
+__all__ = ["SqliteProjections", "saving_runs"]
 
 _MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -87,26 +87,18 @@ class SqliteProjections:
 
     _database: Database
 
-    async def save_run(self, run: RunRow) -> None:
-        await self._database.write_derived(saving_run(run))
+    async def save_runs(self, runs: Sequence[RunRow], cases: Sequence[CaseRow] = ()) -> None:
+        """In one transaction, with few statements: commits wait for it, and at each it waits for a busy event loop."""
+        save_cases, save_runs = _saving_cases(cases), saving_runs(runs)
+
+        def work(connection: sqlite3.Connection) -> None:
+            save_cases(connection)
+            save_runs(connection)
+
+        await self._database.write_derived(work)
 
     async def save_cases(self, cases: Sequence[CaseRow]) -> None:
-        # Words and numbers as such: for each value of a type of its own, SQLite's module looks for how to write it.
-        rows = [
-            (
-                c.run_id,
-                c.task_id,
-                c.case_id,
-                c.index,
-                str(c.outcome),
-                int(c.flaky),
-                c.position,
-                to_json(c.body),
-                c.result,
-            )
-            for c in cases
-        ]
-        await self._database.write_derived(lambda connection: insert(connection, _SAVE_CASE, rows))
+        await self._database.write_derived(_saving_cases(cases))
 
     async def get_run(self, run_id: str) -> RunRow | None:
         found = self._database.read_at_once(_finding_runs({"run_id = ?": (run_id,)}, limit=1))
@@ -205,10 +197,29 @@ class SqliteProjections:
         return await self._database.read(_finding_runs(conditions, limit=limit))
 
 
-def saving_run(run: RunRow) -> Callable[[sqlite3.Connection], None]:
-    """The work that saves a run's row."""
-    row = _to_run_row(run)
-    return lambda connection: insert(connection, _SAVE_RUN, [row])
+def _saving_cases(cases: Sequence[CaseRow]) -> Callable[[sqlite3.Connection], None]:
+    # Words and numbers as such: for each value of a type of its own, SQLite's module looks for how to write it.
+    rows = [
+        (
+            c.run_id,
+            c.task_id,
+            c.case_id,
+            c.index,
+            str(c.outcome),
+            int(c.flaky),
+            c.position,
+            to_json(c.body),
+            c.result,
+        )
+        for c in cases
+    ]
+    return lambda connection: insert(connection, _SAVE_CASE, rows)
+
+
+def saving_runs(runs: Sequence[RunRow]) -> Callable[[sqlite3.Connection], None]:
+    """The work that saves the rows of runs."""
+    rows = [_to_run_row(run) for run in runs]
+    return lambda connection: insert(connection, _SAVE_RUN, rows)
 
 
 def _finding_runs(conditions: _Conditions, *, limit: int) -> Callable[[sqlite3.Connection], list[RunRow]]:
