@@ -69,7 +69,7 @@ def _duration(owner: Message, name: str) -> timedelta | None:
 
 
 def _counts(message: run_pb2.Counts) -> Counts:
-    return Counts(**{name: getattr(message, name) for name in Counts.__slots__})
+    return Counts(**{name: getattr(message, name) for name in Counts.__struct_fields__})
 
 
 def submission_from_proto(message: run_pb2.SubmitRunResponse) -> values.Submission:

@@ -24,4 +24,6 @@ class Later:
         self._name = name
 
     def __getattr__(self, attribute: str) -> object:
-        return getattr(import_module(self._name), attribute)
+        found = getattr(import_module(self._name), attribute)
+        setattr(self, attribute, found)  # to look for it each time takes longer than what it does
+        return found

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import reduce
+from operator import add
 
 import msgspec
 
@@ -161,8 +163,7 @@ class ResourceUsage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Counts:
+class Counts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """
     How many cases were planned, and how many ended how. `flaky` and `cached` ones are counted under their outcome too.
     """
@@ -187,4 +188,9 @@ class Counts:
         return self.failed + self.error + self.timed_out
 
     def __add__(self, other: Counts) -> Counts:
-        return Counts(**{name: getattr(self, name) + getattr(other, name) for name in self.__slots__})
+        return Counts(**{name: getattr(self, name) + getattr(other, name) for name in self.__struct_fields__})
+
+    @staticmethod
+    def total(counts: Sequence[Counts]) -> Counts:
+        """Of all of them; a sum from nothing would add a first one, which is mostly the only one."""
+        return reduce(add, counts) if counts else Counts()

@@ -349,7 +349,8 @@ def _ready(task: Task, executor: str, default_image: str, inputs: SetupInputs) -
     cache = task.cache
     if cache is not None and cache.inputs:
         cache = replace(cache, inputs_digest=inputs.digest(cache.inputs))
-    task = replace(task, executor=executor, image=image, cache=cache)
+    if (executor, image, cache) != (task.executor, task.image, task.cache):
+        task = replace(task, executor=executor, image=image, cache=cache)
     return replace(task, setup_digest=setup_digest(task, inputs)) if task.setup else task
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import timedelta
 from types import MappingProxyType
 from typing import Protocol
@@ -28,8 +27,7 @@ class AttemptRef(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     token: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskSpec:
+class TaskSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker must know to run a task; see `TaskSpec` in `worker.proto` for each field."""
 
     spec_id: str
@@ -43,7 +41,7 @@ class TaskSpec:
     cases: str = ""
     setup: tuple[str, ...] = ()
     setup_digest: str = ""
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = msgspec.field(default_factory=dict)
     working_directory: str = ""
     python: str = ""
     image: str = ""
@@ -57,7 +55,7 @@ class TaskSpec:
     artifacts: tuple[str, ...] = ()
     artifacts_when: KeepWhen = KeepWhen.ALWAYS
     reports: tuple[str, ...] = ()
-    report_options: Mapping[str, ReportOptions] = field(default_factory=dict)
+    report_options: Mapping[str, ReportOptions] = msgspec.field(default_factory=dict)
     secret_names: tuple[str, ...] = ()
     version_control: VersionControl = VersionControl()
     random_seed: int = 0

@@ -338,11 +338,11 @@ class RunBook:
         if committed.gift is not None:
             self._take_back(committed.gift.send())
             await asyncio.sleep(0)  # the workers are told before anything else is done
-        self._projector.take(self.keeper(status.run_id), status, commit.position, committed.events)
         self._on_commit(commit, committed.events)
-        self._on_change(status, committed.events)
         self._hub.ring(status.run_id)
         await asyncio.sleep(0)  # as are the run's followers
+        self._projector.take(self.keeper(status.run_id), status, commit.position, committed.events)
+        self._on_change(status, committed.events)
         kinds = {type(event) for event in committed.events}  # there may be hundreds of events, mostly of one kind
         for event in committed.events if TaskPlanned in kinds else ():
             if isinstance(event, TaskPlanned):

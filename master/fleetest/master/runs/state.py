@@ -89,7 +89,7 @@ class RunStatus:
     @property
     def counts(self) -> Counts:
         """Of all its tasks."""
-        return sum((task.counts for task in self.tasks.values()), Counts())
+        return Counts.total([task.counts for task in self.tasks.values()])
 
     def environment_key(self, task: TaskStatus) -> str:
         """See `environment_key`; its shards, of which there may be thousands, share it."""

@@ -77,7 +77,7 @@ def optional_duration(value: timedelta | None) -> Duration | None:
 
 
 def counts_to_proto(counts: Counts) -> run_pb2.Counts:
-    return run_pb2.Counts(**{name: getattr(counts, name) for name in Counts.__slots__})
+    return run_pb2.Counts(**{name: getattr(counts, name) for name in Counts.__struct_fields__})
 
 
 def run_to_proto(run: RunSummary) -> run_pb2.Run:
