@@ -271,6 +271,14 @@ async def test_only_what_is_derived_alone_does_not_wait_for_the_disk(writer: Wri
     assert (before, alone, together, afterwards) == (full, normal, [full, full], [normal, full])
 
 
+async def test_the_log_is_folded_by_derived_work_unless_it_is_very_long(writer: Writer) -> None:
+    def pages(connection: sqlite3.Connection) -> int:
+        [(limit,)] = connection.execute("PRAGMA wal_autocheckpoint")
+        return int(limit)
+
+    assert [await writer.run(pages), await writer.run_derived(pages)] == [8000, 1000]
+
+
 async def test_derived_work_lets_everything_else_pass(writer: Writer) -> None:
     derived = asyncio.create_task(writer.run_derived(_insert("derived")))
     await asyncio.sleep(0)

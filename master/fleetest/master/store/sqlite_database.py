@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 from fleetest.master.store.sqlite_errors import explained, is_busy
 from fleetest.master.store.sqlite_readers import Readers
 from fleetest.master.store.sqlite_schema import migrate
-from fleetest.master.store.sqlite_shortcut import Shortcut, Taken
+from fleetest.master.store.sqlite_shortcut import PATIENCE, Shortcut, Taken
 from fleetest.master.store.sqlite_writer import Writer
 
 __all__ = ["Database", "switch_to_wal"]
@@ -100,7 +100,7 @@ def _connect_all(
             writing = _connect(path, busy_timeout, opened)
             migrate(writing, path)  # before anything else touches the file, which may not be ours
             switch_to_wal(writing, busy_timeout)
-            at_once = _connect(path, timedelta(), opened)
+            at_once = _connect(path, PATIENCE, opened)
             reading = [_connect(path, busy_timeout, opened) for _ in range(_READERS)]
             for connection in (writing, at_once, *reading):
                 for pragma in _PRAGMAS:

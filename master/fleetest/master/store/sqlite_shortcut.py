@@ -19,9 +19,15 @@ from fleetest.common.errors import FleetestError
 from fleetest.master.store.ports import PositionTaken
 from fleetest.master.store.sqlite_errors import closed, explained
 
-__all__ = ["Shortcut", "Taken"]
+__all__ = ["PATIENCE", "Shortcut", "Taken"]
 
 _Result = TypeVar("_Result")
+
+PATIENCE: Final = timedelta(milliseconds=2)
+"""
+So long others may write: mostly it is this process, which saves projections, and has done so once it is let go on. To
+queue behind it takes longer.
+"""
 
 _QUICK: Final = timedelta(milliseconds=3)
 """A commit that took longer is not what everybody else should wait for, and the next may not be either."""
@@ -46,7 +52,7 @@ class Taken(Generic[_Result]):
 class Shortcut:
     """
     Args:
-        connection: of its own, which waits for nobody: while others write, it is not for use.
+        connection: of its own, which waits for others no longer than `PATIENCE`.
         clock: seconds that never go back.
     """
 
@@ -75,7 +81,8 @@ class Shortcut:
             return None
         try:
             self._connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.Error:  # others write
+        except sqlite3.Error:  # others write, and go on
+            self._rest(began, quick=False)
             return None
         try:
             with self._connection:  # commits, or rolls back

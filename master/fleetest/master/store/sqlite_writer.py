@@ -23,6 +23,13 @@ _Result = TypeVar("_Result")
 _LARGEST_GROUP: Final = 1024
 
 
+_FOLDED_PAGES: Final = 1000
+"""As SQLite has it. A longer write-ahead log is a file that grows, which is slower to flush."""
+
+_MOST_PAGES: Final = 8000
+"""Of a log that nobody has folded since, for want of derived work."""
+
+
 class _Job:
     """A piece of work that waits for its group's commit."""
 
@@ -81,7 +88,7 @@ class Writer:
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._closing = False
         self._unanswered = 0
-        self._synchronous = ""  # of the connection; empty: as it was opened
+        self._waits = ("", 0)  # how long commits of the connection take; empty: as it was opened
         self._thread = Thread(target=self._run, name="fleetest-store-writer", daemon=True)
         self._thread.start()
 
@@ -154,11 +161,16 @@ class Writer:
         return group
 
     def _choose_wait(self, group: Sequence[_Job]) -> None:
-        """In WAL mode, `NORMAL` leaves a commit to the next one that is waited for."""
-        wanted = "NORMAL" if all(job.derived for job in group) else "FULL"
-        if wanted != self._synchronous:
-            self._connection.execute(f"PRAGMA synchronous = {wanted}")
-            self._synchronous = wanted
+        """
+        In WAL mode, `NORMAL` leaves a commit to the next one that is waited for. To fold the write-ahead log into the
+        file takes many times as long as a commit: that waits for derived work, which comes after all other.
+        """
+        kinds = {job.derived for job in group}
+        wanted = "FULL" if False in kinds else "NORMAL", _FOLDED_PAGES if True in kinds else _MOST_PAGES
+        if wanted != self._waits:
+            self._waits = synchronous, pages = wanted
+            self._connection.execute(f"PRAGMA synchronous = {synchronous}")
+            self._connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
 
     def _commit(self, group: Sequence[_Job]) -> None:
         self._choose_wait(group)
