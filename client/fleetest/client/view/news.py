@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from fleetest.common.results import CacheOrigin, CaseResult
 from fleetest.common.states import Outcome, RunState, TaskState, Verdict
@@ -20,8 +20,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunStarted:
+class RunStarted(msgspec.Struct, frozen=True, kw_only=True):
     """The run was accepted."""
 
     run_id: str
@@ -29,8 +28,7 @@ class RunStarted:
     tasks: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskChanged:
+class TaskChanged(msgspec.Struct, frozen=True, kw_only=True):
     """A task has another state."""
 
     task_id: str
@@ -39,8 +37,7 @@ class TaskChanged:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaseFailed:
+class CaseFailed(msgspec.Struct, frozen=True, kw_only=True):
     """A case ended badly, in its `number`th try. Whether it gets another, nobody knows yet."""
 
     task_id: str
@@ -48,8 +45,7 @@ class CaseFailed:
     number: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaseRecovered:
+class CaseRecovered(msgspec.Struct, frozen=True, kw_only=True):
     """A case that had ended badly ended well: it is flaky."""
 
     task_id: str
@@ -57,8 +53,7 @@ class CaseRecovered:
     number: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WronglyCached:
+class WronglyCached(msgspec.Struct, frozen=True, kw_only=True):
     """The cache had another result of a case."""
 
     task_id: str
@@ -68,8 +63,7 @@ class WronglyCached:
     cached_from: CacheOrigin
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptFailed:
+class AttemptFailed(msgspec.Struct, frozen=True, kw_only=True):
     """A worker was lost, the infrastructure failed, or a time limit passed."""
 
     task_id: str
@@ -79,8 +73,7 @@ class AttemptFailed:
     will_retry: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CancelAsked:
+class CancelAsked(msgspec.Struct, frozen=True, kw_only=True):
     """Somebody wants a task, or with an empty `task_id` the run, stopped."""
 
     task_id: str
@@ -88,8 +81,7 @@ class CancelAsked:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunOver:
+class RunOver(msgspec.Struct, frozen=True, kw_only=True):
     """Nothing more comes."""
 
     state: RunState
