@@ -8,6 +8,7 @@ Started as ``python launch.py CONFIG`` inside the user's interpreter; CONFIG is 
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.util
 import json
 import os
@@ -65,6 +66,14 @@ def _import_pytest(channel: Any, compiled: Any) -> bool:
     return True
 
 
+def _import_what_every_session_needs() -> None:
+    """Import pytest's own plugins: it does so without rewriting their assertions, so it makes no difference when."""
+    from _pytest import config
+
+    for name in getattr(config, "default_plugins", ()):
+        importlib.import_module("_pytest." + name)
+
+
 def _traced(config: Dict[str, Any], channel: Any) -> Tuple[Any, bool]:
     """What measures coverage, if that is asked for; and whether it could be started."""
     if config["coverage"] is None:
@@ -110,6 +119,7 @@ def main() -> int:
     if not _import_pytest(channel, compiled):
         return CANNOT_START
     if watch is not None:
+        _import_what_every_session_needs()
         if not waiting.wait(channel, watch, config):
             return 0
         _become_the_pytest_command(config["arguments"], config["own_hash_seed"])
