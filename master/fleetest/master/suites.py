@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from types import MappingProxyType
 from typing import Final
 
@@ -34,7 +33,7 @@ class Suites:
     """
 
     def __init__(self) -> None:
-        self._known: LRUCache[bytes, _Known] = LRUCache(_KEPT_BYTES, getsizeof=lambda known: known.size_bytes)
+        self._known: LRUCache[Hashable, _Known] = LRUCache(_KEPT_BYTES, getsizeof=lambda known: known.size_bytes)
 
     async def read(
         self, text: str, *, source: str, environment: str = "", settings: Mapping[str, str] = _NOTHING
@@ -45,7 +44,7 @@ class Suites:
         Raises:
             SuiteInvalid: with every problem of the suite.
         """
-        key = sha256(repr((source, text, environment, sorted(settings.items()))).encode()).digest()
+        key = source, text, environment, tuple(sorted(settings.items()))
         if (known := self._known.get(key)) is None:
             suite = await asyncio.to_thread(load_suite, text, source=source, environment=environment, settings=settings)
             known = _Known(suite, (len(text) + _TASK_BYTES) * len(suite.tasks))

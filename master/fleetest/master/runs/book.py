@@ -316,13 +316,12 @@ class RunBook:
         Tell those workers whose streams this master holds when the shards of a gang begin: after how long, since their
         clocks may be wrong. Idempotent for workers.
         """
-        now = self._clock.now()
         for task in tasks:
             for shard in task.live_attempts if task.gang_start is not None else ():
                 session = self._sessions.get(shard.attempt.worker_id) if shard.attempt else None
                 if shard.attempt is not None and task.gang_start is not None and session is not None:
                     ref = AttemptRef(run_id=status.run_id, shard_id=shard.shard_id, token=shard.attempt.token)
-                    session.begin(Begin(ref=ref, after=max(task.gang_start - now, timedelta())))
+                    session.begin(Begin(ref=ref, after=max(task.gang_start - self._clock.now(), timedelta())))
 
     def _forget_some(self) -> None:
         surplus = len(self._keepers) + 1 - _KEPT
