@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from fleetest.common.coverage import CoverageTotals
-from fleetest.common.results import Counts
 from fleetest.common.states import RunState, TaskState, WorkerState
 
 if TYPE_CHECKING:
     from fleetest.client.events import PerformanceMeasured
     from fleetest.client.view.fold import Eta
+    from fleetest.common.coverage import CoverageTotals
+    from fleetest.common.results import Counts
 
 __all__ = [
     "ago",
