@@ -345,6 +345,7 @@ class ReportBatch(_message.Message):
     SEQUENCE_FIELD_NUMBER: _builtins.int
     REPORTS_FIELD_NUMBER: _builtins.int
     DONE_FIELD_NUMBER: _builtins.int
+    WANT_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """grows by one"""
     @_builtins.property
@@ -353,16 +354,21 @@ class ReportBatch(_message.Message):
     def done(self) -> _containers.RepeatedCompositeFieldContainer[Global___DoneAttempts]:
         """after these reports"""
 
+    @_builtins.property
+    def want(self) -> Global___Want:
+        """said besides: what the worker would take, now that these have ended"""
+
     def __init__(
         self,
         *,
         sequence: _builtins.int = ...,
         reports: _abc.Iterable[Global___Report] | None = ...,
         done: _abc.Iterable[Global___DoneAttempts] | None = ...,
+        want: Global___Want | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["want", b"want"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "reports", b"reports", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "reports", b"reports", "sequence", b"sequence", "want", b"want"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -901,7 +907,10 @@ class Assign(_message.Message):
     WANT_NUMBER_FIELD_NUMBER: _builtins.int
     ASSIGNMENTS_FIELD_NUMBER: _builtins.int
     SPECS_FIELD_NUMBER: _builtins.int
+    ACKNOWLEDGED_FIELD_NUMBER: _builtins.int
     want_number: _builtins.int
+    acknowledged: _builtins.int
+    """said besides, as Acknowledged; zero: nothing"""
     @_builtins.property
     def assignments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Assignment]: ...
     @_builtins.property
@@ -914,10 +923,11 @@ class Assign(_message.Message):
         want_number: _builtins.int = ...,
         assignments: _abc.Iterable[Global___Assignment] | None = ...,
         specs: _abc.Iterable[Global___TaskSpec] | None = ...,
+        acknowledged: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "specs", b"specs", "want_number", b"want_number"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "assignments", b"assignments", "specs", b"specs", "want_number", b"want_number"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

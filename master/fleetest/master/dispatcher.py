@@ -37,7 +37,7 @@ from fleetest.master.queue.ports import (
 )
 from fleetest.master.runs.book import STREAM_ENDED, RunBook
 from fleetest.master.runs.decisions import Decider
-from fleetest.master.sessions import Assigned, Session, Sessions
+from fleetest.master.sessions import Assigned, Session, Sessions, settle
 from fleetest.master.turned_down import TurnedDown
 
 __all__ = ["Dispatcher"]
@@ -134,19 +134,28 @@ class Dispatcher:
         bids = [bid for session in bidders.values() if (bid := session.bid()) and not in_vain(session, bid)]
         if bids and self._gang_waits:
             bids = [bid for session in bidders.values() if (bid := session.bid() or session.token_bid())]
+        questions = [session.question for session in fastest_first if session.question is not None]
         with self._turned_down.asking(bidders[bid.worker_id] for bid in bids):
-            return await self._serve(bids, bidders)
+            return await self._serve(bids, bidders, questions)
 
-    async def _serve(self, bids: Sequence[Bid], bidders: Mapping[str, Session]) -> int:
-        if bids:
-            claims = await self._claim(bids, bidders)
-        else:
-            claims = Claims()
+    async def _serve(
+        self, bids: Sequence[Bid], bidders: Mapping[str, Session], questions: Sequence[asyncio.Future[None]]
+    ) -> int:
+        try:
+            claims = await self._claim(bids, bidders) if bids else Claims()
+        finally:
+            for question in questions:
+                settle(question)
+        if not bids:
             await self._confirm()
+        elif claims:
+            await asyncio.sleep(0)  # who waited for that tells first what has ended: it shares the commit
         by_run: defaultdict[str, list[Claim]] = defaultdict(list)
         for claim in claims:
             by_run[claim.entry.run_id].append(claim)
-        begun = await asyncio.gather(*(self._begin(run_id, of_run, bidders) for run_id, of_run in by_run.items()))
+        beginning = [self._begin(run_id, of_run, bidders) for run_id, of_run in by_run.items()]
+        # Mostly it is one run, and then its workers hear of what they have told and of what they are given in one turn.
+        begun = [await beginning[0]] if len(beginning) == 1 else await asyncio.gather(*beginning)
         assigned: defaultdict[str, list[Assigned]] = defaultdict(list)
         for worker_id, each in itertools.chain(*begun):
             assigned[worker_id].append(each)

@@ -31,6 +31,7 @@ __all__ = [
     "Stop",
     "Want",
     "Work",
+    "settle",
 ]
 
 
@@ -186,6 +187,7 @@ class Session:
         presence: the worker as known now: its free slots and room follow what it is given and what it ended.
         instructions: what is to be sent, in order; `None` ends the stream.
         answered: whether the open want has had an answer.
+        question: done once what the worker wants has been put to the queue; whoever asks it so, lets others know.
         speed: of the worker, as the newest plan has it; 1 where nothing is known.
         on_count: called when the worker's slots or free room have changed.
     """
@@ -197,6 +199,7 @@ class Session:
         self._aside: list[Assigned] = []
         self._over = False
         self.on_count: Callable[[Session], None] = _unheard
+        self.question: asyncio.Future[None] | None = None
         self.speed = 1.0
         self.presence = replace(presence, slots_used=len(self._attempts))
         self.instructions: asyncio.Queue[Instruction | None] = asyncio.Queue()
@@ -215,6 +218,19 @@ class Session:
     def ask(self, want: Want) -> None:
         self.want, self.answered = want.without(self._aside), want.unhurried
         self._count()
+
+    def ask_besides(self, want: Want) -> None:
+        """As `ask`, along with word of what has ended, which may wait until it is known what the worker is given."""
+        self.ask(want)
+        self.question = asyncio.get_running_loop().create_future()
+
+    async def asked(self, patience: timedelta) -> None:
+        """Returns when the queue has answered what was asked besides, or after so long."""
+        question = self.question
+        if question is not None and not question.done():
+            timer = asyncio.get_running_loop().call_later(patience.total_seconds(), settle, question)
+            await question
+            timer.cancel()
 
     def drain(self, instruction: Drain) -> None:
         """Give the worker no more work, and tell it why."""
@@ -360,6 +376,12 @@ class Session:
         self.presence = replace(before, slots_used=used, free=free)
         if self.presence != before:
             self.on_count(self)
+
+
+def settle(question: asyncio.Future[None]) -> None:
+    """Whoever waits for it goes on. Idempotent."""
+    if not question.done():
+        question.set_result(None)
 
 
 class Sessions:

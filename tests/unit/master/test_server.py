@@ -31,6 +31,7 @@ from fleetest.common.suite import SuiteInvalid
 from fleetest.master.queue.connection import connect
 from fleetest.master.queue.redis_registry import RedisWorkerRegistry
 from fleetest.master.server import Master
+from fleetest.master.servicers import workers
 from fleetest.master.settings import MasterSettings
 from fleetest.v1 import run_pb2, run_pb2_grpc, types_pb2, worker_pb2, worker_pb2_grpc
 
@@ -132,11 +133,15 @@ class Worker:
                     return getattr(message, kind)
 
     async def want(self, number: int = 1, shards: int = 2) -> worker_pb2.Assignment:
-        free = types_pb2.Resources(cpu_millis=4000, memory_bytes=1 << 30, disk_bytes=1 << 30)
-        await self.say(want=worker_pb2.Want(number=number, shards=shards, free=free))
+        await self.say(want=self.wish(number, shards))
         while not (assign := await self.hear("assign")).assignments:
             pass
         return assign.assignments[0]
+
+    @staticmethod
+    def wish(number: int, shards: int, *, unhurried: bool = False) -> worker_pb2.Want:
+        free = types_pb2.Resources(cpu_millis=4000, memory_bytes=1 << 30, disk_bytes=1 << 30)
+        return worker_pb2.Want(number=number, shards=shards, free=free, unhurried=unhurried)
 
     async def report(self, attempt, **report) -> None:
         self._sequence += 1
@@ -208,6 +213,30 @@ async def test_run_goes_from_submission_to_its_end(client, worker, tmp_path):
     assert [each.artifact.path for each in artifacts] == ["report.html"]
     assert [case.result.case_id for case in records] == ["lint", "a", "b"]
     assert (await client.get_run(run_id[:13])).run_id == run_id
+
+
+async def test_what_a_worker_has_done_and_what_it_does_next_share_a_commit_and_an_answer(client, worker, monkeypatch):
+    monkeypatch.setattr(workers, "_TOGETHER", timedelta(minutes=1))
+    suite = "version: 1\nname: demo\ntasks:\n  lint: {command: [lint], shards: 2}\n"
+    run_id = (await client.submit(suite, source="fleetest.yaml")).run_id
+    await worker.open()
+    first = await worker.want(shards=1)
+    result = types_pb2.CaseResult(case_id="lint", outcome=types_pb2.OUTCOME_PASSED)
+    attempt = first.attempt
+    done = worker_pb2.DoneAttempts(
+        run_id=run_id, shard_ids=[attempt.shard_id], tokens=[attempt.token], results=[result]
+    )
+
+    want = worker.wish(2, shards=1, unhurried=True)
+    await worker.say(reports=worker_pb2.ReportBatch(sequence=1, done=[done], want=want))
+    answer = await worker.hear("assign")
+
+    [second] = answer.assignments
+    position = second.attempt.token
+    async with aclosing(client.watch(run_id, after_position=position - 1)) as commits:
+        commit = await anext(commits)
+    assert answer.acknowledged == 1
+    assert {type(event).__name__ for event in commit.events} >= {"CasesFinished", "AttemptStarted"}
 
 
 async def test_what_cannot_be_is_said_clearly(client, tmp_path):

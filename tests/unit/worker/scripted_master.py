@@ -144,15 +144,21 @@ class ScriptedMaster(worker_pb2_grpc.WorkerServiceServicer):
             self.heard.append(message)
             match message.WhichOneof("message"):
                 case "want":
-                    self._want = copy.copy(message.want)  # its shards grow fewer as they are given
-                    if self.answers:
-                        self._answer()
+                    self._take_want(message.want)
                 case "heartbeat" if self.hears:
                     self.say(heard=worker_pb2.Heard())
-                case "reports" if self.acknowledges:
-                    self.say(acknowledged=worker_pb2.Acknowledged(sequence=message.reports.sequence))
+                case "reports":
+                    if self.acknowledges:
+                        self.say(acknowledged=worker_pb2.Acknowledged(sequence=message.reports.sequence))
+                    if message.reports.HasField("want"):
+                        self._take_want(message.reports.want)
             await self._tell()
         outgoing.put_nowait(None)
+
+    def _take_want(self, want):
+        self._want = copy.copy(want)  # its shards grow fewer as they are given
+        if self.answers:
+            self._answer()
 
     def _answer(self):
         given, self.backlog = self.backlog[: self._want.shards], self.backlog[self._want.shards :]

@@ -146,6 +146,19 @@ async def test_shard_is_run_and_reported_in_order(master, address, tmp_path):
     assert [kind for kind in kinds if kind != "output"] == ["running", "results", "ended"]
 
 
+async def test_what_a_worker_would_take_next_goes_along_with_what_has_ended(master, address, tmp_path):
+    master.enqueue(type="nobody knows it")
+    master.acknowledges = False
+
+    async with working(tmp_path, address, slots=1) as worker:
+        await master.ended()
+        batch = master.of("reports")[-1]
+        master.say(assign=worker_pb2.Assign(want_number=batch.want.number, acknowledged=batch.sequence))
+        await worker.outbox.emptied()
+
+    assert batch.want.shards == 1
+
+
 async def test_reports_are_numbered_one_by_one(master, address, tmp_path):
     for number in range(3):
         master.enqueue("pass", shard=f"unit#{number}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final, Protocol
 
@@ -44,6 +45,7 @@ from fleetest.worker.messages import (
     Offer,
     Registered,
     Stop,
+    Want,
     Welcome,
 )
 from fleetest.worker.outbox import Outbox
@@ -307,6 +309,8 @@ class Agent:
         raise DeadlinePassed(f"the master did not answer within {longest:g} s")
 
     async def _take(self, assign: Assign, stream: SessionStream) -> None:
+        if assign.acknowledged:
+            self._outbox.acknowledge(assign.acknowledged)
         self._wants.take(assign)
         declined = self._roster.take(assign.assignments)
         self._roster.refuse(assign.unreadable)
@@ -316,7 +320,14 @@ class Agent:
 
     async def _say_reports(self, stream: SessionStream) -> None:
         async for batch in self._outbox.batches():
-            await stream.say(batch)
+            await stream.say(replace(batch, want=self._want_besides()))
+
+    def _want_besides(self) -> Want | None:
+        """What has room now goes along with what has ended: the master then ends and begins attempts in one commit."""
+        credit = self._roster.credit
+        if self._roster.hungry or self._wants.can_wait(credit):
+            return None
+        return self._wants.ask(credit, hungry=False)
 
     async def _say_wants(self, stream: SessionStream) -> None:
         """

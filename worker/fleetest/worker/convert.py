@@ -149,15 +149,7 @@ def statement_to_proto(value: Statement) -> worker_pb2.WorkerMessage:
         case Heartbeat():
             return worker_pb2.WorkerMessage(heartbeat=_heartbeat_to_proto(value))
         case Want():
-            return worker_pb2.WorkerMessage(
-                want=worker_pb2.Want(
-                    number=value.number,
-                    shards=value.shards,
-                    free=resources_to_proto(value.free),
-                    warm_environment_keys=value.warm_environment_keys,
-                    unhurried=value.unhurried,
-                )
-            )
+            return worker_pb2.WorkerMessage(want=_want_to_proto(value))
         case Declined():
             return worker_pb2.WorkerMessage(
                 declined=worker_pb2.Declined(
@@ -170,7 +162,19 @@ def statement_to_proto(value: Statement) -> worker_pb2.WorkerMessage:
             message = worker_pb2.WorkerMessage()
             _read_batch(message.reports, value.payload)
             message.reports.sequence = value.sequence
+            if value.want is not None:
+                message.reports.want.CopyFrom(_want_to_proto(value.want))
             return message
+
+
+def _want_to_proto(value: Want) -> worker_pb2.Want:
+    return worker_pb2.Want(
+        number=value.number,
+        shards=value.shards,
+        free=resources_to_proto(value.free),
+        warm_environment_keys=value.warm_environment_keys,
+        unhurried=value.unhurried,
+    )
 
 
 def _heartbeat_to_proto(value: Heartbeat) -> worker_pb2.Heartbeat:
@@ -428,7 +432,12 @@ def _assign_from_proto(message: worker_pb2.Assign, specs: MutableMapping[str, Ta
             assignments.append(_assignment_from_proto(each, specs))
         except InvalidRequest as error:
             unreadable[attempt_ref_from_proto(each.attempt)] = error.message
-    return Assign(want_number=message.want_number, assignments=tuple(assignments), unreadable=unreadable)
+    return Assign(
+        want_number=message.want_number,
+        assignments=tuple(assignments),
+        unreadable=unreadable,
+        acknowledged=message.acknowledged,
+    )
 
 
 def _assignment_from_proto(message: worker_pb2.Assignment, specs: Mapping[str, TaskSpec]) -> Assignment:

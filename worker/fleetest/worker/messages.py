@@ -113,10 +113,16 @@ class Goodbye:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredBatch:
-    """Reports in their encoded form, as they lie in the spool."""
+    """
+    Reports in their encoded form, as they lie in the spool.
+
+    Args:
+        want: what the worker would take, now that they are told.
+    """
 
     sequence: int
     payload: bytes
+    want: Want | None = None
 
 
 Statement = Hello | Heartbeat | Want | Declined | Goodbye | StoredBatch
@@ -136,11 +142,13 @@ class Assign:
 
     Args:
         unreadable: assignments that this version cannot understand, and why.
+        acknowledged: every batch of reports up to this one is safe; 0: nothing is said of that.
     """
 
     want_number: int
     assignments: tuple[Assignment, ...] = ()
     unreadable: Mapping[AttemptRef, str]
+    acknowledged: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,7 +56,7 @@ from fleetest.master.servicers.convert import (
     want_from_proto,
 )
 from fleetest.master.servicers.convert_results import kept_result
-from fleetest.master.sessions import Acknowledge, Heard, Session, Sessions, Stop
+from fleetest.master.sessions import Acknowledge, Assign, Heard, Session, Sessions, Stop
 from fleetest.v1 import worker_pb2, worker_pb2_grpc
 
 __all__ = ["WorkerServicer"]
@@ -67,6 +67,9 @@ _MOST_SLOTS = 1024
 
 _RUNNING = Running()
 _UNMEASURED = ResourceUsage()
+
+_TOGETHER = timedelta(milliseconds=20)
+"""For so long reports wait at most for what their worker is given next: one commit then holds both."""
 
 _CLOCK_TOLERANCE = timedelta(seconds=2)
 """What a slow network, or a slow process, may make of clocks that agree."""
@@ -183,9 +186,19 @@ async def _converse(session: Session, listening: Coroutine[Any, Any, None]) -> A
     listener = asyncio.create_task(listening, name=f"worker {session.presence.worker_id}")
     listener.add_done_callback(lambda _: session.instructions.put_nowait(None))
     known_specs: set[str] = set()
+    acknowledged = 0
     try:
         while (instruction := await session.instructions.get()) is not None:
-            yield instruction_to_proto(instruction, known_specs)
+            if isinstance(instruction, Acknowledge) and not session.instructions.empty():
+                acknowledged = instruction.sequence  # said along with what comes next, if that is work
+                continue
+            message = instruction_to_proto(instruction, known_specs)
+            if isinstance(instruction, Assign):
+                message.assign.acknowledged = acknowledged
+            elif acknowledged and not isinstance(instruction, Acknowledge):
+                yield instruction_to_proto(Acknowledge(sequence=acknowledged), known_specs)
+            acknowledged = 0
+            yield message
         if not listener.done():
             raise LeaseLost(f"worker {session.presence.worker_id} opened another session")
         await listener  # raises what went wrong
@@ -243,6 +256,9 @@ class _Stream:
                 self._session.instructions.put_nowait(Heard())  # first: Redis may keep the rest waiting
                 await self._heartbeat(message.heartbeat)
             case "reports":
+                if message.reports.HasField("want"):
+                    self._session.ask_besides(want_from_proto(message.reports.want))
+                    self._on_change()
                 await self._batches.put(message.reports)
             case "declined":
                 await self._decline(message.declined)
@@ -317,6 +333,7 @@ class _Stream:
             ahead = self._clock_ahead
             reports = [_report_from_proto(report, ahead) for batch in batches for report in batch.reports]
             done = [_done_from_proto(some, ahead) for batch in batches for some in batch.done]
+            await self._session.asked(_TOGETHER)
             refused = await self._inbox.take(reports, done)
             self._session.release(report.ref for report in reports if isinstance(report.content, Ended))
             self._session.release(ref for some in done for ref in some.refs)
