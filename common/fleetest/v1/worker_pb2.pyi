@@ -967,6 +967,9 @@ class Assignment(_message.Message):
     SHARD_COUNT_FIELD_NUMBER: _builtins.int
     SECRETS_FIELD_NUMBER: _builtins.int
     RESERVE_FIELD_NUMBER: _builtins.int
+    MORE_SHARD_IDS_FIELD_NUMBER: _builtins.int
+    MORE_NUMBERS_FIELD_NUMBER: _builtins.int
+    MORE_SHARD_INDEXES_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     spec_id: _builtins.str
     """TaskSpec.spec_id"""
@@ -989,6 +992,14 @@ class Assignment(_message.Message):
     def reserve(self) -> _types_pb2.Resources:
         """what it takes of the worker's free room; absent: the spec's limits"""
 
+    @_builtins.property
+    def more_shard_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Attempts at other shards, which differ in nothing else. There may be hundreds; of each kind there are as many."""
+
+    @_builtins.property
+    def more_numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def more_shard_indexes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
         self,
         *,
@@ -1002,10 +1013,13 @@ class Assignment(_message.Message):
         shard_count: _builtins.int = ...,
         secrets: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         reserve: _types_pb2.Resources | None = ...,
+        more_shard_ids: _abc.Iterable[_builtins.str] | None = ...,
+        more_numbers: _abc.Iterable[_builtins.int] | None = ...,
+        more_shard_indexes: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "reserve", b"reserve"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "case_ids", b"case_ids", "kind", b"kind", "number", b"number", "reserve", b"reserve", "secrets", b"secrets", "shard_count", b"shard_count", "shard_index", b"shard_index", "spec_id", b"spec_id", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "case_ids", b"case_ids", "kind", b"kind", "more_numbers", b"more_numbers", "more_shard_ids", b"more_shard_ids", "more_shard_indexes", b"more_shard_indexes", "number", b"number", "reserve", b"reserve", "secrets", b"secrets", "shard_count", b"shard_count", "shard_index", b"shard_index", "spec_id", b"spec_id", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

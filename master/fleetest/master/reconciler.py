@@ -173,9 +173,10 @@ class Reconciler:
             status = await keeper.newest_status()
             await self._requeue(status, queued)
         now = self._clock.now()
-        lost = [_Held.of(shard) for shard in _live(status) if roll.is_lost(shard)]
-        stuck = [_Held.of(shard) for shard in _live(status) if _is_stuck(status, shard, now)]
-        astray = [_Held.of(shard) for shard in _live(status) if self._went_astray(status, shard, now)]
+        live = _live(status)
+        lost = [_Held.of(shard) for shard in live if roll.is_lost(shard)]
+        stuck = [_Held.of(shard) for shard in live if _is_stuck(status, shard, now)]
+        astray = [_Held.of(shard) for shard in live if self._went_astray(status, shard, now)]
         tired = [task_id for task_id in status.tasks if _waited_too_long(status, task_id, now)]
         self._repeat_stops(status, now)
         self._on_look(status)

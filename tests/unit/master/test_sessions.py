@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from fleetest.common.states import ShardKind
 from fleetest.common.tasks import Resources
 from fleetest.master.queue.ports import Bid, Presence
+from fleetest.master.servicers.convert import instruction_to_proto
 from fleetest.master.sessions import (
     Acknowledge,
     Assign,
@@ -63,6 +64,21 @@ def assigned() -> Assigned:
         shard_index=0,
         reserve=task.resources,
     )
+
+
+def test_attempts_that_differ_in_their_shards_alone_are_said_at_once() -> None:
+    first = assigned()
+    others = [
+        replace(first, ref=AttemptRef(run_id="r", shard_id=f"lint#{index}", token=token), shard_index=index)
+        for index, token in ((1, 2), (2, 2), (3, 5))
+    ]
+
+    message = instruction_to_proto(Assign(want_number=1, assigned=(first, *others)), {"r/lint"})
+
+    told = [
+        (each.attempt.shard_id, *each.more_shard_ids, *each.more_shard_indexes) for each in message.assign.assignments
+    ]
+    assert told == [("lint#0", "lint#1", "lint#2", 1, 2), ("lint#3",)]
 
 
 def test_a_worker_that_wants_nothing_does_not_bid() -> None:

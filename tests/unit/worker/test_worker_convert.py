@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from fleetest.common.coverage import FileCoverage
 from fleetest.common.errors import InvalidRequest
@@ -213,7 +214,14 @@ def test_instructions_are_understood_and_newer_ones_passed_over(message, instruc
 def test_assignment_finds_its_task_among_those_the_stream_has_carried():
     spec = TaskSpec(spec_id="s", environment_key="e", task_id="unit", type="pytest", project="p")
     first = worker_pb2.Assignment(
-        attempt=PROTO_REF, spec_id="s", kind=types_pb2.SHARD_KIND_PLAN, number=2, secrets={"A": "hush"}
+        attempt=PROTO_REF,
+        spec_id="s",
+        kind=types_pb2.SHARD_KIND_PLAN,
+        number=2,
+        secrets={"A": "hush"},
+        more_shard_ids=["unit#9"],
+        more_numbers=[3],
+        more_shard_indexes=[9],
     )
     unknown = worker_pb2.Assignment(attempt=PROTO_REF, spec_id="other", kind=types_pb2.SHARD_KIND_PLAN)
     carried = {}
@@ -223,8 +231,9 @@ def test_assignment_finds_its_task_among_those_the_stream_has_carried():
     convert.instruction_from_proto(worker_pb2.MasterMessage(assign=first_message), carried)
     assign = convert.instruction_from_proto(worker_pb2.MasterMessage(assign=later_message), carried)
 
-    (assignment,) = assign.assignments
+    assignment, more = assign.assignments
     assert (assignment.spec, assignment.kind, assignment.number) == (spec, ShardKind.PLAN, 2)
     assert assignment.secrets == {"A": "hush"}
     assert "hush" not in repr(assignment)
+    assert more == replace(assignment, ref=replace(REF, shard_id="unit#9"), number=3, shard_index=9)
     assert list(assign.unreadable) == [REF]

@@ -8,6 +8,7 @@ from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
+from msgspec.structs import replace
 
 from fleetest.common.convert import (
     artifact_from_proto,
@@ -424,14 +425,15 @@ def _refs(messages: Sequence[types_pb2.AttemptRef]) -> tuple[AttemptRef, ...]:
 
 
 def _assign_from_proto(message: worker_pb2.Assign, specs: MutableMapping[str, TaskSpec]) -> Assign:
-    assignments, unreadable = [], {}
+    assignments: list[Assignment] = []
+    unreadable: dict[AttemptRef, str] = {}
     for spec in message.specs:
         specs[spec.spec_id] = task_spec_from_proto(spec)
     for each in message.assignments:
         try:
-            assignments.append(_assignment_from_proto(each, specs))
+            assignments += _assignments_from_proto(each, specs)
         except InvalidRequest as error:
-            unreadable[attempt_ref_from_proto(each.attempt)] = error.message
+            unreadable |= dict.fromkeys(_refs_of(each), error.message)
     return Assign(
         want_number=message.want_number,
         assignments=tuple(assignments),
@@ -440,13 +442,22 @@ def _assign_from_proto(message: worker_pb2.Assign, specs: MutableMapping[str, Ta
     )
 
 
-def _assignment_from_proto(message: worker_pb2.Assignment, specs: Mapping[str, TaskSpec]) -> Assignment:
+def _refs_of(message: worker_pb2.Assignment) -> list[AttemptRef]:
+    first = attempt_ref_from_proto(message.attempt)
+    return [
+        first,
+        *(AttemptRef(run_id=first.run_id, shard_id=id_, token=first.token) for id_ in message.more_shard_ids),
+    ]
+
+
+def _assignments_from_proto(message: worker_pb2.Assignment, specs: Mapping[str, TaskSpec]) -> list[Assignment]:
     spec = specs.get(message.spec_id)
     if spec is None:
         raise InvalidRequest(f"the stream has not carried the task {message.spec_id!r} yet")
     secrets = message.secrets  # most have none: to ask is cheaper
-    return Assignment(
-        ref=attempt_ref_from_proto(message.attempt),
+    ref, *more = _refs_of(message)
+    first = Assignment(
+        ref=ref,
         spec=spec,
         kind=shard_kind_from_proto(message.kind),
         number=message.number,
@@ -456,6 +467,10 @@ def _assignment_from_proto(message: worker_pb2.Assignment, specs: Mapping[str, T
         secrets=dict(secrets) if secrets else {},
         reserve=resources_from_proto(message.reserve) if message.HasField("reserve") else spec.limits,
     )
+    if not len(more) == len(message.more_numbers) == len(message.more_shard_indexes):
+        raise InvalidRequest(f"of {len(more)} more shards of {message.task_id} not all is said")
+    others = zip(more, message.more_numbers, message.more_shard_indexes, strict=True)
+    return [first, *[replace(first, ref=ref, number=number, shard_index=index) for ref, number, index in others]]
 
 
 def task_spec_to_proto(value: TaskSpec) -> worker_pb2.TaskSpec:

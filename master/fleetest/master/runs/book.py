@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
-from typing import Any
 
 import structlog
+from msgspec.structs import replace
 
 from fleetest.common.backoff import Backoff
 from fleetest.common.clock import Clock
@@ -76,37 +76,40 @@ def queue_entry(status: RunStatus, shard: ShardStatus) -> QueueEntry:
 
 def _queue_entries(status: RunStatus, shards: Iterable[ShardStatus]) -> Iterator[QueueEntry]:
     """What the shards of a task have in common, and there may be thousands of them, is worked out once."""
-    common: dict[tuple[str, ShardKind], Mapping[str, Any]] = {}
+    alike: dict[tuple[str, ShardKind], QueueEntry] = {}
     since: dict[str, Sequence[datetime]] = {}
     for shard in shards:
         key = shard.task_id, shard.kind
-        if key not in common:
+        if key not in alike:
             task = status.tasks[shard.task_id]
-            common[key] = _common_of_entries(status, task, shard.kind)
+            alike[key] = _entry_like(status, task, shard.kind)
             since[shard.task_id] = _serves_since(status, task)
         waits_since = shard.queued_at
         if since[shard.task_id]:
             waits_since = min(since[shard.task_id] if waits_since is None else [*since[shard.task_id], waits_since])
-        yield QueueEntry(
+        yield replace(
+            alike[key],
             shard_id=shard.shard_id,
             enqueued_at=waits_since or status.request.at,
             not_before=shard.retry_at,
-            **common[key],
         )
 
 
-def _common_of_entries(status: RunStatus, task: TaskStatus, kind: ShardKind) -> Mapping[str, Any]:
-    return {
-        "run_id": status.run_id,
-        "project": status.request.project,
-        "priority": task.task.priority,
-        "requirements": required_by(status, task),
-        "resources": asked_by(status, task),
-        "packed": packed_by(status, task),
-        "environment_key": status.environment_key(task),
-        "uses": task.task.uses if kind is ShardKind.EXECUTE else (),
-        "gang": task.open_shards if task.task.gang is not None else 0,
-    }
+def _entry_like(status: RunStatus, task: TaskStatus, kind: ShardKind) -> QueueEntry:
+    """What the entries of a task's shards have in common."""
+    return QueueEntry(
+        run_id=status.run_id,
+        shard_id="",
+        enqueued_at=status.request.at,
+        project=status.request.project,
+        priority=task.task.priority,
+        requirements=required_by(status, task),
+        resources=asked_by(status, task),
+        packed=packed_by(status, task),
+        environment_key=status.environment_key(task),
+        uses=task.task.uses if kind is ShardKind.EXECUTE else (),
+        gang=task.open_shards if task.task.gang is not None else 0,
+    )
 
 
 def _serves_since(status: RunStatus, task: TaskStatus) -> Sequence[datetime]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from itertools import groupby
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -28,7 +29,7 @@ from fleetest.common.convert_coverage import coverage_to_proto, coverage_totals_
 from fleetest.common.convert_version_control import version_control_to_proto
 from fleetest.common.results import Counts
 from fleetest.common.states import WorkerState
-from fleetest.common.tasks import RunnerType, Task
+from fleetest.common.tasks import Resources, RunnerType, Task
 from fleetest.master.explain import TaskExplanation
 from fleetest.master.queue.ports import Presence
 from fleetest.master.runs.events import RunSubmitted
@@ -36,6 +37,7 @@ from fleetest.master.runs.summary import CoverageSummary, RunSummary, TaskSummar
 from fleetest.master.sessions import (
     Acknowledge,
     Assign,
+    Assigned,
     AttemptRef,
     Begin,
     Drain,
@@ -259,11 +261,11 @@ def instruction_to_proto(instruction: Instruction, known_specs: set[str]) -> wor
 
 
 def _assign_to_proto(assign: Assign, known_specs: set[str]) -> worker_pb2.Assign:
-    """Filled in place: to make parts and copy them in takes several times as long. Most share their work."""
+    """Filled in place: to make parts and copy them in takes several times as long. Most are alike, and said at once."""
     message = worker_pb2.Assign(want_number=assign.want_number)
     add = message.assignments.add
     names: dict[int, str] = {}
-    for assigned in assign.assigned:
+    for _, (assigned, *more) in groupby(assign.assigned, key=_all_but_its_shard):
         work, ref = assigned.work, assigned.ref
         name = names.get(id(work))
         if name is None:
@@ -278,7 +280,15 @@ def _assign_to_proto(assign: Assign, known_specs: set[str]) -> worker_pb2.Assign
         if work.secrets:
             each.secrets.update(work.secrets)
         fill_resources(each.reserve, assigned.reserve)
+        if more:
+            each.more_shard_ids.extend([other.ref.shard_id for other in more])
+            each.more_numbers.extend([other.number for other in more])
+            each.more_shard_indexes.extend([other.shard_index for other in more])
     return message
+
+
+def _all_but_its_shard(assigned: Assigned) -> tuple[int, int, tuple[str, ...], Resources]:
+    return id(assigned.work), assigned.ref.token, assigned.case_ids, assigned.reserve
 
 
 def _introduce(work: Work, run_id: str, message: worker_pb2.Assign, known_specs: set[str]) -> str:
