@@ -7,17 +7,22 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import grpc
 import grpc.aio
 
 from fleetest.client.connection import CALL_TIMEOUT_SECONDS, GONE, Connection, Services, StartStream, raised_here
-from fleetest.client.convert import commit_from_proto, log_chunk_from_proto
-from fleetest.client.events import Commit, RunEnded
-from fleetest.client.values import LogChunk
+from fleetest.client.later import Later
 from fleetest.common.errors import DeadlinePassed, DependencyUnavailable, FleetestError
 from fleetest.v1 import blob_pb2, run_pb2
+
+if TYPE_CHECKING:
+    from fleetest.client import convert
+    from fleetest.client.events import Commit
+    from fleetest.client.values import LogChunk
+else:
+    convert = Later("fleetest.client.convert")
 
 __all__ = ["Started", "download_blob", "read_logs", "start_run", "watch_run"]
 
@@ -169,11 +174,11 @@ async def watch_run(connection: Connection, run_id: str, *, after_position: int)
                     )
                     await messages.aclose()
                     break
-                commit = commit_from_proto(message)
+                commit = convert.commit_from_proto(message)
                 position = commit.position
                 patience.progressed()
                 yield commit
-                if commit.events and isinstance(commit.events[-1], RunEnded):  # it is the last event of every run
+                if _ends_run(message):
                     await messages.aclose()
                     return
         except grpc.aio.AioRpcError as rpc_error:
@@ -201,7 +206,7 @@ async def read_logs(connection: Connection, request: run_pb2.ReadLogsRequest) ->
                     continue
                 seen[attempt] = end
                 patience.progressed()
-                yield log_chunk_from_proto(message)
+                yield convert.log_chunk_from_proto(message)
         except grpc.aio.AioRpcError as rpc_error:
             error = _broken(rpc_error)
         else:
