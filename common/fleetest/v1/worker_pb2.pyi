@@ -915,7 +915,7 @@ class Assign(_message.Message):
     def assignments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Assignment]: ...
     @_builtins.property
     def specs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskSpec]:
-        """that this stream has not carried yet"""
+        """that are not among the 256 that this stream carried last"""
 
     def __init__(
         self,

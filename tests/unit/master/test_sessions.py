@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from msgspec.structs import replace
 
+from fleetest.common.carried_specs import KEPT_SPECS
 from fleetest.common.states import ShardKind
 from fleetest.common.tasks import Resources
 from fleetest.master.queue.ports import Bid, Presence
@@ -23,6 +24,9 @@ from fleetest.master.sessions import (
     Want,
     Work,
 )
+from fleetest.worker import messages
+from fleetest.worker.assignments import TaskSpec
+from fleetest.worker.convert import instruction_from_proto
 from tests.tools.core import CAPACITY, instructions
 from tests.tools.story import command_task, submitted
 
@@ -73,12 +77,34 @@ def test_attempts_that_differ_in_their_shards_alone_are_said_at_once() -> None:
         for index, token in ((1, 2), (2, 2), (3, 5))
     ]
 
-    message = instruction_to_proto(Assign(want_number=1, assigned=(first, *others)), {"r/lint"})
+    message = instruction_to_proto(Assign(want_number=1, assigned=(first, *others)), {"r/lint": None})
 
     told = [
         (each.attempt.shard_id, *each.more_shard_ids, *each.more_shard_indexes) for each in message.assign.assignments
     ]
     assert told == [("lint#0", "lint#1", "lint#2", 1, 2), ("lint#3",)]
+
+
+def test_both_ends_of_a_stream_forget_the_same_specs() -> None:
+    known: dict[str, None] = {}
+    carried: dict[str, TaskSpec] = {}
+
+    def carry(*run_ids: str) -> int:
+        """Answers how many specs the message had."""
+        given = [replace(assigned(), ref=AttemptRef(run_id=each, shard_id="lint#0", token=2)) for each in run_ids]
+        message = instruction_to_proto(Assign(want_number=1, assigned=tuple(given)), known)
+        told = instruction_from_proto(message, carried)
+        assert isinstance(told, messages.Assign)
+        assert [each.ref.run_id for each in told.assignments] == list(run_ids)
+        return len(message.assign.specs)
+
+    first = [carry("a", "b"), carry("a")]
+    many = carry(*map(str, range(KEPT_SPECS + 10)))
+    again = [carry("a", str(KEPT_SPECS)), carry("10", "11")]
+
+    assert (first, many, again) == ([2, 0], KEPT_SPECS + 10, [1, 1])  # "a" took the place of "10"
+    assert list(known) == list(carried)
+    assert len(known) == KEPT_SPECS
 
 
 def test_a_worker_that_wants_nothing_does_not_bid() -> None:

@@ -10,6 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
 from msgspec.structs import replace
 
+from fleetest.common.carried_specs import forget_oldest
 from fleetest.common.convert import (
     artifact_from_proto,
     artifact_to_proto,
@@ -380,7 +381,7 @@ def instruction_from_proto(  # noqa: PLR0911 - a flat table
     """
     What the master says; `None` for something that only a newer master says.
 
-    `specs` are those that this stream has carried; the message's own are added.
+    `specs` are those that this stream has carried lately; the message's own are added.
     """
     match message.WhichOneof("message"):
         case "welcome":
@@ -428,12 +429,14 @@ def _assign_from_proto(message: worker_pb2.Assign, specs: MutableMapping[str, Ta
     assignments: list[Assignment] = []
     unreadable: dict[AttemptRef, str] = {}
     for spec in message.specs:
+        specs.pop(spec.spec_id, None)  # it is the newest now, as at the other end
         specs[spec.spec_id] = task_spec_from_proto(spec)
     for each in message.assignments:
         try:
             assignments += _assignments_from_proto(each, specs)
         except InvalidRequest as error:
             unreadable |= dict.fromkeys(_refs_of(each), error.message)
+    forget_oldest(specs)
     return Assign(
         want_number=message.want_number,
         assignments=tuple(assignments),

@@ -8,6 +8,7 @@ from itertools import groupby
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from fleetest.common.carried_specs import forget_oldest
 from fleetest.common.convert import (
     artifact_to_proto,
     duration_to_proto,
@@ -213,10 +214,10 @@ def spec_id(run_id: str, task: Task, environment_key: str) -> str:
     return f"{run_id}/{task.name}/{environment_key}" if task.served_by else f"{run_id}/{task.name}"
 
 
-def instruction_to_proto(instruction: Instruction, known_specs: set[str]) -> worker_pb2.MasterMessage:
+def instruction_to_proto(instruction: Instruction, known_specs: dict[str, None]) -> worker_pb2.MasterMessage:
     """
     Args:
-        known_specs: ids that the stream has carried; new ones are added.
+        known_specs: ids that the stream has carried lately; new ones are added.
     """
     match instruction:
         case Assign():
@@ -260,7 +261,7 @@ def instruction_to_proto(instruction: Instruction, known_specs: set[str]) -> wor
             return worker_pb2.MasterMessage(heard=worker_pb2.Heard())
 
 
-def _assign_to_proto(assign: Assign, known_specs: set[str]) -> worker_pb2.Assign:
+def _assign_to_proto(assign: Assign, known_specs: dict[str, None]) -> worker_pb2.Assign:
     """Filled in place: to make parts and copy them in takes several times as long. Most are alike, and said at once."""
     message = worker_pb2.Assign(want_number=assign.want_number)
     add = message.assignments.add
@@ -284,6 +285,7 @@ def _assign_to_proto(assign: Assign, known_specs: set[str]) -> worker_pb2.Assign
             each.more_shard_ids.extend([other.ref.shard_id for other in more])
             each.more_numbers.extend([other.number for other in more])
             each.more_shard_indexes.extend([other.shard_index for other in more])
+    forget_oldest(known_specs)
     return message
 
 
@@ -291,11 +293,11 @@ def _all_but_its_shard(assigned: Assigned) -> tuple[int, int, tuple[str, ...], R
     return id(assigned.work), assigned.ref.token, assigned.case_ids, assigned.reserve
 
 
-def _introduce(work: Work, run_id: str, message: worker_pb2.Assign, known_specs: set[str]) -> str:
+def _introduce(work: Work, run_id: str, message: worker_pb2.Assign, known_specs: dict[str, None]) -> str:
     """The id of the work's spec, which is sent with `message` unless the worker knows it."""
     name = spec_id(run_id, work.task, work.environment_key)
     if name not in known_specs:
-        known_specs.add(name)
+        known_specs[name] = None
         message.specs.append(
             task_spec_to_proto(
                 run_id,

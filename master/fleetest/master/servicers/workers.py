@@ -185,7 +185,7 @@ async def _converse(session: Session, listening: Coroutine[Any, Any, None]) -> A
     """Send what the session has to say, while somebody listens; ends with the listening."""
     listener = asyncio.create_task(listening, name=f"worker {session.presence.worker_id}")
     listener.add_done_callback(lambda _: session.instructions.put_nowait(None))
-    known_specs: set[str] = set()
+    known_specs: dict[str, None] = {}
     acknowledged = 0
     try:
         while (instruction := await session.instructions.get()) is not None:
