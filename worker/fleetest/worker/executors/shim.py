@@ -12,17 +12,16 @@ process, and PEAK_BYTES the most memory that one process of the tree had.
   found and killed too; and the main process dies with the shim (`PR_SET_PDEATHSIG`). Elsewhere the process group of
   the main process is what is killed.
 
-Standard library only, and quick to start: it runs once per process.
+Standard library only, and quick to start: it runs once per process. `contextlib` and `socket` alone would take a
+quarter of that.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import resource
 import select
 import signal
-import socket
 import sys
 from collections.abc import Sequence
 
@@ -35,6 +34,18 @@ _PEAK_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024  # of `ru_maxrss`
 _NOT_EXECUTABLE = 126
 _NOT_FOUND = 127
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class _OrGone:
+    """Around what fails when the other side has ended, which is told elsewhere."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        return kind is not None and issubclass(kind, OSError)
+
+
+_OR_GONE = _OrGone()
 
 
 def _prctl(option: int, value: int) -> None:
@@ -67,7 +78,7 @@ def _children() -> list[int]:
     me, found = os.getpid(), []
     for name in os.listdir("/proc"):  # noqa: PTH208 - pathlib would cost every process its import
         if name.isdigit():
-            with contextlib.suppress(OSError):
+            with _OR_GONE:
                 with open(f"/proc/{name}/stat", "rb") as file:  # noqa: PTH123 - as above
                     # The command's name stands in brackets and may contain anything; the parent is the second after.
                     fields = file.read().rpartition(b")")[2].split()
@@ -77,7 +88,7 @@ def _children() -> list[int]:
 
 
 class _Shim:
-    def __init__(self, control: socket.socket, argv: Sequence[str]) -> None:
+    def __init__(self, control: int, argv: Sequence[str]) -> None:
         self._control = control
         self._unread = b""
         shim = os.getpid()
@@ -88,17 +99,16 @@ class _Shim:
         self._say(f"started {self._main}")
 
     def _say(self, line: str) -> None:
-        with contextlib.suppress(OSError):
-            self._control.sendall(line.encode() + b"\n")
+        with _OR_GONE:
+            os.write(self._control, line.encode() + b"\n")
 
     def serve(self, wakeup: int) -> None:
-        control = self._control.fileno()
         while self._status is None:
-            ready, _, _ = select.select([control, wakeup], [], [])
+            ready, _, _ = select.select([self._control, wakeup], [], [])
             if wakeup in ready:
                 os.read(wakeup, 4096)
                 self._reap()
-            if control in ready and not self._obey():
+            if self._control in ready and not self._obey():
                 break
         self._kill_tree()
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -109,7 +119,7 @@ class _Shim:
     def _obey(self) -> bool:
         """Do what the agent says; false when all is to end."""
         try:
-            content = self._control.recv(4096)
+            content = os.read(self._control, 4096)
         except OSError:
             content = b""
         *lines, self._unread = (self._unread + content).split(b"\n")
@@ -118,21 +128,24 @@ class _Shim:
             if word == b"kill":
                 return False
             if self._status is None:
-                with contextlib.suppress(OSError):
+                with _OR_GONE:
                     (os.kill if word == b"signal" else os.killpg)(self._main, int(number))
         return bool(content)
 
-    def _reap(self) -> None:
-        """Collect what has ended."""
+    def _reap(self) -> bool:
+        """Collect what has ended; answers whether anything is left."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
-                return
+                return False
             if pid == 0:
-                return
-            if pid == self._main:
-                self._status = os.waitstatus_to_exitcode(status)
+                return True
+            self._note(pid, status)
+
+    def _note(self, pid: int, status: int) -> None:
+        if pid == self._main:
+            self._status = os.waitstatus_to_exitcode(status)
 
     def _kill_tree(self) -> None:
         """
@@ -142,26 +155,20 @@ class _Shim:
         descendant left, whatever they fork meanwhile.
         """
         if self._status is None or sys.platform != "linux":
-            with contextlib.suppress(OSError):
+            with _OR_GONE:
                 os.killpg(self._main, signal.SIGKILL)
-        while True:
+        while self._reap():
             if sys.platform == "linux":
                 for pid in _children():
-                    with contextlib.suppress(OSError):
+                    with _OR_GONE:
                         os.kill(pid, signal.SIGKILL)
-            try:
-                pid, status = os.waitpid(-1, 0)
-            except ChildProcessError:
-                return
-            if pid == self._main:
-                self._status = os.waitstatus_to_exitcode(status)
-            self._reap()
+            self._note(*os.waitpid(-1, 0))
 
 
 def main() -> None:
     """Run until the tree is gone."""
-    control = socket.socket(fileno=int(sys.argv[1]))
-    control.set_inheritable(False)
+    control = int(sys.argv[1])
+    os.set_inheritable(control, False)  # noqa: FBT003 - the standard library's own signature
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     wakeup, write_end = os.pipe()
     os.set_blocking(write_end, False)
