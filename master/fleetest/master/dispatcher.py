@@ -5,7 +5,7 @@ One loop: wait to be woken, ask the queue for all workers at once, begin the att
 them out, and answer those who get nothing. Nothing is polled: a worker's want, an enqueued shard and a returned claim
 all wake it. A worker that was turned down is not asked for again before there may be something that it was not offered.
 
-Claims are confirmed after the attempts have been sent, with the next question to the queue where there is one.
+Claims are confirmed after the attempts have been sent, with the next question to the queue where there is one soon.
 """
 
 from __future__ import annotations
@@ -47,6 +47,9 @@ _log = structlog.get_logger()
 _PAUSE: Final = timedelta(milliseconds=200)
 """After a failure of the store or of Redis."""
 
+_CONFIRMED_WITHIN: Final = timedelta(milliseconds=50)
+"""For so long claims whose attempts have begun wait for the next question to the queue."""
+
 
 class Dispatcher:
     """
@@ -75,6 +78,8 @@ class Dispatcher:
         self._wake = asyncio.Event()
         self._turned_down = turned_down
         self._unconfirmed: list[Claim] = []
+        self._confirm_timer: asyncio.TimerHandle | None = None
+        self._confirm_overdue = False
         self._gang_waits = False
         self._due: asyncio.TimerHandle | None = None
 
@@ -146,7 +151,7 @@ class Dispatcher:
         finally:
             for question in questions:
                 settle(question)
-        if not bids:
+        if not bids and self._confirm_overdue:
             await self._confirm()
         elif claims:
             await asyncio.sleep(0)  # who waited for that tells first what has ended: it shares the commit
@@ -202,8 +207,18 @@ class Dispatcher:
         if claims.due_in is not None:
             self._due = asyncio.get_running_loop().call_later(claims.due_in.total_seconds(), self.wake)
 
+    def _confirm_soon(self, claims: Sequence[Claim]) -> None:
+        self._unconfirmed += claims
+        if self._confirm_timer is None:
+            soon = _CONFIRMED_WITHIN.total_seconds()
+            self._confirm_timer = asyncio.get_running_loop().call_later(soon, self._confirm_now)
+
+    def _confirm_now(self) -> None:
+        self._confirm_timer, self._confirm_overdue = None, True
+        self._wake.set()
+
     async def _confirm(self) -> None:
-        confirming, self._unconfirmed = self._unconfirmed, []
+        confirming, self._unconfirmed, self._confirm_overdue = self._unconfirmed, [], False
         if confirming:
             await self._settle(self._queue.confirm, confirming)
 
@@ -230,7 +245,7 @@ class Dispatcher:
             _log.warning("claims_dropped", run_id=run_id, error=str(error))
             await self._settle(self._queue.confirm, claims)
             return []
-        self._unconfirmed += [claim for claim in claims if not claim.entry.uses]
+        self._confirm_soon([claim for claim in claims if not claim.entry.uses])
         if any(claim.entry.uses for claim in claims):
             started = await self._keep_resources(claims, started)
         return [(claim.worker_id, each) for claim, each in zip(claims, started, strict=True) if each is not None]

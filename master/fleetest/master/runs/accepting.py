@@ -19,10 +19,10 @@ def accepted_of(
     status: TaskStatus, shard: ShardStatus, attempt: Attempt, results: Sequence[KeptResult]
 ) -> list[KeptResult]:
     """Those that the attempt was given and has no result of yet, each once."""
-    if not shard.case_ids and not status.task.planned:
-        results = [_own_name(status, shard, result) for result in results]
+    named_by_its_shard = not shard.case_ids and not status.task.planned
     accepted: dict[str, KeptResult] = {}
-    for result in results:
+    for told in results:
+        result = _own_name(status, shard, told) if named_by_its_shard else told
         case_id = result.case_id
         expected = case_id in attempt.awaited or (not shard.case_ids and case_id not in attempt.seen)
         if expected and case_id not in accepted:
