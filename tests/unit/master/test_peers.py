@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
@@ -16,6 +17,7 @@ from fleetest.common.states import Outcome, RunState, Verdict
 from fleetest.common.tasks import CachePolicy
 from fleetest.master.cache.entries import CachedCase, entry_key
 from fleetest.master.reports import Ended, Output, Results
+from fleetest.master.runs.state import RunStatus
 from fleetest.master.sessions import Drain, Session, Stop, Want
 from tests.support.shared_redis import SharedRedis
 from tests.tools.core import CAPACITY, LEASE_TTL, Core, instructions, open_core, until
@@ -61,6 +63,19 @@ async def two(tmp_path: Path, embedded_redis: SharedRedis) -> AsyncIterator[Two]
     url = embedded_redis.url
     async with open_core(tmp_path, url) as a, open_core(tmp_path, url) as b, hearing(a), hearing(b):
         yield Two(a, b, await b.connect(stream="at b"))
+
+
+class Behind(NamedTuple):
+    """A keeper that has not heard of the newest commits."""
+
+    run_id: str
+    known: RunStatus
+
+    async def status(self) -> RunStatus:
+        return self.known
+
+    async def newest_status(self) -> RunStatus:
+        return self.known
 
 
 async def _nothing() -> None:
@@ -177,6 +192,20 @@ async def test_what_one_master_committed_and_did_not_project_the_other_projects(
     assert row.state is RunState.FAILED
     cases = await two.a.store.list_cases(run_id)
     assert {case.case_id: case.outcome for case in cases} == {"one": Outcome.PASSED, "two": Outcome.FAILED}
+
+
+async def test_what_another_master_commits_meanwhile_is_projected_the_next_time(two: Two) -> None:
+    run_id = await two.a.submit(command_task())
+    [given] = await two.b.assigned(two.worker)
+    before = copy.deepcopy(await two.b.status(run_id))
+    await two.b.report(given.ref, Results(results=(result("lint"),)), DONE)
+
+    await two.a.projector.rebuild(Behind(run_id, before))
+    row = await two.a.projector.current(two.a.book.keeper(run_id))
+
+    assert row is not None
+    assert row.state is RunState.PASSED
+    assert [case.case_id for case in await two.a.store.list_cases(run_id)] == ["lint"]
 
 
 async def test_a_run_that_another_master_takes_in_is_found_though_it_was_missed_before(two: Two) -> None:

@@ -194,8 +194,7 @@ class Projector:
     async def _derive(self, source: Source) -> _Derived:
         """What is taken from now on stays for the next time."""
         status = await self._gather(source)
-        del self._dirty[source.run_id]
-        finished = self._cases.pop(source.run_id, [])
+        finished = self._cases.get(source.run_id, [])
         derived = _Derived(
             source=source,
             row=row_of(summary_of(status)),
@@ -203,6 +202,8 @@ class Projector:
             finished=finished,
             ended=status.state.ended,
         )
+        del self._dirty[source.run_id]
+        self._cases.pop(source.run_id, None)
         if derived.ended:
             with self._kept_on_failure([derived]):
                 await self._save_history(status)
@@ -246,7 +247,8 @@ class Projector:
                 break
             self._alone.discard(run_id)
             for commit in commits:
-                if commit.position not in taken:
+                # What others have committed since is not in the status yet: that is for the next time.
+                if commit.position <= status.position and commit.position not in taken:
                     taken.add(commit.position)
                     events = decode(commit.events)
                     others += [(commit.position, event) for event in events if isinstance(event, Finished)]
