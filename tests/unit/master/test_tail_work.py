@@ -14,6 +14,7 @@ from datetime import timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from fleetest.common.backoff import Backoff
 from fleetest.common.results import PlannedCase
@@ -314,6 +315,20 @@ def test_a_worker_that_is_asked_or_gave_nothing_is_left_alone_for_a_while() -> N
     assert (asked.requests, asked.again_in) == ((), ASK_AGAIN.total_seconds())
     assert (gave_nothing.requests, gave_nothing.again_in) == ((), RELUCTANT_FOR.total_seconds())
     assert look().requests
+
+
+def test_without_history_a_case_is_expected_to_last_as_long_as_others_of_its_file() -> None:
+    story = Story(pytest_task(shards=1))
+    story.plans("unit", "a.py::1", "a.py::2", "z.py::1", "z.py::2", "new.py::1")
+    task = story.task("unit")
+    at_first = task.expected_seconds("z.py::2", speed=2.0)
+
+    story.start("unit#0")
+    story.report("unit#0", result("a.py::1"), replace(result("z.py::1"), duration=timedelta(seconds=3)))
+
+    expected = [task.expected_seconds(case_id, speed=2.0) for case_id in ("a.py::2", "z.py::2", "new.py::1")]
+    assert at_first == 1.0
+    assert expected == pytest.approx([0.005, 3.0, 3.005 / 2])
 
 
 async def test_the_master_that_has_the_stream_asks_the_worker(core: Core) -> None:

@@ -200,9 +200,8 @@ def _request(donor: _Donor) -> Request:
 def _donor(task: TaskStatus, shard: ShardStatus, now: datetime, slots: Mapping[str, int], idle_speed: float) -> _Donor:
     attempt = shard.attempt
     assert attempt is not None
-    typical = task.ran_seconds / task.counts.done if task.counts.done else 1.0
     speed = task.speeds.get(attempt.worker_id, 1.0)
-    foretold = [_predicted(task, case_id, typical, speed) for case_id in shard.case_ids]
+    foretold = [task.expected_seconds(case_id, speed=speed) for case_id in shard.case_ids]
     todo = [index for index, case_id in enumerate(shard.case_ids) if case_id in attempt.awaited]
     ahead = _ahead(task, shard, slots)
     factor = _correction(task, shard, foretold)
@@ -237,11 +236,6 @@ def _donor(task: TaskStatus, shard: ShardStatus, now: datetime, slots: Mapping[s
         again_in=again_in,
         elsewhere=speed / idle_speed,
     )
-
-
-def _predicted(task: TaskStatus, case_id: str, typical: float, speed: float) -> float:
-    predicted = task.cases[case_id].predicted
-    return typical if predicted is None else predicted / speed
 
 
 def _correction(task: TaskStatus, shard: ShardStatus, foretold: Sequence[float]) -> float:

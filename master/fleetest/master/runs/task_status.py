@@ -39,6 +39,23 @@ _RETRY_WORD = {
 }
 
 
+class Ran(msgspec.Struct, gc=False):
+    """How many results there are of something, and how long they took all together."""
+
+    results: int = 0
+    seconds: float = 0.0
+
+    def add(self, seconds: float) -> None:
+        """One more."""
+        self.results += 1
+        self.seconds += seconds
+
+    @property
+    def mean_seconds(self) -> float:
+        """Of one; a second as long as nothing is known."""
+        return self.seconds / self.results if self.results else 1.0
+
+
 class CaseStatus(msgspec.Struct, gc=False):
     """
     A case, what became of it so far, and in how many attempts.
@@ -150,7 +167,8 @@ class TaskStatus(msgspec.Struct):
         open_needs: needed tasks that have not ended, services left out.
         served_by: the services that must be ready while it runs.
         unmet: the first need whose task did not end as it asks.
-        ran_seconds: how long the results so far took, all together.
+        ran: how long the results so far took, all together.
+        ran_by_file: the same of each file.
         speeds: how fast workers are that were there when it was planned; 1 where nothing is known.
         cache_keys: under which results are cached, by file.
         sampled: cases that are run although the cache has a result, until they are seen to end otherwise.
@@ -171,7 +189,8 @@ class TaskStatus(msgspec.Struct):
     collection_errors: int = 0
     final_failures: int = 0
     attempts: int = 0
-    ran_seconds: float = 0.0
+    ran: Ran = msgspec.field(default_factory=Ran)
+    ran_by_file: dict[str, Ran] = msgspec.field(default_factory=dict)
     live: int = 0
     open_shards: int = 0
     open_needs: int = 0
@@ -222,6 +241,13 @@ class TaskStatus(msgspec.Struct):
         """Of one more shard."""
         return len(self.shards) - self.task.planned
 
+    def expected_seconds(self, case_id: str, *, speed: float) -> float:
+        """How long a case should take at that speed: without history, as long as others of its file, or of all."""
+        case = self.cases[case_id]
+        if case.predicted is not None:
+            return case.predicted / speed
+        return self.ran_by_file.get(case.file, self.ran).mean_seconds
+
     def open(self, shard: ShardStatus) -> None:
         """Have one more shard, which waits."""
         self.shards[shard.shard_id] = shard
@@ -236,7 +262,10 @@ class TaskStatus(msgspec.Struct):
         for result in results:
             case = self.cases.get(result.case_id) or self._add_case(shard, result)
             case.shard_id, case.worker_id = shard.shard_id, worker_id
-            self.ran_seconds += result.duration.total_seconds()
+            seconds, file = result.duration.total_seconds(), case.file
+            self.ran.add(seconds)
+            if file:
+                self.ran_by_file.setdefault(file, Ran()).add(seconds)
             self._finish(case, result)
 
     def _add_case(self, shard: ShardStatus, result: KeptResult) -> CaseStatus:

@@ -337,6 +337,8 @@ class _Stream:
             refused = await self._inbox.take(reports, done)
             self._session.release(report.ref for report in reports if isinstance(report.content, Ended))
             self._session.release(ref for some in done for ref in some.refs)
+            if self._session.wants_more:
+                self._on_change()  # what others have left to do was looked at before this was known
             if refused:
                 stop = Stop(
                     refs=tuple(refused),
