@@ -19,7 +19,7 @@ from fleetest.master.runs.events import CancelRequested, CasesAskedBack, GangBro
 from fleetest.master.runs.measuring import Measurement
 from fleetest.master.runs.results import KeptResult
 
-__all__ = ["Attempt", "CaseStatus", "ShardStatus", "TaskStatus", "plan_shard_id", "shard_id"]
+__all__ = ["Attempt", "CaseStatus", "Ran", "ShardStatus", "TaskStatus", "plan_shard_id", "shard_id"]
 
 
 def plan_shard_id(task_id: str) -> str:
