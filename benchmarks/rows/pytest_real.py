@@ -106,7 +106,7 @@ def _figures(real: _Real, measured: Measured, *, missing: str = "") -> Sequence[
             notes=(
                 f"At most {real.rounds} round{'s' if real.rounds > 1 else ''}.",
                 "In a first run nothing has been compiled, in a second all has, on both sides.",
-                f"Our second run begins {_READING_SECONDS} s after the first: what a cluster does meanwhile is not measured.",
+                f"Our second run begins {_READING_SECONDS} s after the first.",
             ),
         )
         for which, limit in zip(_RUNS, (1.0, 0.9), strict=True)
