@@ -331,7 +331,7 @@ class AttemptEnded(_Event, frozen=True, kw_only=True):
 
 
 class DoneAttempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """A short attempt that went well, as its worker told of it at once."""
+    """A short attempt that went well, as its worker told of it at once. Only earlier versions wrote a `reason`."""
 
     shard_id: str
     token: int
