@@ -115,11 +115,13 @@ class AsyncClient:
         """
         from fleetest.client.uploads import upload_workspace  # needed by `run` alone
 
-        services = self._connection.services
+        services, in_a_row = self._connection.services, self._connection.failures()
 
         async def go_on(failures: int, error: FleetestError) -> BlobServiceAsyncStub:
             nonlocal services
-            await self._connection.recover(services, failures, error)
+            if failures == 1 and in_a_row.count:  # some has come through since the last
+                in_a_row.progressed()
+            await self._connection.recover(services, in_a_row, error)
             services = self._connection.services
             return services.blobs
 

@@ -8,6 +8,7 @@ matters), so a call that found nobody is simply made again.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -35,7 +36,16 @@ if TYPE_CHECKING:
     from fleetest.v1.fleet_pb2_grpc import FleetServiceAsyncStub
     from fleetest.v1.run_pb2_grpc import RunServiceAsyncStub
 
-__all__ = ["CALL_TIMEOUT_SECONDS", "GONE", "Connection", "Persistence", "Services", "StartStream", "raised_here"]
+__all__ = [
+    "CALL_TIMEOUT_SECONDS",
+    "GONE",
+    "Connection",
+    "Failures",
+    "Persistence",
+    "Services",
+    "StartStream",
+    "raised_here",
+]
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
@@ -64,14 +74,41 @@ GONE: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Persistence:
     """
-    How often, and after what waits, a call is made again when nobody answers.
+    For how long, and after what waits, a call is made again when nobody answers.
 
     Args:
-        tries: how many more times before giving up.
+        patience: from the first failure in a row to the last try; no address is left out, however long that takes.
+        patience_midway: the same once something has come: of a run, which goes on without us, or of an upload. The
+            master may just be moving to another machine.
     """
 
-    tries: int = 5
+    patience: timedelta = timedelta(seconds=20)
+    patience_midway: timedelta = timedelta(minutes=5)
     backoff: Backoff = Backoff(first=timedelta(seconds=1), longest=timedelta(seconds=8))
+
+
+class Failures:
+    """Failures in a row, of a call that is made again."""
+
+    def __init__(self, persistence: Persistence) -> None:
+        self._persistence = persistence
+        self._patience = persistence.patience
+        self._ends_at = 0.0
+        self.count = 0
+
+    def add(self) -> None:
+        if not self.count:
+            self._ends_at = time.monotonic() + self._patience.total_seconds()
+        self.count += 1
+
+    def progressed(self) -> None:
+        """What fails next is the first."""
+        self._patience = self._persistence.patience_midway
+        self.count = 0
+
+    @property
+    def seconds_left(self) -> float:
+        return max(0.0, self._ends_at - time.monotonic())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +174,7 @@ class Connection:
             DependencyUnavailable: nobody answered at any address.
             FleetestError: what the master raised.
         """
-        failures = 0
+        failures = self.failures()
         while True:
             services = self.services
             try:
@@ -146,7 +183,6 @@ class Connection:
                 error = raised_here(rpc_error)
                 if rpc_error.code() not in GONE:
                     raise error from None
-            failures += 1
             await self.recover(services, failures, error)
 
     async def call_once(
@@ -165,31 +201,37 @@ class Connection:
         except grpc.aio.AioRpcError as rpc_error:
             raise raised_here(rpc_error) from None
 
-    async def recover(self, failed: Services, failures: int, error: FleetestError) -> None:
+    def failures(self) -> Failures:
+        """None yet, of a call that is about to be made."""
+        return Failures(self._persistence)
+
+    async def recover(self, failed: Services, failures: Failures, error: FleetestError) -> None:
         """
-        Wait, and turn to the next address unless somebody else has done so already.
+        Count one failure more, wait, and turn to the next address unless somebody else has done so already.
 
         Raises:
             DependencyUnavailable: that was the last try, or none would help: the two sides do not agree about TLS.
         """
+        failures.add()
+        all_failed = failures.count >= len(self._addresses)
         misfit = await diagnose(failed.address, self._tls)
-        if misfit is not None and failures >= len(self._addresses):
+        if misfit is not None and all_failed:
             raise misfit from None
-        if failures > self._persistence.tries:
+        if all_failed and not failures.seconds_left:
             raise DependencyUnavailable(
                 f"no master answers at {', '.join(self._addresses)}: {_cause(error.message)}",
                 hint=error.hint
                 or "See that one runs there (`fleetest up` starts one on this machine), and that "
                 "FLEETEST_MASTER or --master names it.",
             ) from None
-        delay = self._persistence.backoff.delay(failures)
-        self._on_trouble(f"{failed.address} does not answer; trying again ({failures} of {self._persistence.tries})")
+        self._on_trouble(f"{failed.address} does not answer; trying again for {failures.seconds_left:.0f} s")
         if self._services is failed:
             self._services = None
             self._turn += 1
             self._drop_streams()
             await failed.channel.close()
-        await asyncio.sleep(delay.total_seconds())
+        wait = self._persistence.backoff.delay(failures.count).total_seconds()
+        await asyncio.sleep(min(wait, failures.seconds_left))
 
     def take_stream(self) -> StartStream | None:
         """An open stream for a submission, of the present channel; `None` when there is none."""

@@ -80,6 +80,7 @@ async def save_artifact(connection: Connection, store: StoreDownloads, artifact:
     target = artifact_target(artifact, directory)
     with disk_errors(f"the directory {directory}"):
         target.parent.mkdir(parents=True, exist_ok=True)
+        failures = connection.failures()
         for attempt in range(1, _TRIES + 1):
             services = connection.services
             try:
@@ -87,7 +88,7 @@ async def save_artifact(connection: Connection, store: StoreDownloads, artifact:
             except DependencyUnavailable as error:
                 if attempt == _TRIES:
                     raise
-                await connection.recover(services, attempt, error)
+                await connection.recover(services, failures, error)
             else:
                 break
     return target

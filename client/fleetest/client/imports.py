@@ -47,7 +47,7 @@ async def import_run(
         FleetestError: what the master raised.
     """
     begin.reports.extend(run_pb2.ImportedReport(task_id=each.task_id, source=each.source) for each in reports)
-    failures = 0
+    failures = connection.failures()
     while True:
         services = connection.services
         try:
@@ -56,7 +56,6 @@ async def import_run(
             error = raised_here(rpc_error)
             if rpc_error.code() not in GONE:
                 raise error from None
-        failures += 1
         await connection.recover(services, failures, error)
 
 

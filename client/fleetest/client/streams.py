@@ -30,25 +30,6 @@ __all__ = ["Started", "download_blob", "read_logs", "start_run", "watch_run"]
 _SOUND_AFTER_SECONDS: Final = 20.0
 
 
-class _Patience:
-    """Counts failures in a row: progress, or a stream that held for long, starts the count anew."""
-
-    def __init__(self) -> None:
-        self.failures = 0
-        self._opened = time.monotonic()
-
-    def opened(self) -> None:
-        self._opened = time.monotonic()
-
-    def progressed(self) -> None:
-        self.failures = 0
-
-    def failed(self) -> int:
-        held = time.monotonic() - self._opened
-        self.failures = 1 if held >= _SOUND_AFTER_SECONDS else self.failures + 1
-        return self.failures
-
-
 def _broken(rpc_error: grpc.RpcError) -> FleetestError:
     """
     Raises:
@@ -103,7 +84,7 @@ async def start_run(connection: Connection, request: run_pb2.SubmitRunRequest) -
 
     Raises as `Connection.call`.
     """
-    failures = 0
+    failures = connection.failures()
     while True:
         services, kept = connection.services, None
         error: FleetestError = DependencyUnavailable("the stream ended before it had begun")
@@ -122,11 +103,8 @@ async def start_run(connection: Connection, request: run_pb2.SubmitRunRequest) -
         except TimeoutError:  # which has cancelled the stream
             raise DeadlinePassed(f"the master did not answer within {CALL_TIMEOUT_SECONDS} s") from None
         except grpc.aio.AioRpcError as rpc_error:
-            if rpc_error.code() is grpc.StatusCode.UNIMPLEMENTED:  # a master of an older version
-                return await connection.call(lambda services: services.runs.SubmitRun, request)
             error = _broken(rpc_error)
         if kept is None:  # else it broke while nothing was said, perhaps long ago
-            failures += 1
             await connection.recover(services, failures, error)
 
 
@@ -155,12 +133,14 @@ async def watch_run(connection: Connection, run_id: str, *, after_position: int)
     Raises:
         DependencyUnavailable: the stream broke, and could not be taken up again.
     """
-    patience = _Patience()
+    failures = connection.failures()
     position = after_position
     started = connection.started.pop(run_id, None) if position == 0 else None
+    if started is not None:
+        failures.progressed()
     while True:
         services = connection.services if started is None else started.services
-        patience.opened()
+        opened_at = time.monotonic()
         error: FleetestError = DependencyUnavailable("the stream ended before the run did")
         try:
             messages = _watched(services, run_id, position) if started is None else started.commits()
@@ -176,14 +156,16 @@ async def watch_run(connection: Connection, run_id: str, *, after_position: int)
                     break
                 commit = convert.commit_from_proto(message)
                 position = commit.position
-                patience.progressed()
+                failures.progressed()
                 yield commit
                 if _ends_run(message):
                     await messages.aclose()
                     return
         except grpc.aio.AioRpcError as rpc_error:
             error = _broken(rpc_error)
-        await connection.recover(services, patience.failed(), error)
+        if time.monotonic() - opened_at >= _SOUND_AFTER_SECONDS:
+            failures.progressed()
+        await connection.recover(services, failures, error)
 
 
 async def read_logs(connection: Connection, request: run_pb2.ReadLogsRequest) -> AsyncIterator[LogChunk]:
@@ -193,11 +175,11 @@ async def read_logs(connection: Connection, request: run_pb2.ReadLogsRequest) ->
     Raises:
         DependencyUnavailable: the stream broke, and could not be taken up again.
     """
-    patience = _Patience()
+    failures = connection.failures()
     seen: dict[tuple[str, int], tuple[int, bool]] = {}
     while True:
         services = connection.services
-        patience.opened()
+        opened_at = time.monotonic()
         try:
             async for message in services.runs.ReadLogs(request):
                 attempt = (message.shard_id, message.token)
@@ -205,13 +187,15 @@ async def read_logs(connection: Connection, request: run_pb2.ReadLogsRequest) ->
                 if end <= seen.get(attempt, (-1, False)):
                     continue
                 seen[attempt] = end
-                patience.progressed()
+                failures.progressed()
                 yield convert.log_chunk_from_proto(message)
         except grpc.aio.AioRpcError as rpc_error:
             error = _broken(rpc_error)
         else:
             return
-        await connection.recover(services, patience.failed(), error)
+        if time.monotonic() - opened_at >= _SOUND_AFTER_SECONDS:
+            failures.progressed()
+        await connection.recover(services, failures, error)
 
 
 async def download_blob(connection: Connection, digest: str) -> AsyncIterator[bytes]:

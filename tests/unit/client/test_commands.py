@@ -450,19 +450,19 @@ def test_an_error_is_a_line_of_what_and_a_line_of_what_to_do(fleetest, master, e
 
 
 def test_an_unreachable_master_is_infrastructure(fleetest, monkeypatch):
-    from fleetest.client import connection
-    from fleetest.common.backoff import Backoff
+    from fleetest.client.connection import Persistence
 
-    monkeypatch.setattr(
-        connection.Persistence.__init__, "__kwdefaults__", {"tries": 1, "backoff": Backoff(first=timedelta())}
-    )
+    patience = {**Persistence.__init__.__kwdefaults__, "patience": timedelta()}
+    monkeypatch.setattr(Persistence.__init__, "__kwdefaults__", patience)
 
-    shown = fleetest("ls", environment={"FLEETEST_MASTER": "127.0.0.1:1"})
+    shown = fleetest("ls", environment={"FLEETEST_MASTER": "127.0.0.1:1,127.0.0.1:2"})
 
     assert shown.code == 3
-    assert "127.0.0.1:1 does not answer; trying again (1 of 1)\n" in shown.err
+    assert "127.0.0.1:1 does not answer; trying again for 0 s\n" in shown.err
     assert re.search(
-        r"^fleetest: no master answers at 127\.0\.0\.1:1: [A-Z][a-z ]+( \(\d+\))?$", shown.err, re.MULTILINE
+        r"^fleetest: no master answers at 127\.0\.0\.1:1, 127\.0\.0\.1:2: [A-Z][a-z ]+( \(\d+\))?$",
+        shown.err,
+        re.MULTILINE,
     )
 
 

@@ -473,7 +473,7 @@ def test_what_the_connection_says_stands_above_the_live_area(monkeypatch):
     commit = commit_from_proto(passing_run()[0])
     renderer.show(view, view.apply(commit), at(0))
 
-    say("127.0.0.1:1 does not answer; trying again (1 of 5)")
+    say("127.0.0.1:1 does not answer; trying again for 20 s")
 
     _, found, after = stream.buffer.getvalue().decode().partition("does not answer")
     renderer.abandon()

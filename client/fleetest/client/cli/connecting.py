@@ -101,11 +101,17 @@ def _known_cluster(data_directory: Path) -> EmbeddedCluster:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a cluster is, and what lets a client in."""
+    """
+    Where a cluster is, and what lets a client in.
+
+    Args:
+        is_own: it is the user's, on this machine: if it does not come back soon, somebody has ended it.
+    """
 
     address: str
     token: Secret
     tls: ClientTls | None
+    is_own: bool = False
 
 
 async def find_cluster(master: str, *, embedded: Callable[[Path], EmbeddedCluster] = _known_cluster) -> Place:
@@ -119,7 +125,7 @@ async def find_cluster(master: str, *, embedded: Callable[[Path], EmbeddedCluste
     if address := master or settings.master:
         return Place(address=address, token=settings.token, tls=settings.tls)
     cluster = await asyncio.to_thread(embedded, settings.data)
-    return Place(address=cluster.address, token=cluster.token, tls=None)
+    return Place(address=cluster.address, token=cluster.token, tls=None, is_own=True)
 
 
 @asynccontextmanager
@@ -142,7 +148,10 @@ async def connected(
     # Read when gRPC is loaded: its own complaints, for its developers, would stand before our one line.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from fleetest.client.async_client import AsyncClient
+    from fleetest.client.connection import Persistence
 
+    if persistence is None and place.is_own:
+        persistence = Persistence(patience_midway=Persistence().patience)
     async with AsyncClient(
         place.address,
         token=place.token.reveal(),

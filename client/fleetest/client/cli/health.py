@@ -10,13 +10,12 @@ import click
 
 from fleetest.client.cli.connecting import connected, master_option, running
 from fleetest.client.connection import Persistence
-from fleetest.common.backoff import Backoff
 from fleetest.common.errors import DependencyUnavailable
 
 __all__ = ["health"]
 
 _PATIENCE: Final = timedelta(seconds=5)
-_NEXT_ADDRESS: Final = Persistence(tries=2, backoff=Backoff(first=timedelta(), longest=timedelta()))
+_EACH_ADDRESS_ONCE: Final = Persistence(patience=timedelta())
 
 
 @click.command()
@@ -35,7 +34,7 @@ async def _ask(master: str) -> None:
     try:
         async with (
             asyncio.timeout(_PATIENCE.total_seconds()),
-            connected(master, persistence=_NEXT_ADDRESS, on_trouble=lambda _line: None) as client,
+            connected(master, persistence=_EACH_ADDRESS_ONCE, on_trouble=lambda _line: None) as client,
         ):
             await client.check_health()
     except TimeoutError:
