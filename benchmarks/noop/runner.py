@@ -65,6 +65,10 @@ class _NoopSession:
     def backlog(self) -> int:
         return 0
 
+    @property
+    def ahead(self) -> int:
+        return 0
+
     def on_hungry(self, callback: Callable[[], None]) -> None:
         """It never is: an attempt has ended when it has begun."""
 

@@ -194,7 +194,7 @@ async def _timed(
     ends: list[float] = []
     async for commit in client.watch(submission.run_id):
         for event in commit.events:
-            if isinstance(event, AttemptEnded) and not event.shard_id.endswith("#plan"):
+            if isinstance(event, AttemptEnded) and not event.shard_id.endswith("#plan") and not event.will_retry:
                 ends.append(time.perf_counter())
             elif isinstance(event, RunEnded) and event.state is not RunState.PASSED:
                 raise RuntimeError(f"the run ended as {event.state}: {event.reason}")

@@ -294,6 +294,66 @@ async def test_warm_environment_is_preferred_among_equals(queue: ShardQueue) -> 
     assert shards_of(claims) == ["warm"]
 
 
+WARM: dict[str, Any] = {"warm_environment_keys": frozenset({"env"}), "ahead": 7}
+
+
+async def test_what_comes_next_follows_in_a_warm_session_and_takes_no_room_besides(queue: ShardQueue) -> None:
+    names = [f"unit#{number}" for number in range(40)]
+    await queue.enqueue(entries(*names, environment_key="env", resources=need(100)))
+
+    claims = await queue.claim([bid("warm", **(WARM | {"ahead": 3})), bid("cold", ahead=3)])
+
+    assert shards_of(claims) == names[:5]
+    assert [(claim.worker_id, claim.follows) for claim in claims] == [
+        ("warm", False),
+        ("cold", False),
+        ("warm", True),
+        ("warm", True),
+        ("warm", True),
+    ]
+    await queue.release(claims)
+    assert await claim_all(queue) == names
+
+
+@pytest.mark.parametrize(("waiting", "following"), [(3, 0), (6, 1), (12, 2), (33, 7), (100, 7)])
+async def test_three_times_as_many_as_follow_are_left_for_others(
+    queue: ShardQueue, waiting: int, following: int
+) -> None:
+    await queue.enqueue(entries(*[f"unit#{number}" for number in range(waiting)], environment_key="env"))
+
+    claims = await queue.claim([bid(**WARM)])
+
+    assert [claim.follows for claim in claims] == [False, *[True] * following]
+
+
+@pytest.mark.parametrize(
+    ("changes", "follows"),
+    [
+        ({"enqueued_at": NOON - MINUTE / 2}, True),
+        ({"run_id": "other"}, False),
+        ({"shard_id": "other#1"}, False),
+        ({"project": "other"}, False),
+        ({"priority": 51}, False),
+        ({"environment_key": "other"}, False),
+        ({"not_before": NOON - MINUTE}, False),
+        ({"resources": need(1)}, False),
+    ],
+    ids=lambda changes: next(iter(changes)) if isinstance(changes, dict) else "",
+)
+async def test_only_what_is_of_the_same_task_and_nothing_special_follows(
+    queue: ShardQueue, changes: dict[str, Any], *, follows: bool
+) -> None:
+    first = entry("unit#0", enqueued_at=NOON - MINUTE, environment_key="env", priority=52)
+    following = msgspec.structs.replace(first, **({"shard_id": "unit#1", "enqueued_at": NOON} | changes))
+    await queue.enqueue([first, following])
+    await queue.enqueue(entries(*[f"unit#{number}" for number in range(2, 20)], environment_key="env"))
+
+    claims = await queue.claim([bid(**WARM)])
+
+    assert [(claim.entry.shard_id, claim.follows) for claim in claims[:1]] == [("unit#0", False)]
+    assert [claim.follows for claim in claims[1:]] == [True] * follows
+
+
 async def test_warm_environment_does_not_outdo_priority(queue: ShardQueue) -> None:
     await queue.enqueue([entry("cold", priority=51), entry("warm", environment_key="y")])
 

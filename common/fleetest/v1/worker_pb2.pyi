@@ -262,11 +262,16 @@ class Want(_message.Message):
     FREE_FIELD_NUMBER: _builtins.int
     WARM_ENVIRONMENT_KEYS_FIELD_NUMBER: _builtins.int
     UNHURRIED_FIELD_NUMBER: _builtins.int
+    AHEAD_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """grows with every Want"""
     shards: _builtins.int
     unhurried: _builtins.bool
     """Nothing of the worker's waits to hear that there is no work: that need not be said. Earlier masters say it anyway."""
+    ahead: _builtins.int
+    """Warm here are sessions that do quick shards one after the other. So many more, of the same task as one that is given
+    and next in order behind it, may wait in its session and take no room besides. Earlier masters give none.
+    """
     @_builtins.property
     def free(self) -> _types_pb2.Resources: ...
     @_builtins.property
@@ -281,10 +286,11 @@ class Want(_message.Message):
         free: _types_pb2.Resources | None = ...,
         warm_environment_keys: _abc.Iterable[_builtins.str] | None = ...,
         unhurried: _builtins.bool = ...,
+        ahead: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["free", b"free"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["free", b"free", "number", b"number", "shards", b"shards", "unhurried", b"unhurried", "warm_environment_keys", b"warm_environment_keys"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ahead", b"ahead", "free", b"free", "number", b"number", "shards", b"shards", "unhurried", b"unhurried", "warm_environment_keys", b"warm_environment_keys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -970,6 +976,7 @@ class Assignment(_message.Message):
     MORE_SHARD_IDS_FIELD_NUMBER: _builtins.int
     MORE_NUMBERS_FIELD_NUMBER: _builtins.int
     MORE_SHARD_INDEXES_FIELD_NUMBER: _builtins.int
+    FOLLOWS_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     spec_id: _builtins.str
     """TaskSpec.spec_id"""
@@ -978,6 +985,8 @@ class Assignment(_message.Message):
     """of the attempt, from 1"""
     shard_index: _builtins.int
     shard_count: _builtins.int
+    follows: _builtins.bool
+    """in the session of one that was given before it (Want.ahead); it takes no room besides"""
     @_builtins.property
     def attempt(self) -> _types_pb2.AttemptRef: ...
     @_builtins.property
@@ -1016,10 +1025,11 @@ class Assignment(_message.Message):
         more_shard_ids: _abc.Iterable[_builtins.str] | None = ...,
         more_numbers: _abc.Iterable[_builtins.int] | None = ...,
         more_shard_indexes: _abc.Iterable[_builtins.int] | None = ...,
+        follows: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "reserve", b"reserve"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "case_ids", b"case_ids", "kind", b"kind", "more_numbers", b"more_numbers", "more_shard_ids", b"more_shard_ids", "more_shard_indexes", b"more_shard_indexes", "number", b"number", "reserve", b"reserve", "secrets", b"secrets", "shard_count", b"shard_count", "shard_index", b"shard_index", "spec_id", b"spec_id", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "case_ids", b"case_ids", "follows", b"follows", "kind", b"kind", "more_numbers", b"more_numbers", "more_shard_ids", b"more_shard_ids", "more_shard_indexes", b"more_shard_indexes", "number", b"number", "reserve", b"reserve", "secrets", b"secrets", "shard_count", b"shard_count", "shard_index", b"shard_index", "spec_id", b"spec_id", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -37,7 +37,13 @@ class Starter:
         self._works: dict[tuple[str, ShardKind], Work] = {}
 
     def start(
-        self, shard_id: str, worker: Presence, *, takes: Resources, requirements: Mapping[str, str]
+        self,
+        shard_id: str,
+        worker: Presence,
+        *,
+        takes: Resources,
+        requirements: Mapping[str, str],
+        follows: bool = False,
     ) -> Assigned | None:
         """
         Begin an attempt; answers what its worker is to be told, or `None` when the shard waits no more, or cannot be
@@ -46,6 +52,7 @@ class Starter:
         Args:
             takes: of the worker's free room, as it was judged.
             requirements: that were asked of the worker.
+            follows: whether it waits behind another in its session.
         """
         status = self._decider.status
         try:
@@ -70,6 +77,7 @@ class Starter:
             shard_index=shard.index,
             # A service was claimed with room for all that follow it, and holds what it needs itself.
             reserve=takes if work.task.service is None else task.packed.at_most(worker.capacity),
+            follows=follows,
         )
 
     def _lost_secret(self, task: Task) -> str | None:

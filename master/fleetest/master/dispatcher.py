@@ -187,7 +187,8 @@ class Dispatcher:
             self._wake.set()  # again, with the bids of all
         given = defaultdict[str, list[QueueEntry]](list)
         for claim in claims:
-            given[claim.worker_id].append(claim.entry)
+            if not claim.follows:
+                given[claim.worker_id].append(claim.entry)
         if news == self._turned_down.news:  # else something came, perhaps after the queue had answered
             self._turned_down.forget_over()
             for bid in (each for each in bids if each.shards):
@@ -295,4 +296,10 @@ def _hold(claim: Claim, started: Assigned | None) -> ResourceHold:
 
 def _start(starter: Starter, claim: Claim, worker: Presence) -> Assigned | None:
     entry = claim.entry
-    return starter.start(entry.shard_id, worker, takes=entry.takes(worker.capacity), requirements=entry.requirements)
+    return starter.start(
+        entry.shard_id,
+        worker,
+        takes=entry.takes(worker.capacity),
+        requirements=entry.requirements,
+        follows=claim.follows,
+    )

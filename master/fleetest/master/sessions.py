@@ -47,22 +47,30 @@ class AttemptRef(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Want(msgspec.Struct, frozen=True, kw_only=True):
-    """How much work a worker would take now. One that is unhurried need not hear that there is none."""
+    """
+    How much work a worker would take now. One that is unhurried need not hear that there is none.
+
+    Args:
+        ahead: how many more may wait in its warm sessions, each behind one that is given, and take no room besides.
+    """
 
     number: int
     shards: int
     free: Resources
     warm_environment_keys: frozenset[str] = frozenset()
     unhurried: bool = False
+    ahead: int = 0
 
     def without(self, assigned: Sequence[Assigned]) -> Want:
         """What is left of it when the worker has these."""
         if not assigned:
             return self
+        taking = [each for each in assigned if not each.follows]
         return replace(
             self,
-            shards=self.shards - len(assigned),
-            free=self.free - Resources.total([each.reserve for each in assigned]),
+            shards=self.shards - len(taking),
+            free=self.free - Resources.total([each.reserve for each in taking]),
+            ahead=max(0, self.ahead - (len(assigned) - len(taking))),
             warm_environment_keys=self.warm_environment_keys - {each.work.environment_key for each in assigned},
         )
 
@@ -96,6 +104,7 @@ class Assigned(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     Args:
         reserve: what it takes of the worker's free room.
+        follows: it waits in the session of one that was given before it, and takes no room besides.
     """
 
     ref: AttemptRef
@@ -104,6 +113,7 @@ class Assigned(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     case_ids: tuple[str, ...]
     shard_index: int
     reserve: Resources
+    follows: bool = False
 
 
 class Assign(msgspec.Struct, frozen=True, kw_only=True):
@@ -307,6 +317,7 @@ class Session:
             capacity=presence.capacity,
             slots=presence.slots,
             warm_environment_keys=want.warm_environment_keys,
+            ahead=want.ahead,
         )
 
     def token_bid(self) -> Bid | None:
@@ -372,7 +383,8 @@ class Session:
     def _count(self) -> None:
         free = self.want.free if self.want is not None else self.presence.free
         before = self.presence
-        used = len(self._attempts) - len(self._services)  # a service takes no slot
+        # A service takes no slot, and several attempts may wait in one.
+        used = min(len(self._attempts) - len(self._services), before.slots)
         self.presence = replace(before, slots_used=used, free=free)
         if self.presence != before:
             self.on_count(self)

@@ -169,6 +169,25 @@ async def test_what_a_worker_was_given_is_taken_off_what_it_wants(core: Core) ->
     )
 
 
+async def test_a_session_that_is_quick_is_given_several_shards_in_one_commit(core: Core) -> None:
+    run_id = await core.submit(command_task(shards=20, resources=Resources(cpu_millis=8000)))
+    session = await core.connect(shards=1)
+    [first] = await core.assigned(session)
+    warm = frozenset({first.work.environment_key})
+
+    session.ask(Want(number=2, shards=1, free=session.presence.capacity, warm_environment_keys=warm, ahead=3))
+    given = await core.assigned(session)
+
+    assert [(each.ref.shard_id, each.follows) for each in given] == [
+        ("lint#1", False),
+        ("lint#2", True),
+        ("lint#3", True),
+        ("lint#4", True),
+    ]
+    assert len({each.ref.token for each in given}) == 1
+    assert len(await core.queue.waiting(run_id)) == 15
+
+
 async def test_a_draining_worker_gets_nothing(core: Core) -> None:
     await core.submit(command_task())
     session = await core.connect(draining=True)

@@ -202,6 +202,23 @@ def test_slots_are_used_from_the_assignment_to_the_end_of_the_attempt() -> None:
     assert worker.presence.slots_used == 1
 
 
+def test_what_follows_another_takes_neither_room_nor_slot() -> None:
+    worker = session()
+    worker.ask(Want(number=1, shards=2, free=CAPACITY, ahead=3))
+    first = assigned()
+    others = [
+        replace(first, ref=AttemptRef(run_id="r", shard_id=f"lint#{number}", token=2), follows=True)
+        for number in (1, 2, 3)
+    ]
+
+    worker.assign([first, *others[:2]])
+
+    assert worker.want is not None
+    assert (worker.want.shards, worker.want.ahead) == (1, 1)
+    assert worker.presence.free.cpu_millis == CAPACITY.cpu_millis - 500
+    assert worker.presence.slots_used == 2  # of the two that it has
+
+
 def test_draining_is_said_once_and_ends_the_bids() -> None:
     worker = session()
     worker.ask(Want(number=1, shards=1, free=CAPACITY))

@@ -44,28 +44,34 @@ class ScriptedMaster(worker_pb2_grpc.WorkerServiceServicer):
 
     # -- what a test says
 
-    def enqueue(self, *cases, shard="unit#0", token=1, run="r1", key="env", secrets=None, reserve=None, **spec):
+    def enqueue(self, *cases, **what):
         """Put a shard into the backlog, and give it out if somebody wants it."""
+        assignment = self.put_by(*cases, **what)
+        self.backlog.append(assignment)
+        if self._want is not None and self._want.shards > 0:
+            self._answer()
+        return assignment.attempt
+
+    def put_by(
+        self, *cases, shard="unit#0", token=1, run="r1", key="env", secrets=None, reserve=None, follows=False, **spec
+    ):
+        """Have a shard to assign."""
         ref = types_pb2.AttemptRef(run_id=run, shard_id=shard, token=token)
         spec_id = f"{run}/{key}"
         self._specs[spec_id] = worker_pb2.TaskSpec(
             spec_id=spec_id, environment_key=key, task_id="unit", type=spec.pop("type", "echo"), **spec
         )
-        self.backlog.append(
-            worker_pb2.Assignment(
-                attempt=ref,
-                task_id="unit",
-                spec_id=spec_id,
-                kind=types_pb2.SHARD_KIND_EXECUTE,
-                number=1,
-                case_ids=cases,
-                secrets=secrets or {},
-                reserve=reserve,
-            )
+        return worker_pb2.Assignment(
+            attempt=ref,
+            task_id="unit",
+            spec_id=spec_id,
+            kind=types_pb2.SHARD_KIND_EXECUTE,
+            number=1,
+            case_ids=cases,
+            secrets=secrets or {},
+            reserve=reserve,
+            follows=follows,
         )
-        if self._want is not None and self._want.shards > 0:
-            self._answer()
-        return ref
 
     def say(self, **message):
         self._sessions[-1].put_nowait(worker_pb2.MasterMessage(**message))
@@ -89,6 +95,11 @@ class ScriptedMaster(worker_pb2_grpc.WorkerServiceServicer):
 
     def of(self, kind):
         return [getattr(message, kind) for message in self.heard if message.WhichOneof("message") == kind]
+
+    def wants(self):
+        """What was wanted, by itself or besides reports."""
+        besides = [batch.want for batch in self.of("reports") if batch.HasField("want")]
+        return [*self.of("want"), *besides]
 
     def reports(self, shard=None):
         """What short attempts told at once, one after the other."""

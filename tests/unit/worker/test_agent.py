@@ -15,6 +15,7 @@ from fleetest.common.errors import AlreadyExists, CapacityExceeded, DependencyUn
 from fleetest.common.settings import Secret
 from fleetest.common.tasks import Resources
 from fleetest.v1 import types_pb2, worker_pb2
+from fleetest.worker import slot as slot_module
 from fleetest.worker.agent import Agent
 from fleetest.worker.errors import SetupFailed
 from fleetest.worker.host import LocalHost
@@ -678,6 +679,39 @@ async def test_assignment_beyond_the_credit_is_declined(master, address, tmp_pat
 
         (declined,) = master.of("declined")
         assert (declined.attempt.shard_id, declined.reason) == ("unit#1", "every slot is busy")
+
+
+async def test_what_follows_a_shard_waits_in_its_session_where_others_of_its_worker_are_busy(master, address, tmp_path):
+    async with working(tmp_path, address) as worker:
+        worker.runner.ahead = 2
+        master.enqueue("wait-a", "b", shard="unit#0")
+        master.enqueue("wait-b", "b", key="other", shard="other#0", token=2)
+        await master.until(lambda: any(want.ahead == 4 for want in master.wants()))
+        master.assign(*[master.put_by("c", shard=f"unit#{number}", follows=True) for number in (1, 2)])
+        worker.runner.gate("a").set()
+        await master.ended("unit#2")
+
+        assert not master.of("declined")
+        assert "other#0" not in master.ends()
+        assert len(worker.runner.sessions) == 2
+
+
+async def test_what_follows_a_shard_and_does_not_begin_for_a_while_is_handed_back(
+    master, address, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(slot_module, "_LATE_SECONDS", 0.01)
+    async with working(tmp_path, address, slots=1) as worker:
+        worker.runner.ahead = 2
+        master.enqueue("wait-a", "b", shard="unit#0")
+        await worker.runner.ran.wait()
+        master.assign(*[master.put_by("c", shard=f"unit#{number}", follows=number > 1) for number in (1, 2)])
+        await master.ended("unit#2")
+        worker.runner.gate("a").set()
+        await master.ended("unit#1")
+
+        handed_back = [report for report in master.reports() if report.WhichOneof("report") == "handed_back"]
+        assert [report.attempt.shard_id for report in handed_back] == ["unit#2"]
+        assert [case for case, _ in master.results()] == ["wait-a", "b", "c"]
 
 
 async def test_assignment_that_crossed_the_end_of_a_want_waits_for_the_last_case(master, address, tmp_path):

@@ -100,6 +100,20 @@ async def test_results_that_come_all_the_time_wait_longer_unless_one_is_bad(outb
     assert [result.case_id for result in bodies(spool)[-1].results] == ["b", "c", "d"]
 
 
+async def test_end_after_which_others_come_soon_waits_for_those_unless_it_is_bad(outbox, spool):
+    mine, other = reporter(outbox), reporter(outbox, OTHER)
+    mine.result(passed("a"))
+    mine.ended(Ended(verdict=Verdict.COMPLETED), more_soon=True)
+    await asyncio.sleep(0)
+    waited = outbox.holds_ends and not spool
+    other.ended(Ended(verdict=Verdict.FAILED), more_soon=True)
+    await asyncio.sleep(0)
+
+    assert waited
+    assert not outbox.holds_ends
+    assert [{report.ref for report in batch} for batch in batches(spool)] == [{REF, OTHER}]
+
+
 async def test_end_of_an_attempt_waits_only_for_what_else_happens_at_that_moment(outbox, spool):
     mine, other = reporter(outbox), reporter(outbox, OTHER)
     for each in (mine, other):

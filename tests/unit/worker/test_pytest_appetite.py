@@ -51,3 +51,48 @@ async def test_what_was_asked_for_once_is_not_asked_for_again_until_something_co
 
     assert not asked_twice
     assert asked.is_set()
+
+
+async def test_several_quick_attempts_may_come_and_are_asked_for_when_half_of_them_are_left() -> None:
+    appetite, asked = Appetite(), asyncio.Event()
+    appetite.on_hungry(asked.set)
+    appetite.last_duration = timedelta(milliseconds=1)
+
+    grown = [_ahead_after(appetite, milliseconds=2) for _ in range(4)]
+    appetite.look_at(5, busy=True)
+    await asyncio.sleep(0)
+    asked_early = asked.is_set()
+    appetite.look_at(4, busy=True)
+    await asyncio.sleep(0)
+    asked_in_time = asked.is_set()
+    asked.clear()
+    appetite.look_at(3, busy=True)
+    await asyncio.sleep(0)
+
+    assert grown == [1, 3, 7, 7]
+    assert (asked_early, asked_in_time, asked.is_set()) == (False, True, False)
+
+
+def test_attempts_wait_behind_others_for_some_milliseconds_and_behind_slow_ones_not_at_all() -> None:
+    appetite = Appetite()
+
+    assert [_ahead_after(appetite, milliseconds=each) for each in (2, 2, 10, 10, 40, 2)] == [1, 3, 3, 3, 0, 1]
+
+
+async def test_nothing_more_is_asked_for_while_others_could_run_what_waits() -> None:
+    appetite, asked = Appetite(), asyncio.Event()
+    appetite.on_hungry(asked.set)
+    appetite.last_duration = timedelta(milliseconds=1)
+    appetite.attempt_ended(timedelta(milliseconds=1))
+
+    appetite.others_wait()
+    appetite.look_at(1, busy=True)
+    await asyncio.sleep(0)
+
+    assert appetite.ahead == 0
+    assert not asked.is_set()
+
+
+def _ahead_after(appetite: Appetite, *, milliseconds: int) -> int:
+    appetite.attempt_ended(timedelta(milliseconds=milliseconds))
+    return appetite.ahead

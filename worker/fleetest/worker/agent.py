@@ -324,10 +324,13 @@ class Agent:
 
     def _want_besides(self) -> Want | None:
         """What has room now goes along with what has ended: the master then ends and begins attempts in one commit."""
-        credit = self._roster.credit
-        if self._roster.hungry or self._wants.can_wait(credit):
+        credit, hungry = self._roster.credit, self._roster.hungry
+        if not hungry and self._wants.can_wait(credit):
             return None
-        return self._wants.ask(credit, hungry=False)
+        want = self._wants.ask(credit, hungry=hungry)
+        if hungry and want is not None:
+            self._changed.set()  # it may remain unanswered
+        return want
 
     async def _say_wants(self, stream: SessionStream) -> None:
         """
@@ -341,11 +344,16 @@ class Agent:
             if not self._outbox.empty and self._wants.can_wait(credit) and not self._roster.hungry:
                 await self._reported()
                 credit = self._roster.credit
-            want = self._wants.ask(credit, hungry=self._roster.hungry)
-            if want is not None:
+            hungry = self._roster.hungry
+            soon = asyncio.get_running_loop().time() + _ANSWER_PATIENCE.total_seconds()
+            if hungry and self._outbox.holds_ends and not self._wants.says(credit):
+                self._outbox.flush()  # what is wanted is said along with that
+                patience_ends = soon
+            elif (want := self._wants.ask(credit, hungry=hungry)) is not None:
                 await stream.say(want)
-                soon = asyncio.get_running_loop().time() + _ANSWER_PATIENCE.total_seconds()
                 patience_ends = None if want.unhurried else soon
+            elif not self._wants.answered and patience_ends is None:
+                patience_ends = soon  # it was said besides
             elif self._wants.answered or not credit.shards:
                 patience_ends = None
                 self._roster.flush()

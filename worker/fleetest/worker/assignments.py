@@ -81,6 +81,7 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         case_ids: what to run, in order; empty for a plan and for a command.
         secrets: environment variables that must never be written down.
         reserve: how much of the worker's free room it takes, as the master reckons; `spec.limits` say what it may use.
+        follows: it waits in the session of one that was given before it, and takes no room besides.
     """
 
     ref: AttemptRef
@@ -92,6 +93,7 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     shard_count: int = 1
     secrets: Mapping[str, str] = msgspec.field(default_factory=dict)
     reserve: Resources = Resources()
+    follows: bool = False
 
     def __repr__(self) -> str:
         """Secrets are nobody's business."""

@@ -176,6 +176,7 @@ def _want_to_proto(value: Want) -> worker_pb2.Want:
         free=resources_to_proto(value.free),
         warm_environment_keys=value.warm_environment_keys,
         unhurried=value.unhurried,
+        ahead=value.ahead,
     )
 
 
@@ -469,6 +470,7 @@ def _assignments_from_proto(message: worker_pb2.Assignment, specs: Mapping[str, 
         shard_count=message.shard_count,
         secrets=dict(secrets) if secrets else {},
         reserve=resources_from_proto(message.reserve) if message.HasField("reserve") else spec.limits,
+        follows=message.follows,
     )
     if not len(more) == len(message.more_numbers) == len(message.more_shard_indexes):
         raise InvalidRequest(f"of {len(more)} more shards of {message.task_id} not all is said")

@@ -87,13 +87,19 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Want:
-    """How much work the worker would take now. An unhurried one is answered by work alone."""
+    """
+    How much work the worker would take now. An unhurried one is answered by work alone.
+
+    Args:
+        ahead: how many more may wait in its warm sessions, each behind one that it is given.
+    """
 
     number: int
     shards: int
     free: Resources
     warm_environment_keys: tuple[str, ...] = ()
     unhurried: bool = False
+    ahead: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

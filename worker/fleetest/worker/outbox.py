@@ -40,13 +40,17 @@ _log = structlog.stdlib.get_logger()
 class Outbox:
     """
     Reports wait a moment for others: until there are a hundred results or 256 KiB, 25 ms have passed, or an attempt
-    has ended (or handed cases back, for which others wait) and whatever else happened at that moment has been reported.
+    has ended (or handed cases back, for which others wait) and whatever else happened at that moment has been reported;
+    one that has ended well and is soon followed by another waits for that.
     While results come all the time they wait longer, for at most 150 ms after those before, unless one is bad: each
     batch costs the master as much as a large one. The reports of one attempt keep their order, but for its output,
     which the master keeps by itself; all that a short one said besides that went well is one report (`Done`).
 
     When neither disk nor memory has room, reports are dropped and their attempt ends as errored, whatever it says
     itself, so that it runs again: a missing result must not look like a finished attempt.
+
+    Attributes:
+        holds_ends: whether attempts have ended of which that waits to be told.
     """
 
     def __init__(self, spool: Spool) -> None:
@@ -54,6 +58,7 @@ class Outbox:
         self._waiting: list[Report] = []
         self._waiting_results = 0
         self._waiting_bytes = 0
+        self.holds_ends = False
         self._timer: asyncio.Handle | None = None
         self._next_at = self._due_at = 0.0  # when more results are worth a batch again, and when they are sent
         self._ending = False  # whether the timer is that of an attempt's end
@@ -85,12 +90,13 @@ class Outbox:
         """What keeps the worker from taking more work; empty when nothing does."""
         return "spool: disk full" if self._spool.full else ""
 
-    def add(self, report: Report, size_bytes: int) -> None:
+    def add(self, report: Report, size_bytes: int, *, more_soon: bool = False) -> None:
         """
         Keep a report; returns at once.
 
         Args:
             size_bytes: about how many it takes; only to know when a batch is large enough.
+            more_soon: of an end: whether others follow within a moment.
         """
         self._waiting.append(report)
         self._waiting_bytes += size_bytes
@@ -98,11 +104,12 @@ class Outbox:
             self.flush()
         elif self._ending:
             return  # all goes in this turn anyway, as a whole
-        elif isinstance(report.body, (Ended, HandedBack)):
+        elif isinstance(report.body, (Ended, HandedBack)) and not (more_soon and _is_good(report.body)):
             # Many short attempts end in one turn of the loop: each batch costs the master as much as a large one.
             self._flush_by(asyncio.get_running_loop().call_soon(self.flush))
             self._ending = True
         else:
+            self.holds_ends = self.holds_ends or more_soon
             self._waiting_results += isinstance(report.body, Results)
             if self._waiting_results >= _BATCH_RESULTS:
                 self.flush()
@@ -113,7 +120,7 @@ class Outbox:
         """Put what waits into the spool."""
         self._flush_by(None)
         reports = _coalesced(self._waiting)
-        self._waiting, self._waiting_results, self._waiting_bytes = [], 0, 0
+        self._waiting, self._waiting_results, self._waiting_bytes, self.holds_ends = [], 0, 0, False
         if reports:
             self._next_at = time.monotonic() + _BATCH_INTERVAL.total_seconds()
             self._keep(reports)
@@ -195,6 +202,10 @@ class Outbox:
         why = self._lossy.pop(report.ref)
         ended = replace(report.body, verdict=Verdict.ERRORED, reason=f"reports were lost: {why}")
         return replace(report, body=ended)
+
+
+def _is_good(ended: Ended | HandedBack) -> bool:
+    return isinstance(ended, Ended) and ended.verdict is Verdict.COMPLETED
 
 
 def _is_urgent(report: Report) -> bool:

@@ -254,6 +254,10 @@ class Session(Protocol):
     def on_hungry(self, callback: Callable[[], None]) -> None:
         """`callback` is called when an attempt is under way and it would help to know what comes next."""
 
+    @property
+    def ahead(self) -> int:
+        """How many more attempts than one may come at once: as long as they are short, none waits here for long."""
+
     def hand_back(self, ref: AttemptRef, case_ids: Sequence[str]) -> None:
         """
         Others could run these cases now: give up those of the attempt that have not been started, and tell its reporter

@@ -175,8 +175,13 @@ class AttemptReporter:
     def _masked_paths(self, files: Mapping[str, FileCoverage]) -> dict[str, FileCoverage]:
         return {self._masker.text(path): file for path, file in files.items()}
 
-    def ended(self, ended: Ended) -> Ended:
-        """The attempt's last word; answers it without secrets, fit for logs."""
+    def ended(self, ended: Ended, *, more_soon: bool = False) -> Ended:
+        """
+        The attempt's last word; answers it without secrets, fit for logs.
+
+        Args:
+            more_soon: whether others will end within a moment, with which it may be told.
+        """
         if self._masker.masks:
             self._show(self._masked_output.close())
             text = self._masker.text
@@ -186,7 +191,7 @@ class AttemptReporter:
                 missing=tuple(map(text, ended.missing)),
                 extra=tuple(map(text, ended.extra)),
             )
-        self._say(ended)
+        self._say(ended, more_soon=more_soon)
         self._ended = True
         return ended
 
@@ -223,9 +228,9 @@ class AttemptReporter:
             ),
         )
 
-    def _say(self, body: ReportBody, size_bytes: int = _SMALL_BYTES) -> None:
+    def _say(self, body: ReportBody, size_bytes: int = _SMALL_BYTES, *, more_soon: bool = False) -> None:
         if not self._ended:
-            self._outbox.add(Report(ref=self._ref, body=body), size_bytes)
+            self._outbox.add(Report(ref=self._ref, body=body), size_bytes, more_soon=more_soon)
 
 
 def _without_middle(text: str) -> str:

@@ -199,7 +199,7 @@ class Roster:
     def attempt_ended(self, attempt: Attempt, ended: Ended) -> None:
         entry = self._entries.pop(attempt.ref)
         self._slots.work_ended()
-        ended = attempt.reporter.ended(ended)
+        ended = attempt.reporter.ended(ended, more_soon=entry.slot.ahead > 0 and not entry.slot.idle)
         if self.draining:
             self._let_services_go()
         if attempt.assignment.spec.service is not None:

@@ -11,9 +11,10 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Protocol
+from typing import Final, Protocol
 
 from fleetest.common.results import ResourceSample
+from fleetest.common.states import Verdict
 from fleetest.common.tasks import Resources
 from fleetest.worker.assignments import AttemptRef, Ended
 from fleetest.worker.attempts import Attempt, StopOrder
@@ -23,6 +24,9 @@ from fleetest.worker.readying import Readying
 from fleetest.worker.station import Station
 
 __all__ = ["Slot", "SlotObserver"]
+
+_LATE_SECONDS: Final = 0.2
+"""What follows another and has not begun for so long, or up to twice as long, is handed back."""
 
 
 class SlotObserver(Protocol):
@@ -69,6 +73,7 @@ class Slot:
         self._hungry = False
         self._ending = False
         self._idle_timer: asyncio.TimerHandle | None = None
+        self._late_timer: asyncio.TimerHandle | None = None
         self._work_task = asyncio.create_task(self._work(), name=f"slot-{number}")
 
     @property
@@ -104,6 +109,21 @@ class Slot:
         return not self._held and self._station.environment_key == environment_key
 
     @property
+    def ahead(self) -> int:
+        """How many attempts may come to it besides one."""
+        return self._station.session.ahead if self._station.session is not None else 0
+
+    @property
+    def length(self) -> int:
+        """How many attempts are here."""
+        return len(self._held)
+
+    def leads(self, attempt: Attempt) -> bool:
+        """Whether the attempt could follow the newest one here."""
+        newest = self._newest
+        return newest is not None and newest.assignment.spec.spec_id == attempt.assignment.spec.spec_id
+
+    @property
     def run_network(self) -> str:
         """Which run's network its environment is in; empty: none."""
         return self._station.run_network
@@ -122,6 +142,8 @@ class Slot:
         """Take an attempt, behind those that are here. A very short one has ended by then."""
         self._hungry = self._ending = False
         self._held[attempt.ref] = attempt
+        if attempt.assignment.follows and self._late_timer is None:
+            self._look_for_late_ones(frozenset())
         session = self._station.session_for(attempt.ref.run_id, attempt.assignment.spec)
         nothing_before = not self._busy and self._readying is None and self._inbox.empty()
         if session is not None and nothing_before:
@@ -148,6 +170,31 @@ class Slot:
         else:
             attempt.reporter.handed_back(attempt.give_up(case_ids))
 
+    def _look_for_late_ones(self, before: frozenset[AttemptRef]) -> None:
+        """
+        What follows another was to begin within a moment. When it has not for a while, others shall have it.
+
+        Args:
+            before: those that were waiting at the last look.
+        """
+        self._late_timer = None
+        waiting = [each for each in self._held.values() if each.assignment.follows and not each.reporter.started]
+        for attempt in (each for each in waiting if each.ref in before):
+            self._return(attempt)
+        if waiting:
+            refs = frozenset(attempt.ref for attempt in waiting)
+            loop = asyncio.get_running_loop()
+            self._late_timer = loop.call_later(_LATE_SECONDS, self._look_for_late_ones, refs)
+
+    def _return(self, attempt: Attempt) -> None:
+        """Give up all of an attempt that has not begun."""
+        case_ids = attempt.assignment.case_ids
+        if attempt.ref in self._submitted:
+            self.hand_back(attempt, case_ids)
+        elif self._preparing is not attempt:
+            attempt.reporter.handed_back(case_ids)
+            self._finish(attempt, Ended(verdict=Verdict.COMPLETED))
+
     def flush(self) -> None:
         """Nothing more is known to come for the session: it need not hold its last case back."""
         self._ending = self._ending or self._hungry
@@ -170,8 +217,9 @@ class Slot:
 
     async def close(self) -> None:
         """Close session and environment. Attempts that are still here are ended, but nobody is told."""
-        if self._idle_timer is not None:
-            self._idle_timer.cancel()
+        for timer in (self._idle_timer, self._late_timer):
+            if timer is not None:
+                timer.cancel()
         tasks = [self._work_task, *self._submitted.values()]
         for task in tasks:
             task.cancel()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fleetest.common.errors import CapacityExceeded
 from fleetest.common.tasks import Resources
@@ -16,11 +16,17 @@ __all__ = ["Credit", "Slots"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credit:
-    """How much work there is room for now. The keys are of environments that are warm, and in a slot with room."""
+    """
+    How much work there is room for now. The keys are of environments that are warm, and in a slot with room.
+
+    Args:
+        ahead: how many more may wait there, each behind one that is given. That alone is no news.
+    """
 
     shards: int
     free: Resources
     warm_environment_keys: tuple[str, ...] = ()
+    ahead: int = field(default=0, compare=False)
 
 
 class Slots:
@@ -76,6 +82,7 @@ class Slots:
                 disk_bytes=max(0, free.disk_bytes),
             ),
             warm_environment_keys=tuple(sorted({slot.environment_key for slot in open_slots} - {""})),
+            ahead=sum(slot.ahead for slot in open_slots if slot.hungry),
         )
 
     def expect(self, expected: Expect) -> None:
@@ -99,7 +106,8 @@ class Slots:
         """
         The slot where an attempt starts soonest: an idle one that has its environment, an idle one that has
         none, the idle one that was used the longest time ago, a hungry one. One that was hungry until a moment ago
-        takes what crossed that news on its way: to send it back would cost more than to let it wait there.
+        takes what crossed that news on its way: to send it back would cost more than to let it wait there. One that
+        follows another goes behind it.
 
         Raises:
             CapacityExceeded: every slot is busy.
@@ -107,6 +115,10 @@ class Slots:
         if attempt.assignment.spec.service is not None:
             return self._place_for_service()
         key = attempt.assignment.spec.environment_key
+        if attempt.assignment.follows:
+            leading = [slot for slot in self.used if slot.leads(attempt)]
+            if leading:
+                return min(leading, key=lambda slot: slot.length)
         slot = self._idle_slot_with(key)  # nothing is better, and with many slots there mostly is one
         if slot is None:
             open_slots = [slot for slot in self._slots if slot.idle or slot.hungry]

@@ -38,9 +38,14 @@ class Wants:
             return False
         return standing.shards <= credit.shards <= 2 * standing.shards
 
+    def says(self, credit: Credit) -> bool:
+        """Whether the standing want says the same."""
+        standing = self._standing
+        return standing is not None and (credit == standing or not (credit.shards or standing.shards))
+
     def ask(self, credit: Credit, *, hungry: bool) -> Want | None:
         """The want to send; `None` when the standing one says the same. Only who is hungry waits to be answered."""
-        if self._standing is not None and (credit == self._standing or not (credit.shards or self._standing.shards)):
+        if self.says(credit):
             return None
         self._number += 1
         self._standing, self._answered = credit, not hungry
@@ -50,6 +55,7 @@ class Wants:
             free=credit.free,
             warm_environment_keys=credit.warm_environment_keys,
             unhurried=not hungry,
+            ahead=credit.ahead,
         )
 
     def take(self, assign: Assign) -> None:
@@ -58,11 +64,12 @@ class Wants:
         """
         if self._standing is None or assign.want_number != self._number:
             return
-        given = Resources.total([each.reserve for each in assign.assignments])
+        taking = [each for each in assign.assignments if not each.follows]
+        given = Resources.total([each.reserve for each in taking])
         taken = {each.spec.environment_key for each in assign.assignments}  # where one is warm, the attempt goes there
         self._standing = replace(
             self._standing,
-            shards=self._standing.shards - len(assign.assignments),
+            shards=self._standing.shards - len(taking),
             free=self._standing.free - given,
             warm_environment_keys=tuple(key for key in self._standing.warm_environment_keys if key not in taken),
         )

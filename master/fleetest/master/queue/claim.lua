@@ -1,10 +1,10 @@
 -- Hands out entries to workers.
 --
 -- request: version, now (the master's clock), look_ahead, due_limit, claim_ttl, reserve_after, reservation_ttl (all in
--- microseconds), classes = {{name, numbers of its queues}, ...}, bids = {{worker, class, shards, slots, free, capacity, warm}, ...}, claims =
+-- microseconds), classes = {{name, numbers of its queues}, ...}, bids = {{worker, class, shards, slots, free, capacity, warm, ahead}, ...}, claims =
 -- those to confirm first, as the prelude reads them, uses = {queue = {{name, access, amount, size, together}, ...}} of those queues whose
 -- entries use named resources
--- Answers {due, left, gangs, kinds, number of the bid, member, number of its kind, ...}: `due` is when the first delayed entry
+-- Answers {due, left, gangs, kinds, number of the bid (negative for what follows another), member, number of its kind, ...}: `due` is when the first delayed entry
 -- joins its queue (the master's clock), `left` the numbers of the classes for which something still waits, `gangs` whether a
 -- gang does. False: read the list of queues again.
 
@@ -53,6 +53,18 @@ local function choose(bid)
   return first
 end
 
+-- What comes next in order, when it may wait in the session of the one that the worker was given. Others come for what is
+-- left, so it is a part of that; what was repeated before comes alone, lest it take others with it once more.
+local function follower(bid)
+  local first, entry = bid.first, candidate(bid.class.view, 1)
+  local kind = entry and entry.kind
+  if not first or kind ~= first.kind or holder_of(entry.id) ~= holder_of(first.id) then return nil end
+  if kind.due or kind.uses or kind.members or kind.follows or reservation_of[bid.worker] or reserved_worker[entry.id] then return nil end
+  kind.waiting = kind.waiting or redis.call('ZCARD', queue_key[kind.queue])
+  bid.following = bid.following + 1
+  return kind.waiting - #leaving[kind.queue] > 3 * bid.following and entry
+end
+
 confirm_claims()
 if version_is_stale() then return false end
 move_due(request.due_limit)
@@ -68,7 +80,7 @@ for _, class in ipairs(request.classes) do
 end
 for _, bid in ipairs(request.bids) do
   bid.class = request.classes[bid.class]
-  bid.takes = {}
+  bid.takes, bid.following = {}, 0
   bid.warm_any = next(bid.warm) ~= nil
 end
 
@@ -99,6 +111,21 @@ while progress do
       progress = true
     else
       bid.shards = 0
+    end
+  end
+end
+
+-- The same for what follows.
+progress = true
+while progress do
+  progress = false
+  for number, bid in ipairs(request.bids) do
+    local entry = bid.ahead > bid.following and follower(bid)
+    if entry then
+      give(-number, bid, entry)
+      progress = true
+    else
+      bid.ahead = 0
     end
   end
 end

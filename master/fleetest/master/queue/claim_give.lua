@@ -1,4 +1,4 @@
--- Gives an entry to a worker.
+-- Gives an entry to a worker; with a negative number, it follows another in its session, and takes no room besides.
 --
 -- Written in few commands at the end: each costs as much as several more arguments.
 local answer = {false, {}, 0, {}}
@@ -32,9 +32,12 @@ local function give(number, bid, entry)
     hold(id, 0, kind.uses)
     leave_line(id, kind.uses)
   end
-  local need = takes(kind, bid)
-  for i = 1, 3 do bid.free[i] = bid.free[i] - need[i] end
-  bid.shards = bid.shards - 1
+  if number > 0 then
+    local need = takes(kind, bid)
+    for i = 1, 3 do bid.free[i] = bid.free[i] - need[i] end
+    bid.shards = bid.shards - 1
+    if bid.warm[kind.environment] then bid.first = entry end
+  end
   table.insert(answer, number)
   table.insert(answer, member)
   table.insert(answer, number_of(kind))

@@ -80,6 +80,9 @@ class Bid(msgspec.Struct, frozen=True, kw_only=True):
     What one worker would take now: at most `shards`, within `free`. `capacity` and `slots` are what it has in all.
 
     With no shards at all it only tells that there is such a worker, which a gang may wait for.
+
+    Args:
+        ahead: how many more may wait in the sessions that are warm there, each behind one of these, for no more room.
     """
 
     worker_id: str
@@ -89,13 +92,20 @@ class Bid(msgspec.Struct, frozen=True, kw_only=True):
     capacity: Resources
     warm_environment_keys: frozenset[str] = frozenset()
     slots: int = 0
+    ahead: int = 0
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The first phase: the entry has left its queue for this worker, and comes back unless confirmed in time."""
+    """
+    The first phase: the entry has left its queue for this worker, and comes back unless confirmed in time.
+
+    Args:
+        follows: it waits in the session of one that was claimed before it, and takes no room besides.
+    """
 
     entry: QueueEntry
     worker_id: str
+    follows: bool = False
 
 
 class Claims(list[Claim]):
@@ -139,6 +149,9 @@ class ShardQueue(Protocol):
     (start-time fair queueing, Goyal et al. 1996), then age. Where an entry may go is judged by its `resources`, whether
     there is room for it now by what it `takes`. One that does not fit now is looked past, at most `LOOK_AHEAD` deep;
     one that has waited for long reserves a worker large enough for it.
+
+    A worker that bids for some `ahead` is given what comes next in order behind an entry for its warm environment, as
+    long as that is of the same task and nothing special, and three times as many are left for others.
 
     A gang is claimed whole, for one worker or several, or not at all. Once it has waited for long, it reserves slots of
     as many workers as it needs, provided that all that bid could ever have room for it.

@@ -158,7 +158,11 @@ class RedisShardQueue:
         due, left, gangs, kinds, *triples = answer
         return Claims(
             (
-                Claim(entry=decode_entry(member, kinds[kind - 1]), worker_id=bids[number - 1].worker_id)
+                Claim(
+                    entry=decode_entry(member, kinds[kind - 1]),
+                    worker_id=bids[abs(number) - 1].worker_id,
+                    follows=number < 0,
+                )
                 for number, member, kind in zip(triples[::3], triples[1::3], triples[2::3], strict=True)
             ),
             in_vain=frozenset(bid.worker_id for bid, number in zip(bids, numbers, strict=True) if number not in left),
@@ -398,6 +402,7 @@ def _bid(bid: Bid, worker_class: int) -> dict[str, Any]:
         "free": _amounts(bid.free),
         "capacity": _amounts(bid.capacity),
         "warm": dict.fromkeys(bid.warm_environment_keys, True),
+        "ahead": bid.ahead,
     }
 
 

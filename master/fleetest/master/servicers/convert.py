@@ -206,6 +206,7 @@ def want_from_proto(message: worker_pb2.Want) -> Want:
         free=resources_from_proto(message.free),
         warm_environment_keys=frozenset(message.warm_environment_keys),
         unhurried=message.unhurried,
+        ahead=message.ahead,
     )
 
 
@@ -281,6 +282,7 @@ def _assign_to_proto(assign: Assign, known_specs: dict[str, None]) -> worker_pb2
         if work.secrets:
             each.secrets.update(work.secrets)
         fill_resources(each.reserve, assigned.reserve)
+        each.follows = assigned.follows
         if more:
             each.more_shard_ids.extend([other.ref.shard_id for other in more])
             each.more_numbers.extend([other.number for other in more])
@@ -289,8 +291,8 @@ def _assign_to_proto(assign: Assign, known_specs: dict[str, None]) -> worker_pb2
     return message
 
 
-def _all_but_its_shard(assigned: Assigned) -> tuple[int, int, tuple[str, ...], Resources]:
-    return id(assigned.work), assigned.ref.token, assigned.case_ids, assigned.reserve
+def _all_but_its_shard(assigned: Assigned) -> tuple[int, int, tuple[str, ...], Resources, bool]:
+    return id(assigned.work), assigned.ref.token, assigned.case_ids, assigned.reserve, assigned.follows
 
 
 def _introduce(work: Work, run_id: str, message: worker_pb2.Assign, known_specs: dict[str, None]) -> str:

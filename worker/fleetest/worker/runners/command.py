@@ -103,6 +103,10 @@ class CommandSession:
     def on_hungry(self, callback: Callable[[], None]) -> None:
         self._hungry.append(callback)
 
+    @property
+    def ahead(self) -> int:
+        return 0
+
     def expect(self, run_id: str) -> None:
         """A command begins when it is asked for."""
 

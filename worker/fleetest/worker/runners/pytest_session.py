@@ -109,6 +109,10 @@ class PytestSession:
         running = 1 if self._running is not None and self._running.attempt is not None else 0
         return sum(len(attempt.todo) for attempt in self._attempts) - running
 
+    @property
+    def ahead(self) -> int:
+        return self._appetite.ahead
+
     def expect(self, run_id: str) -> None:
         self._events.put_nowait(lambda: self._begin_early(resident_key(run_id, self._spec)))
 
@@ -458,6 +462,8 @@ class PytestSession:
     def _end(self, attempt: Attempt, verdict: Verdict, reason: str) -> None:
         self._attempts.remove(attempt)
         self._rest_soon()
+        if attempt.active_since is not None:
+            self._appetite.attempt_ended(timedelta(seconds=self._loop.time() - attempt.active_since))
         ended = Ended(verdict=verdict, reason=reason, usage=self._used(attempt), missing=attempt.missing)
         if attempt.is_measured:
             self._events.put_nowait(lambda: self._end_measured(attempt, ended))
@@ -485,6 +491,7 @@ class PytestSession:
     def _hand_back(self, ref: AttemptRef, case_ids: Sequence[str]) -> None:
         """What the process was told of may have begun before it is heard of, so it is asked to let go."""
         attempt = next((other for other in self._attempts if other.assignment.ref == ref), None)
+        self._appetite.others_wait()
         if attempt is None:
             return  # it has ended, which says all
         wanted = [case_id for case_id in case_ids if case_id in attempt.todo and attempt.decided is None]
