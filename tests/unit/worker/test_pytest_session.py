@@ -35,11 +35,14 @@ async def test_planned_cases_carry_place_and_group(tmp_path: Path) -> None:
     workspace = suite(
         tmp_path / "w",
         test_a="""
-            import pytest
+            import functools, pytest
             @pytest.mark.xdist_group("db")
             def test_one(): pass
             @pytest.mark.parametrize("n", [1, 2])
             def test_two(n): pass
+            def twice(test): return functools.wraps(test)(lambda: test() or test())
+            @twice
+            def test_three(): pass
         """,
     )
     spec = make_spec(workspace, command=("-k", "not 2"))
@@ -52,6 +55,7 @@ async def test_planned_cases_carry_place_and_group(tmp_path: Path) -> None:
     assert [(case.case_id, case.file, case.line, case.group) for case in reporter.plan] == [
         ("test_a.py::test_one", "test_a.py", 3, "db"),
         ("test_a.py::test_two[1]", "test_a.py", 5, ""),
+        ("test_a.py::test_three", "test_a.py", 8, ""),
     ]
     assert reporter.deselected == 1
     assert reporter.notes is not None

@@ -118,6 +118,7 @@ def main() -> int:
         return CANNOT_START
     if not _import_pytest(channel, compiled):
         return CANNOT_START
+    plugin, outcome = _load("plugin"), _load("outcome")
     if watch is not None:
         _import_what_every_session_needs()
         if not waiting.wait(channel, watch, config):
@@ -127,12 +128,8 @@ def main() -> int:
     if config["fingerprints"]:
         fingerprints = functools.partial(_load("fingerprint").Fingerprints, _load("closure"))
     witness, measuring = _watchers(config, channel, tracer)
-    plugins = [
-        _load("plugin").ResidentPlugin(
-            channel, claims, marks, _load("outcome"), config, fingerprints, witness, measuring
-        )
-    ]
-    plugins += [plugin for plugin in (witness, measuring) if plugin is not None]
+    plugins = [plugin.ResidentPlugin(channel, claims, marks, outcome, config, fingerprints, witness, measuring)]
+    plugins += [each for each in (witness, measuring) if each is not None]
     if importlib.util.find_spec("pytest_playwright") is not None:
         plugins.append(_load("browsers").Browsers())
     import pytest
