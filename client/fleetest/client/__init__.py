@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fleetest.client.async_client import AsyncClient
     from fleetest.client.connection import Persistence
     from fleetest.client.events import Commit, RunEvent
+    from fleetest.client.submission import Submission
     from fleetest.client.sync_client import Client
     from fleetest.client.values import (
         CaseRecord,
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
         Run,
         RunCoverage,
         ServerInfo,
-        Submission,
         TaskArtifact,
         TaskExplanation,
         TaskStatus,
@@ -71,6 +71,7 @@ _MODULE_OF = {
     "Commit": "fleetest.client.events",
     "Persistence": "fleetest.client.connection",
     "RunEvent": "fleetest.client.events",
+    "Submission": "fleetest.client.submission",
 }
 
 

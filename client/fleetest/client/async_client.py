@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Self
 from fleetest.client.addresses import parse_addresses
 from fleetest.client.connection import Connection, Persistence
 from fleetest.client.later import Later
+from fleetest.client.submission import Submission, submission_from_proto
 from fleetest.common.convert_version_control import version_control_to_proto
 from fleetest.common.errors import DependencyUnavailable, FleetestError
 from fleetest.common.ids import new_token
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
         LogChunk,
         Run,
         ServerInfo,
-        Submission,
         TaskArtifact,
         TaskExplanation,
         Token,
@@ -191,7 +191,7 @@ class AsyncClient:
             response = await streams.start_run(self._connection, request)
         else:
             response = await self._connection.call(lambda services: services.runs.SubmitRun, request)
-        return convert.submission_from_proto(response)
+        return submission_from_proto(response)
 
     async def import_run(
         self,
@@ -231,7 +231,7 @@ class AsyncClient:
             user=user,
             labels=labels or {},
         )
-        return convert.submission_from_proto(await import_run(self._connection, begin, reports))
+        return submission_from_proto(await import_run(self._connection, begin, reports))
 
     async def get_run(self, run_id: str = "latest") -> Run:
         """
@@ -287,6 +287,15 @@ class AsyncClient:
             token = page.next_page_token
             if not token:
                 return
+
+    async def wait_for_news(self, run_id: str, *, at_most: timedelta) -> None:
+        """
+        Wait until there is more to tell of a run than that it was submitted. For who has done so with `followed`, and
+        has to get ready for `watch` on processors that its first tests want, too. For any other run it does not wait.
+        """
+        started = self._connection.started.get(run_id)
+        if started is not None:
+            await started.wait_for_more(at_most)
 
     def watch(self, run_id: str, *, after_position: int = 0) -> AsyncIterator[Commit]:
         """The run's log after a position: each commit once, in order, without a gap, until the run has ended."""
@@ -351,7 +360,7 @@ class AsyncClient:
                 idempotency_key=idempotency_key or new_token(),
             ),
         )
-        return convert.submission_from_proto(response)
+        return submission_from_proto(response)
 
     async def explain(self, run_id: str, *, task_id: str = "") -> list[TaskExplanation]:
         """Why a task, or every task that has not ended, is not running."""

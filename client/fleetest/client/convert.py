@@ -42,7 +42,6 @@ __all__ = [
     "log_chunk_from_proto",
     "run_from_proto",
     "server_info_from_proto",
-    "submission_from_proto",
     "task_artifact_from_proto",
     "token_access_to_proto",
     "token_from_proto",
@@ -70,14 +69,6 @@ def _duration(owner: Message, name: str) -> timedelta | None:
 
 def _counts(message: run_pb2.Counts) -> Counts:
     return Counts(**{name: getattr(message, name) for name in Counts.__struct_fields__})
-
-
-def submission_from_proto(message: run_pb2.SubmitRunResponse) -> values.Submission:
-    return values.Submission(
-        run_id=message.run_id,
-        already_submitted=message.already_submitted,
-        superseded_run_ids=tuple(message.superseded_run_ids),
-    )
 
 
 def _task(message: run_pb2.Task) -> values.TaskStatus:

@@ -6,7 +6,8 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 import grpc
@@ -41,7 +42,7 @@ def _broken(rpc_error: grpc.RpcError) -> FleetestError:
     return error
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Started:
     """
     A stream that has answered a submission, and goes on with the run's commits.
@@ -54,6 +55,14 @@ class Started:
     stream: StartStream
     first: run_pb2.StartRunResponse
     keep: Callable[[StartStream], None]
+    _coming: asyncio.Task[object] | None = field(default=None, init=False)
+
+    async def wait_for_more(self, at_most: timedelta) -> None:
+        """Until the stream says more than its answer, or ends."""
+        if self._coming is None and not _ends_run(self.first.commit):
+            self._coming = asyncio.ensure_future(self.stream.read())
+        if self._coming is not None:
+            await asyncio.wait({self._coming}, timeout=at_most.total_seconds())
 
     async def commits(self) -> AsyncGenerator[run_pb2.WatchRunResponse, None]:
         ended = False
@@ -64,7 +73,8 @@ class Started:
                 if message.HasField("commit"):
                     yield message.commit
                 if not ended:
-                    message = await self.stream.read()
+                    coming, self._coming = self._coming or self.stream.read(), None
+                    message = await coming
         finally:
             if ended:
                 self.keep(self.stream)

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from fleetest.client.async_client import AsyncClient
 from fleetest.client.connection import Persistence
 from fleetest.client.events import Commit
+from fleetest.client.submission import Submission
 from fleetest.client.values import (
     CaseRecord,
     LogChunk,
     Run,
     ServerInfo,
-    Submission,
     TaskArtifact,
     TaskExplanation,
     Token,
@@ -158,6 +158,9 @@ class Client:
 
     def cases(self, run_id: str, *, task_id: str = "", outcomes: Iterable[Outcome] = ()) -> Iterator[CaseRecord]:
         return self._each(self._client.cases(run_id, task_id=task_id, outcomes=outcomes))
+
+    def wait_for_news(self, run_id: str, *, at_most: timedelta) -> None:
+        self._wait(self._client.wait_for_news(run_id, at_most=at_most))
 
     def watch(self, run_id: str, *, after_position: int = 0) -> Iterator[Commit]:
         return self._each(self._client.watch(run_id, after_position=after_position))

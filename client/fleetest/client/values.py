@@ -29,7 +29,6 @@ __all__ = [
     "Run",
     "RunCoverage",
     "ServerInfo",
-    "Submission",
     "TaskArtifact",
     "TaskExplanation",
     "TaskStatus",
@@ -38,20 +37,6 @@ __all__ = [
     "TokenKind",
     "Worker",
 ]
-
-
-class Submission(msgspec.Struct, frozen=True, kw_only=True):
-    """
-    What became of a suite that was handed in.
-
-    Args:
-        already_submitted: the idempotency key was known: this is the run of the first time.
-        superseded_run_ids: older runs that were cancelled in its favour.
-    """
-
-    run_id: str
-    already_submitted: bool = False
-    superseded_run_ids: tuple[str, ...] = ()
 
 
 class TaskStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -112,7 +112,7 @@ def test_what_only_a_view_needs_is_not_loaded_before_a_run_is_handed_in():
     code = (
         "import sys\n"
         "from fleetest.client.cli import run, finding, known_suites, upload_progress\n"
-        "from fleetest.client import async_client, scan, streams\n"
+        "from fleetest.client import async_client, scan, streams, submission\n"
         "from fleetest.common import version_control\n"
         "from fleetest.common.suite import infer_suite\n"
         "infer_suite(['pytest', '-x', 'tests'], project='shop', python=sys.executable)\n"

@@ -136,6 +136,7 @@ async def test_runs_one_after_the_other_share_a_stream_until_it_breaks(master, a
         for cut in (None, None, 0, 4, None):  # none; before the answer; after the run's end
             master.cuts.extend([] if cut is None else [cut])
             submission = await client.submit("version: 1", followed=True)
+            await client.wait_for_news(submission.run_id, at_most=timedelta(minutes=1))
             seen.append([commit.position async for commit in client.watch(submission.run_id)])
 
     assert seen == [[1, 2, 3, 4]] * 5
@@ -159,6 +160,7 @@ async def test_what_follows_a_submission_goes_on_after_a_break(master, at_once):
     master.cuts.extend([0, 2])
     async with AsyncClient(master.address, persistence=at_once) as client:
         submission = await client.submit("version: 1", followed=True)
+        await client.wait_for_news(submission.run_id, at_most=timedelta(minutes=1))
         seen = [commit.position async for commit in client.watch(submission.run_id)]
 
     first, second = master.requests("StartRuns")

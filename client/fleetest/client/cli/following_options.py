@@ -6,6 +6,7 @@ import getpass
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,12 +18,17 @@ from fleetest.client.cli.output import output_option
 
 if TYPE_CHECKING:
     from fleetest.client.async_client import AsyncClient
+    from fleetest.client.cli.following import Follower
+    from fleetest.client.cli.interrupts import Signals
     from fleetest.client.view.fold import RunView
 
 __all__ = ["FollowingOptions", "following_options", "present_user"]
 
 _FILE: Final = click.Path(dir_okay=False, path_type=Path)
 _DIRECTORY: Final = click.Path(file_okay=False, path_type=Path)
+
+_PATIENCE: Final = timedelta(seconds=0.3)
+"""For so long a run need not be shown when nothing has become of it: its first tests want the same processors."""
 
 _OPTIONS: Final = (
     click.option("--junit", type=_FILE, metavar="FILE", help="Write JUnit XML there."),
@@ -73,24 +79,14 @@ class FollowingOptions:
 
     async def follow(self, client: AsyncClient, run_id: str, environment: Mapping[str, str]) -> int:
         """Show the run to its end, leave reports and artifacts; answers the exit code."""
-        from fleetest.client.cli.choosing import choose_renderer
-        from fleetest.client.cli.following import Follower
-        from fleetest.client.cli.interrupts import AskAtTerminal, CancelAtOnce, Signals
-        from fleetest.client.cli.output import print_json, stderr_console
-        from fleetest.common.clock import SystemClock
+        from fleetest.client.cli.interrupts import Signals
+        from fleetest.client.cli.output import print_json
 
         self.check()
-        asks = sys.stdin.isatty() and sys.stderr.isatty()
-        follower = Follower(
-            client=client,
-            renderer=choose_renderer(stderr_console(), environment, verbosity=self.verbosity),
-            chooser=AskAtTerminal(sys.stdin, sys.stderr) if asks else CancelAtOnce(),
-            signals=Signals(),
-            clock=SystemClock(),
-            user=present_user(),
-        )
-        with follower.signals.caught():
-            view = await follower.follow(run_id)
+        signals = Signals()
+        with signals.caught():
+            await client.wait_for_news(run_id, at_most=_PATIENCE)
+            view = await self._follower(client, environment, signals).follow(run_id)
         if view.state.ended:
             await self._write_reports(client, view)
             if self.artifacts is not None:
@@ -99,6 +95,24 @@ class FollowingOptions:
         if self.output == "json":
             print_json(await client.get_run(run_id))
         return exit_code_of_run(view.state)
+
+    def _follower(self, client: AsyncClient, environment: Mapping[str, str], signals: Signals) -> Follower:
+        """Loads what shows runs: a quarter of all that a command loads."""
+        from fleetest.client.cli.choosing import choose_renderer
+        from fleetest.client.cli.following import Follower
+        from fleetest.client.cli.interrupts import AskAtTerminal, CancelAtOnce
+        from fleetest.client.cli.output import stderr_console
+        from fleetest.common.clock import SystemClock
+
+        asks = sys.stdin.isatty() and sys.stderr.isatty()
+        return Follower(
+            client=client,
+            renderer=choose_renderer(stderr_console(), environment, verbosity=self.verbosity),
+            chooser=AskAtTerminal(sys.stdin, sys.stderr) if asks else CancelAtOnce(),
+            signals=signals,
+            clock=SystemClock(),
+            user=present_user(),
+        )
 
 
 def following_options(command: Callable[..., Any]) -> Callable[..., Any]:

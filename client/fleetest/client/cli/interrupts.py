@@ -7,9 +7,10 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum, auto
-from typing import Final, Protocol, TextIO
+from typing import TYPE_CHECKING, Final, Protocol, TextIO
 
-from fleetest.client.view.renderer import Renderer
+if TYPE_CHECKING:
+    from fleetest.client.view.renderer import Renderer
 
 __all__ = ["AskAtTerminal", "CancelAtOnce", "Chooser", "Decision", "Signals"]
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from fleetest.client.async_client import AsyncClient
     from fleetest.client.cli.finding import SuiteText
     from fleetest.client.scan import Scan
-    from fleetest.client.values import Submission
+    from fleetest.client.submission import Submission
     from fleetest.common.suite import Suite
 
 __all__ = ["run"]
