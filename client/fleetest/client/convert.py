@@ -88,6 +88,7 @@ def _task(message: run_pb2.Task) -> values.TaskStatus:
         ended_at=_time(message, "ended_at"),
         predicted=_duration(message, "predicted"),
         artifacts=tuple(artifact_from_proto(each) for each in message.artifacts),
+        not_kept=tuple(message.not_kept),
         usage=resource_usage_from_proto(message.usage),
         requested=resources_from_proto(message.requested),
         packed=resources_from_proto(message.packed),

@@ -47,6 +47,7 @@ class TaskStatus(msgspec.Struct, frozen=True, kw_only=True):
         task_id: its name in the suite, matrix values included.
         reason: why it ended so, or why it waits; one line.
         predicted: work still to do, from recorded durations; `None` when nothing is known.
+        not_kept: what should have been kept as an artifact and was not, and why; the first of them.
         usage: of all its attempts so far; the peak of memory is the highest of one.
         requested: what a worker must have in all for one shard.
         packed: what one shard takes of a worker's free room: as requested, or by what earlier runs used.
@@ -70,6 +71,7 @@ class TaskStatus(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: datetime | None = None
     predicted: timedelta | None = None
     artifacts: tuple[Artifact, ...] = ()
+    not_kept: tuple[str, ...] = ()
     usage: ResourceUsage = ResourceUsage()
     requested: Resources = Resources()
     packed: Resources = Resources()

@@ -408,6 +408,7 @@ class Task(_message.Message):
     PACKED_FIELD_NUMBER: _builtins.int
     WRONG_HITS_FIELD_NUMBER: _builtins.int
     PLANNED_FIELD_NUMBER: _builtins.int
+    NOT_KEPT_FIELD_NUMBER: _builtins.int
     LOAD_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """its name in the suite, matrix values included"""
@@ -453,6 +454,10 @@ class Task(_message.Message):
         """what one shard takes of a worker's free room; from earlier runs' usage, where known"""
 
     @_builtins.property
+    def not_kept(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """what should have been an artifact and was not, and why; the first of them"""
+
+    @_builtins.property
     def load(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoadRow]:
         """of a load test: what was measured so far, by name of requests; all together comes last"""
 
@@ -479,11 +484,12 @@ class Task(_message.Message):
         packed: _types_pb2.Resources | None = ...,
         wrong_hits: _builtins.int = ...,
         planned: _builtins.bool = ...,
+        not_kept: _abc.Iterable[_builtins.str] | None = ...,
         load: _abc.Iterable[Global___LoadRow] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "ended_at", b"ended_at", "packed", b"packed", "predicted", b"predicted", "queued_at", b"queued_at", "requested", b"requested", "started_at", b"started_at", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "attempts", b"attempts", "counts", b"counts", "ended_at", b"ended_at", "load", b"load", "needs", b"needs", "packed", b"packed", "planned", b"planned", "predicted", b"predicted", "priority", b"priority", "queued_at", b"queued_at", "reason", b"reason", "requested", b"requested", "shards", b"shards", "shards_done", b"shards_done", "started_at", b"started_at", "state", b"state", "task_id", b"task_id", "type", b"type", "usage", b"usage", "wrong_hits", b"wrong_hits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "attempts", b"attempts", "counts", b"counts", "ended_at", b"ended_at", "load", b"load", "needs", b"needs", "not_kept", b"not_kept", "packed", b"packed", "planned", b"planned", "predicted", b"predicted", "priority", b"priority", "queued_at", b"queued_at", "reason", b"reason", "requested", b"requested", "shards", b"shards", "shards_done", b"shards_done", "started_at", b"started_at", "state", b"state", "task_id", b"task_id", "type", b"type", "usage", b"usage", "wrong_hits", b"wrong_hits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

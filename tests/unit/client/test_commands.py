@@ -327,9 +327,12 @@ def test_show_names_what_a_run_and_what_a_failed_case_left(fleetest, failed):
         for path, case_id in (("out/a/trace.zip", "t.py::a"), ("out/b/trace.zip", "t.py::b"), ("server.log", ""))
     ]
 
+    failed.run.tasks[0].not_kept.append("core: larger than 1 GiB")
+
     shown = fleetest("show")
     document = json.loads(fleetest("show", "-o", "json").out)
 
+    assert "\nnot kept as artifacts\n  core: larger than 1 GiB  unit\n" in shown.out
     assert "artifacts   3 files, 6.0 KiB\n" in shown.out
     assert "    t.py:3\n    left out/a/trace.zip  2.0 KiB\n" in shown.out
     assert "out/b" not in shown.out

@@ -211,6 +211,7 @@ async def test_run_goes_from_submission_to_its_end(client, worker, tmp_path):
     assert logs == b"collected 2 items\n"
     assert [each.run_id for each in listed] == [run_id]
     assert [each.artifact.path for each in artifacts] == ["report.html"]
+    assert [problem for task in run.tasks for problem in task.not_kept] == ["too.large"]
     assert [case.result.case_id for case in records] == ["lint", "a", "b"]
     assert (await client.get_run(run_id[:13])).run_id == run_id
 

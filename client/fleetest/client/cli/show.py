@@ -66,6 +66,7 @@ def show(*, run_id: str, task_id: str, every_case: bool, verbose: bool, project:
         empty="no tasks",
     )
     _print_load(run)
+    print_lines(_not_kept(run))
     print_lines(line for coverage in run.coverage for line in _coverage_lines(coverage))
     if cases:
         click.echo()
@@ -126,6 +127,12 @@ def _task_row(task: TaskStatus, now: datetime) -> tuple[str | Text, ...]:
         _cores(task),
         one_line(task.reason),
     )
+
+
+def _not_kept(run: Run) -> Iterator[Text]:
+    from fleetest.client.view.summary import not_kept_lines
+
+    return not_kept_lines([(task.task_id, problem) for task in run.tasks for problem in task.not_kept])
 
 
 def _print_load(run: Run) -> None:

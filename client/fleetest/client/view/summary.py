@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from itertools import chain, islice, repeat
 from typing import Final
@@ -16,7 +16,7 @@ from fleetest.client.view.lines import in_task
 from fleetest.client.view.words import counts_text, coverage_text, duration_text, plural, short_id, state_style
 from fleetest.common.states import RunState, TaskState
 
-__all__ = ["summary_lines", "totals_text"]
+__all__ = ["not_kept_lines", "summary_lines", "totals_text"]
 
 _TASKS_SHOWN: Final = 30
 _LISTED: Final = 10
@@ -42,7 +42,7 @@ def summary_lines(view: RunView, now: datetime) -> Iterator[Text]:
     yield from _slowest(view)
     yield from _flaky(view)
     yield from _wrong_hits(view)
-    yield from _not_kept(view)
+    yield from not_kept_lines([(event.task_id, problem) for event in view.not_kept for problem in event.problems])
     yield from _coverage(view)
     yield Text()
     yield Text.assemble((view.state.value.upper(), f"bold {state_style(view.state)}"), f"  {totals_text(view, now)}")
@@ -123,8 +123,13 @@ def _wrong_hits(view: RunView) -> Iterator[Text]:
     yield from _more(len(view.wrong_hits) - _LISTED)
 
 
-def _not_kept(view: RunView) -> Iterator[Text]:
-    told = [(event.task_id, problem) for event in view.not_kept for problem in event.problems]
+def not_kept_lines(told: Sequence[tuple[str, str]]) -> Iterator[Text]:
+    """
+    What should have been kept as artifacts and was not.
+
+    Args:
+        told: tasks, and what each tells of a file.
+    """
     if told:
         yield Text()
         yield Text("not kept as artifacts", "dim")

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Final
 
 from fleetest.common.results import Counts, ResourceUsage
 from fleetest.common.serving import follows, seen_from_outside
@@ -49,7 +50,8 @@ from fleetest.master.runs.task_status import Attempt, CaseStatus, ShardStatus, T
 
 __all__ = ["RunStatus"]
 
-_UNMEASURED = ResourceUsage()
+_UNMEASURED: Final = ResourceUsage()
+_MOST_NOT_KEPT: Final = 100
 
 
 class RunStatus:
@@ -204,8 +206,9 @@ class RunStatus:
             case CoverageUpdated(task_id=task_id):
                 self.coverage.setdefault(task_id, CoverageTable()).take(event)
             case ArtifactsSaved(task_id=task_id):
-                kept = self.tasks[task_id].artifacts
-                kept |= {(event.shard_id, artifact.path): artifact for artifact in event.artifacts}
+                task = self.tasks[task_id]
+                task.artifacts |= {(event.shard_id, artifact.path): artifact for artifact in event.artifacts}
+                task.not_kept = (*task.not_kept, *event.problems)[:_MOST_NOT_KEPT]
             case CancelRequested():
                 self._cancel(event)
             case TaskEnded(task_id=task_id):

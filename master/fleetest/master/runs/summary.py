@@ -47,6 +47,7 @@ class TaskSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     ended_at: datetime | None = None
     predicted: timedelta | None = None
     artifacts: tuple[ShardArtifact, ...] = ()
+    not_kept: tuple[str, ...] = ()
     usage: ResourceUsage = ResourceUsage()
     requested: Resources = Resources()
     packed: Resources = Resources()
@@ -174,6 +175,7 @@ def _task_summary(status: TaskStatus) -> TaskSummary:
         artifacts=tuple(
             ShardArtifact(shard_id=shard_id, artifact=artifact) for (shard_id, _), artifact in status.artifacts.items()
         ),
+        not_kept=status.not_kept,
         usage=status.usage,
         requested=status.task.resources,
         packed=status.packed,

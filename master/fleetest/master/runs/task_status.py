@@ -203,6 +203,7 @@ class TaskStatus(msgspec.Struct):
     started_at: datetime | None = None
     ended_at: datetime | None = None
     artifacts: dict[tuple[str, str], Artifact] = msgspec.field(default_factory=dict)
+    not_kept: tuple[str, ...] = ()
     usage: ResourceUsage = ResourceUsage()
     dependents: list[tuple[str, Need]] = msgspec.field(default_factory=list)
     cache_keys: Mapping[str, str] = msgspec.field(default_factory=dict)

@@ -135,6 +135,7 @@ def _task_to_proto(task: TaskSummary) -> run_pb2.Task:
         ended_at=optional_time(task.ended_at),
         predicted=optional_duration(task.predicted),
         artifacts=[artifact_to_proto(each.artifact) for each in task.artifacts],
+        not_kept=task.not_kept,
         usage=resource_usage_to_proto(task.usage),
         requested=resources_to_proto(task.requested),
         packed=resources_to_proto(task.packed),
