@@ -36,6 +36,7 @@ __all__ = [
 
 
 _MOST_EARLY_STOPS: Final = 256
+_ACKNOWLEDGED_WITHIN: Final = timedelta(milliseconds=20)
 
 
 class AttemptRef(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -117,10 +118,16 @@ class Assigned(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Assign(msgspec.Struct, frozen=True, kw_only=True):
-    """Answers a want; perhaps with nothing."""
+    """
+    Answers a want; perhaps with nothing.
+
+    Args:
+        acknowledged: reports up to this batch are durable; 0 says nothing.
+    """
 
     want_number: int
     assigned: tuple[Assigned, ...]
+    acknowledged: int = 0
 
 
 class Stop(msgspec.Struct, frozen=True, kw_only=True):
@@ -208,6 +215,8 @@ class Session:
         self._early_stops: dict[AttemptRef, Stop] = {}
         self._aside: list[Assigned] = []
         self._over = False
+        self._acknowledged = 0
+        self._acknowledging: asyncio.TimerHandle | None = None
         self.on_count: Callable[[Session], None] = _unheard
         self.question: asyncio.Future[None] | None = None
         self.speed = 1.0
@@ -230,9 +239,14 @@ class Session:
         self._count()
 
     def ask_besides(self, want: Want) -> None:
-        """As `ask`, along with word of what has ended, which may wait until it is known what the worker is given."""
+        """
+        As `ask`, along with word of what has ended, which may wait until it is known what the worker is given. It does
+        not wait where the want has grown by little, of which much was open already.
+        """
+        standing = self.want.shards if self.want is not None and self.answered else 0
         self.ask(want)
-        self.question = asyncio.get_running_loop().create_future()
+        if not (want.unhurried and standing <= want.shards <= 2 * standing):
+            self.question = asyncio.get_running_loop().create_future()
 
     async def asked(self, patience: timedelta) -> None:
         """Returns when the queue has answered what was asked besides, or after so long."""
@@ -367,10 +381,26 @@ class Session:
         self._attempts |= {each.ref for each in assigned}
         self._services |= {each.ref for each in assigned if each.work.task.service is not None}
         self._count()
-        self.instructions.put_nowait(Assign(want_number=want_number, assigned=tuple(assigned)))
+        acknowledged, self._acknowledged = self._acknowledged, 0
+        self.instructions.put_nowait(
+            Assign(want_number=want_number, assigned=tuple(assigned), acknowledged=acknowledged)
+        )
         for each in assigned if self._early_stops else ():
             if (stop := self._early_stops.pop(each.ref, None)) is not None:
                 self.instructions.put_nowait(stop)
+
+    def acknowledge(self, sequence: int) -> None:
+        """Reports up to this batch are durable. Nobody waits for that: it is said with the next assignment, if one comes."""
+        self._acknowledged = sequence
+        if self._acknowledging is None:
+            within = _ACKNOWLEDGED_WITHIN.total_seconds()
+            self._acknowledging = asyncio.get_running_loop().call_later(within, self._say_acknowledged)
+
+    def _say_acknowledged(self) -> None:
+        self._acknowledging = None
+        if self._acknowledged:
+            self.instructions.put_nowait(Acknowledge(sequence=self._acknowledged))
+            self._acknowledged = 0
 
     def release(self, refs: Iterable[AttemptRef]) -> None:
         """The worker has these attempts no more. Idempotent."""

@@ -255,6 +255,38 @@ def test_instructions_are_values() -> None:
     assert {stop, Acknowledge(sequence=3)} == {stop, Acknowledge(sequence=3)}
 
 
+async def test_reports_are_acknowledged_along_with_the_next_assignment() -> None:
+    worker, given = session(), assigned()
+    worker.ask(Want(number=1, shards=1, free=CAPACITY))
+
+    worker.acknowledge(3)
+    worker.acknowledge(4)
+    worker.assign([given])
+
+    assert worker.instructions.get_nowait() == Assign(want_number=1, assigned=(given,), acknowledged=4)
+    assert worker.instructions.empty()
+
+
+async def test_reports_are_acknowledged_when_nothing_is_assigned() -> None:
+    worker = session()
+
+    worker.acknowledge(3)
+
+    assert await worker.instructions.get() == Acknowledge(sequence=3)
+
+
+async def test_reports_wait_for_the_queue_only_if_their_worker_asks_for_much_more() -> None:
+    worker = session()
+
+    worker.ask_besides(Want(number=1, shards=4, free=CAPACITY, unhurried=True))
+    at_first = worker.question
+    worker.question = None
+    worker.ask_besides(Want(number=2, shards=8, free=CAPACITY, unhurried=True))
+
+    assert at_first is not None
+    assert worker.question is None
+
+
 def test_a_stop_that_comes_before_its_attempt_is_said_again_after_it() -> None:
     worker, given = session(), assigned()
     worker.ask(Want(number=1, shards=1, free=CAPACITY))

@@ -59,7 +59,6 @@ __all__ = ["Agent", "Host"]
 _BACKOFF: Final = Backoff(first=timedelta(milliseconds=250), longest=timedelta(seconds=2))
 _ID_PATIENCE: Final = timedelta(seconds=45)
 _ANSWER_PATIENCE: Final = timedelta(seconds=1)
-_WANT_PATIENCE: Final = timedelta(milliseconds=10)
 _STOP_PATIENCE: Final = timedelta(seconds=15)
 _FAREWELL_PATIENCE: Final = timedelta(seconds=10)
 
@@ -323,11 +322,9 @@ class Agent:
             await stream.say(replace(batch, want=self._want_besides()))
 
     def _want_besides(self) -> Want | None:
-        """What has room now goes along with what has ended: the master then ends and begins attempts in one commit."""
-        credit, hungry = self._roster.credit, self._roster.hungry
-        if not hungry and self._wants.can_wait(credit):
-            return None
-        want = self._wants.ask(credit, hungry=hungry)
+        """What has room now goes along with what has ended: that costs no message, and one commit may do for both."""
+        hungry = self._roster.hungry
+        want = self._wants.ask(self._roster.credit, hungry=hungry)
         if hungry and want is not None:
             self._changed.set()  # it may remain unanswered
         return want
@@ -341,9 +338,6 @@ class Agent:
         while True:
             self._changed.clear()
             credit = self._roster.credit
-            if not self._outbox.empty and self._wants.can_wait(credit) and not self._roster.hungry:
-                await self._reported()
-                credit = self._roster.credit
             hungry = self._roster.hungry
             soon = asyncio.get_running_loop().time() + _ANSWER_PATIENCE.total_seconds()
             if hungry and self._outbox.holds_ends and not self._wants.says(credit):
@@ -365,12 +359,6 @@ class Agent:
             except TimeoutError:
                 patience_ends = None
                 self._roster.flush()
-
-    async def _reported(self) -> None:
-        """What has ended is reported first, and the master is left alone with it: somebody waits for that."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_WANT_PATIENCE.total_seconds()):
-                await self._outbox.emptied()
 
     async def _beat(self, stream: SessionStream, session: Registered) -> None:
         while True:

@@ -31,13 +31,6 @@ class Wants:
         """A new stream begins: its master knows of no want."""
         self._standing, self._answered = None, False
 
-    def can_wait(self, credit: Credit) -> bool:
-        """Whether it has grown while much of it stands: to say so a little later keeps nobody from anything."""
-        standing = self._standing
-        if standing is None or not self._answered or not standing.free.fits(credit.free):
-            return False
-        return standing.shards <= credit.shards <= 2 * standing.shards
-
     def says(self, credit: Credit) -> bool:
         """Whether the standing want says the same."""
         standing = self._standing

@@ -265,7 +265,7 @@ def instruction_to_proto(instruction: Instruction, known_specs: dict[str, None])
 
 def _assign_to_proto(assign: Assign, known_specs: dict[str, None]) -> worker_pb2.Assign:
     """Filled in place: to make parts and copy them in takes several times as long. Most are alike, and said at once."""
-    message = worker_pb2.Assign(want_number=assign.want_number)
+    message = worker_pb2.Assign(want_number=assign.want_number, acknowledged=assign.acknowledged)
     add = message.assignments.add
     names: dict[int, str] = {}
     for _, (assigned, *more) in groupby(assign.assigned, key=_all_but_its_shard):

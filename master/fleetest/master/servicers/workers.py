@@ -56,7 +56,7 @@ from fleetest.master.servicers.convert import (
     want_from_proto,
 )
 from fleetest.master.servicers.convert_results import kept_result
-from fleetest.master.sessions import Acknowledge, Assign, Heard, Session, Sessions, Stop
+from fleetest.master.sessions import Heard, Session, Sessions, Stop
 from fleetest.v1 import worker_pb2, worker_pb2_grpc
 
 __all__ = ["WorkerServicer"]
@@ -186,19 +186,9 @@ async def _converse(session: Session, listening: Coroutine[Any, Any, None]) -> A
     listener = asyncio.create_task(listening, name=f"worker {session.presence.worker_id}")
     listener.add_done_callback(lambda _: session.instructions.put_nowait(None))
     known_specs: dict[str, None] = {}
-    acknowledged = 0
     try:
         while (instruction := await session.instructions.get()) is not None:
-            if isinstance(instruction, Acknowledge) and not session.instructions.empty():
-                acknowledged = instruction.sequence  # said along with what comes next, if that is work
-                continue
-            message = instruction_to_proto(instruction, known_specs)
-            if isinstance(instruction, Assign):
-                message.assign.acknowledged = acknowledged
-            elif acknowledged and not isinstance(instruction, Acknowledge):
-                yield instruction_to_proto(Acknowledge(sequence=acknowledged), known_specs)
-            acknowledged = 0
-            yield message
+            yield instruction_to_proto(instruction, known_specs)
         if not listener.done():
             raise LeaseLost(f"worker {session.presence.worker_id} opened another session")
         await listener  # raises what went wrong
@@ -347,7 +337,7 @@ class _Stream:
                     finish_running_case=False,
                 )
                 self._session.instructions.put_nowait(stop)
-            self._session.instructions.put_nowait(Acknowledge(sequence=batches[-1].sequence))
+            self._session.acknowledge(batches[-1].sequence)
 
 
 def _report_from_proto(message: worker_pb2.Report, clock_ahead: timedelta) -> Report:
