@@ -390,7 +390,7 @@ class Session:
                 self.instructions.put_nowait(stop)
 
     def acknowledge(self, sequence: int) -> None:
-        """Reports up to this batch are durable. Nobody waits for that: it is said with the next assignment, if one comes."""
+        """Reports up to this batch are durable. Nobody waits for that: the next assignment says it, if one comes."""
         self._acknowledged = sequence
         if self._acknowledging is None:
             within = _ACKNOWLEDGED_WITHIN.total_seconds()
