@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fleetest.common.git import run_git
-from fleetest.common.scm_version import described_version
 
 __all__ = ["VersionControl", "version_control"]
 
@@ -42,6 +41,8 @@ def version_control(
     # The tree of `root` in the commit: fails where `root` merely happens to lie inside some repository.
     if run_git(root, "rev-parse", "--verify", "--quiet", "HEAD:./") is None:
         return known
+    from fleetest.common.scm_version import described_version  # only where there is a version to describe
+
     status = run_git(root, "status", "--porcelain=v2", "--branch", "--", ".") or ""
     headers = dict(re.findall(r"^# branch\.(oid|head) (.+)$", status, re.MULTILINE))
     branch = headers.get("head", "")

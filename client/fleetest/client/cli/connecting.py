@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from fleetest.client.cli.invocation import Invocation
-from fleetest.client.embedded import EmbeddedCluster, running_cluster, start_cluster
 from fleetest.client.view.harmless import harmless
 from fleetest.common.errors import DependencyUnavailable
 
 if TYPE_CHECKING:
     from fleetest.client.async_client import AsyncClient
     from fleetest.client.connection import Persistence
+    from fleetest.client.embedded import EmbeddedCluster
     from fleetest.common.settings import Secret
     from fleetest.common.tls import ClientTls
 
@@ -81,6 +81,8 @@ def running(work: Coroutine[Any, Any, _Answer]) -> _Answer:
 
 def any_cluster(data_directory: Path) -> EmbeddedCluster:
     """The user's own cluster, started when none runs, which is said."""
+    from fleetest.client.embedded import running_cluster, start_cluster
+
     cluster = running_cluster(data_directory)
     if cluster is not None:
         say(f"using your cluster on this machine ({cluster.address}); `fleetest down` stops it")
@@ -90,6 +92,8 @@ def any_cluster(data_directory: Path) -> EmbeddedCluster:
 
 
 def _known_cluster(data_directory: Path) -> EmbeddedCluster:
+    from fleetest.client.embedded import running_cluster
+
     cluster = running_cluster(data_directory)
     if cluster is None:
         raise DependencyUnavailable(
