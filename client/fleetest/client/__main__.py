@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from fleetest.common.tuning import hasten, leave_all_behind
+from fleetest.common.tuning import hasten, leave
 
 __all__ = ["main"]
 
@@ -18,9 +18,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a test's name must not stop us, whatever the locale
-    exit_code = invoke(sys.argv[1:], os.environ)
-    leave_all_behind()
-    sys.exit(exit_code)
+    leave(invoke(sys.argv[1:], os.environ))
 
 
 if __name__ == "__main__":

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 if TYPE_CHECKING:  # a command begins without it
     from asyncio import AbstractEventLoop
 
-__all__ = ["hasten", "leave_all_behind", "loop_factory", "settle"]
+__all__ = ["hasten", "leave", "loop_factory", "settle"]
 
 _SWITCH_INTERVAL: Final = timedelta(microseconds=500)
 """
@@ -46,12 +47,20 @@ def hasten() -> None:
     gc.set_threshold(_OBJECTS_OF_A_START)
 
 
-def leave_all_behind() -> None:
+def leave(exit_code: int) -> NoReturn:
     """
-    For a command that ends now: what is left of it goes with its process, and need not be looked through before. That
-    took a fifth of the processor time of a short `fleetest run`, while its user waited for the prompt.
+    End the process of a command that has done all it had to do. What is left of it goes with the process: to take it
+    apart piece by piece before took a third of the time from a run's end to the prompt.
+
+    Functions that were to be called at exit are not; nothing of ours, or of what a command loads, needs them.
     """
-    gc.freeze()
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+    except (OSError, ValueError):
+        sys.exit(exit_code)  # whoever was to read it has left; Python deals with that
+    os._exit(exit_code)
 
 
 def settle() -> None:
