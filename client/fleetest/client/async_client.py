@@ -185,7 +185,6 @@ class AsyncClient:
             executor=executor,
             environment=environment,
             environment_settings=environment_settings or {},
-            takes_batches=True,
         )
         if followed:
             response = await streams.start_run(self._connection, request)

@@ -127,7 +127,7 @@ async def _asked_over_kept_stream(connection: Connection, request: run_pb2.Submi
 
 
 async def _watched(services: Services, run_id: str, position: int) -> AsyncGenerator[run_pb2.WatchRunResponse, None]:
-    request = run_pb2.WatchRunRequest(run_id=run_id, after_position=position, takes_done=True, takes_batches=True)
+    request = run_pb2.WatchRunRequest(run_id=run_id, after_position=position)
     stream = services.runs.WatchRun(request)
     try:
         async for message in stream:

@@ -166,7 +166,6 @@ class SubmitRunRequest(_message.Message):
     EXECUTOR_FIELD_NUMBER: _builtins.int
     ENVIRONMENT_FIELD_NUMBER: _builtins.int
     ENVIRONMENT_SETTINGS_FIELD_NUMBER: _builtins.int
-    TAKES_BATCHES_FIELD_NUMBER: _builtins.int
     suite: _builtins.str
     """the suite as YAML"""
     suite_source: _builtins.str
@@ -186,8 +185,6 @@ class SubmitRunRequest(_message.Message):
     """"process" or "docker": overrides what the tasks ask; empty: as they ask"""
     environment: _builtins.str
     """which of the suite's environments; empty: as the suite says"""
-    takes_batches: _builtins.bool
-    """of StartRuns: whether the caller takes AttemptsStarted and AttemptsDone"""
     @_builtins.property
     def version_control(self) -> _types_pb2.VersionControl: ...
     @_builtins.property
@@ -217,11 +214,10 @@ class SubmitRunRequest(_message.Message):
         executor: _builtins.str = ...,
         environment: _builtins.str = ...,
         environment_settings: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        takes_batches: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["version_control", b"version_control"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["environment", b"environment", "environment_settings", b"environment_settings", "executor", b"executor", "fail_fast", b"fail_fast", "idempotency_key", b"idempotency_key", "labels", b"labels", "project", b"project", "secrets", b"secrets", "suite", b"suite", "suite_source", b"suite_source", "supersede", b"supersede", "takes_batches", b"takes_batches", "user", b"user", "version_control", b"version_control", "workspace_digest", b"workspace_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["environment", b"environment", "environment_settings", b"environment_settings", "executor", b"executor", "fail_fast", b"fail_fast", "idempotency_key", b"idempotency_key", "labels", b"labels", "project", b"project", "secrets", b"secrets", "suite", b"suite", "suite_source", b"suite_source", "supersede", b"supersede", "user", b"user", "version_control", b"version_control", "workspace_digest", b"workspace_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -845,26 +841,18 @@ class WatchRunRequest(_message.Message):
 
     RUN_ID_FIELD_NUMBER: _builtins.int
     AFTER_POSITION_FIELD_NUMBER: _builtins.int
-    TAKES_DONE_FIELD_NUMBER: _builtins.int
-    TAKES_BATCHES_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     after_position: _builtins.int
     """0: from the beginning"""
-    takes_done: _builtins.bool
-    """whether the caller takes AttemptDone for several events"""
-    takes_batches: _builtins.bool
-    """whether it takes AttemptsStarted and AttemptsDone, too"""
     def __init__(
         self,
         *,
         run_id: _builtins.str = ...,
         after_position: _builtins.int = ...,
-        takes_done: _builtins.bool = ...,
-        takes_batches: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_position", b"after_position", "run_id", b"run_id", "takes_batches", b"takes_batches", "takes_done", b"takes_done"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_position", b"after_position", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

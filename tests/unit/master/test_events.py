@@ -9,7 +9,6 @@ import msgspec
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from fleetest.client.convert import commit_from_proto
 from fleetest.common.convert import case_result_from_proto, case_result_to_proto
 from fleetest.common.coverage import CoverageTotals, FileCoverage
 from fleetest.common.errors import InvalidRequest
@@ -48,10 +47,8 @@ from fleetest.master.runs.events import (
     encode,
 )
 from fleetest.master.runs.results import KeptResult, decode_result, encode_result
-from fleetest.master.servicers.convert_events import commit_to_proto, without_batches, without_done
 from fleetest.master.servicers.convert_results import kept_result, put_result
-from fleetest.master.store.ports import Commit
-from fleetest.v1 import run_pb2, types_pb2
+from fleetest.v1 import types_pb2
 
 SECOND = timedelta(seconds=1)
 AT = datetime(2026, 11, 3, 12, 30, 15, 123456, tzinfo=UTC)
@@ -192,26 +189,6 @@ EVENTS: tuple[Event, ...] = (
 def test_every_event_comes_back_as_it_was() -> None:
     assert decode(encode(EVENTS)) == EVENTS
     assert {type(event) for event in EVENTS} == set(Event.__args__)
-
-
-def test_whoever_follows_hears_the_same_of_a_short_attempt_in_any_version() -> None:
-    message = commit_to_proto(Commit(run_id="r", position=7, at=AT, events=encode(EVENTS[-6:])))
-
-    older, oldest = without_batches(message), without_done(message)
-
-    assert kinds(older)[:5] == ["attempt_started", "attempt_started", "attempt_done", "attempt_done", "attempt_done"]
-    assert kinds(oldest)[2:7] == [
-        "attempt_running",
-        "cases_finished",
-        "attempt_ended",
-        "attempt_running",
-        "attempt_ended",
-    ]
-    assert commit_from_proto(message) == commit_from_proto(older) == commit_from_proto(oldest)
-
-
-def kinds(message: run_pb2.WatchRunResponse) -> list[str | None]:
-    return [event.WhichOneof("event") for event in message.events]
 
 
 def test_results_of_a_log_from_before_they_were_kept_whole_are_read() -> None:

@@ -59,9 +59,9 @@ from fleetest.master.runs.summary import summary_of
 from fleetest.master.servicers.convert import run_to_proto
 from fleetest.master.servicers.convert_results import put_result
 from fleetest.master.store.ports import Commit
-from fleetest.v1 import run_pb2, types_pb2
+from fleetest.v1 import run_pb2
 
-__all__ = ["commit_to_proto", "without_batches", "without_done"]
+__all__ = ["commit_to_proto"]
 
 _UNMEASURED: Final = ResourceUsage()
 
@@ -84,75 +84,6 @@ def commit_to_proto(commit: Commit, events: Sequence[Event] | None = None) -> ru
             message.at.CopyFrom(time_to_proto(event.at))
         _FILL[type(event)](event, message, commit)
     return response
-
-
-def without_batches(response: run_pb2.WatchRunResponse) -> run_pb2.WatchRunResponse:
-    """The same for a caller of an earlier version: an event for each attempt."""
-    if not any(event.HasField("attempts_started") or event.HasField("attempts_done") for event in response.events):
-        return response
-    parted = run_pb2.WatchRunResponse(position=response.position, committed_at=response.committed_at)
-    for event in response.events:
-        at = event.at if event.HasField("at") else None
-        if event.HasField("attempts_started"):
-            begun = event.attempts_started
-            for shard_id, number in zip(begun.shard_ids, begun.numbers, strict=True):
-                started = run_pb2.AttemptStarted(
-                    shard_id=shard_id,
-                    task_id=begun.task_id,
-                    number=number,
-                    worker_id=begun.worker_id,
-                    kind=begun.kind,
-                )
-                parted.events.add(at=at, attempt_started=started)
-        elif event.HasField("attempts_done"):
-            for each in event.attempts_done.attempts:
-                done = run_pb2.AttemptDone(
-                    shard_id=each.shard_id,
-                    task_id=event.attempts_done.task_id,
-                    token=each.token,
-                    worker_id=event.attempts_done.worker_id,
-                    results=each.results,
-                    reason=each.reason,
-                    usage=each.usage if each.HasField("usage") else None,
-                )
-                parted.events.add(at=at, attempt_done=done)
-        else:
-            parted.events.append(event)
-    return parted
-
-
-def without_done(response: run_pb2.WatchRunResponse) -> run_pb2.WatchRunResponse:
-    """As `without_batches`, for a still earlier one: what an attempt came to, one event after the other."""
-    response = without_batches(response)
-    if not any(event.HasField("attempt_done") for event in response.events):
-        return response
-    parted = run_pb2.WatchRunResponse(position=response.position, committed_at=response.committed_at)
-    for event in response.events:
-        if not event.HasField("attempt_done"):
-            parted.events.append(event)
-            continue
-        done, at = event.attempt_done, event.at if event.HasField("at") else None
-        running = run_pb2.AttemptRunning(shard_id=done.shard_id, token=done.token)
-        parted.events.add(at=at, attempt_running=running)
-        if done.results:
-            finished = run_pb2.CasesFinished(
-                shard_id=done.shard_id,
-                task_id=done.task_id,
-                token=done.token,
-                worker_id=done.worker_id,
-                results=done.results,
-            )
-            parted.events.add(at=at, cases_finished=finished)
-        ended = run_pb2.AttemptEnded(
-            shard_id=done.shard_id,
-            task_id=done.task_id,
-            token=done.token,
-            verdict=types_pb2.VERDICT_COMPLETED,
-            reason=done.reason,
-            usage=done.usage if done.HasField("usage") else None,
-        )
-        parted.events.add(at=at, attempt_ended=ended)
-    return parted
 
 
 def _run_submitted(event: RunSubmitted, message: run_pb2.RunEvent, commit: Commit) -> None:

@@ -37,7 +37,7 @@ from fleetest.master.runs.recent import Recent
 from fleetest.master.runs.results import KeptResult, decode_result
 from fleetest.master.runs.summary import RunSummary, summary_of_row
 from fleetest.master.servicers.convert import explanation_to_proto, run_to_proto, task_spec_to_proto
-from fleetest.master.servicers.convert_events import commit_to_proto, without_batches, without_done
+from fleetest.master.servicers.convert_events import commit_to_proto
 from fleetest.master.servicers.convert_imports import read_beginning, read_parts
 from fleetest.master.servicers.convert_results import put_result
 from fleetest.master.store.ports import CaseRow, LogPiece, RunQuery, Store
@@ -107,11 +107,11 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
                 response = run_pb2.StartRunResponse(submitted=_submitted_to_proto(submitted))
                 last = None
                 for last in self._recent.after(submitted.run_id, 0)[:1]:
-                    response.commit.CopyFrom(last if request.takes_batches else without_batches(last))
+                    response.commit.CopyFrom(last)
                 yield response
                 async with aclosing(self._commits(submitted.run_id, last.position if last else 0)) as commits:
                     async for last in commits:
-                        yield run_pb2.StartRunResponse(commit=last if request.takes_batches else without_batches(last))
+                        yield run_pb2.StartRunResponse(commit=last)
             if last is None or not _ends_run(last):
                 return  # its log is gone, which whoever follows it has to learn
 
@@ -183,7 +183,7 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
         run_id = await self._resolve(request.run_id)
         async with aclosing(self._commits(run_id, request.after_position)) as commits:
             async for commit in commits:
-                yield _in_words_of(request, commit)
+                yield commit
 
     async def _commits(self, run_id: str, position: int) -> AsyncGenerator[run_pb2.WatchRunResponse, None]:
         """Those after a position, until the one that ends the run."""
@@ -397,13 +397,6 @@ async def _rung(bell: asyncio.Event) -> bool:
 
 def _ends_run(commit: run_pb2.WatchRunResponse) -> bool:
     return bool(commit.events) and commit.events[-1].HasField("run_ended")
-
-
-def _in_words_of(request: run_pb2.WatchRunRequest, commit: run_pb2.WatchRunResponse) -> run_pb2.WatchRunResponse:
-    """As the caller, perhaps of an earlier version, takes it."""
-    if request.takes_batches:
-        return commit
-    return without_batches(commit) if request.takes_done else without_done(commit)
 
 
 def _submitted_to_proto(submitted: Submitted) -> run_pb2.SubmitRunResponse:
