@@ -36,9 +36,9 @@ class Appetite:
     def on_hungry(self, callback: Callable[[], None]) -> None:
         self._callbacks.append(callback)
 
-    def attempt_ended(self, wall_time: timedelta) -> None:
-        """One that took so long. Trust grows with each quick one, and ends with a slow one."""
-        self.ahead = min(2 * self.ahead + 1, _MOST_AHEAD, _AHEAD // max(wall_time, timedelta(milliseconds=1)))
+    def attempt_ended(self, took: timedelta) -> None:
+        """Its cases took so long. Trust grows with each quick one, and ends with a slow one."""
+        self.ahead = min(2 * self.ahead + 1, _MOST_AHEAD, _AHEAD // max(took, timedelta(milliseconds=1)))
 
     def others_wait(self) -> None:
         """Others could run what waits here: for now nothing is quick enough."""

@@ -30,6 +30,7 @@ class Attempt:
         missing: those that this session did not collect.
         fed: whether the present process has been told of them.
         began: whether one of its cases has.
+        busy: how long its cases took, as far as they have ended; not how long they were held back.
         returned: all of it was given back before it began. It is no attempt any more: nobody hears what it says.
         active_since: the loop's time when it became the first in line; its total limit counts from there.
         decided: how it will have ended, once the case that runs has.
@@ -44,6 +45,7 @@ class Attempt:
     fed: bool = False
     announced: bool = False
     began: bool = False
+    busy: timedelta = timedelta()
     returned: bool = False
     active_since: float | None = None
     used_before: ResourceUsage = ResourceUsage()

@@ -366,6 +366,7 @@ class PytestSession:
         if attempt is None or result.case_id not in attempt.todo:
             return
         del attempt.todo[result.case_id]
+        attempt.busy += datetime.now(UTC) - running.started_at
         attempt.collector.hear(result)
         attempt.reporter.result(result)
         if not attempt.todo:
@@ -462,8 +463,8 @@ class PytestSession:
     def _end(self, attempt: Attempt, verdict: Verdict, reason: str) -> None:
         self._attempts.remove(attempt)
         self._rest_soon()
-        if attempt.active_since is not None:
-            self._appetite.attempt_ended(timedelta(seconds=self._loop.time() - attempt.active_since))
+        if attempt.began:
+            self._appetite.attempt_ended(attempt.busy)
         ended = Ended(verdict=verdict, reason=reason, usage=self._used(attempt), missing=attempt.missing)
         if attempt.is_measured:
             self._events.put_nowait(lambda: self._end_measured(attempt, ended))
