@@ -18,11 +18,15 @@ from benchmarks.core.commands import run
 from benchmarks.core.figures import OURS
 from benchmarks.core.rounds import Measurement
 
-__all__ = ["LOAD", "PYTEST", "WORKSTEAL", "Suite", "peers"]
+__all__ = ["LOAD", "PYTEST", "READING_SECONDS", "WORKSTEAL", "Suite", "peers"]
 
 PYTEST: Final = "pytest"
 LOAD: Final = "xdist load"
 WORKSTEAL: Final = "xdist worksteal"
+
+READING_SECONDS: Final = 6
+"""Between two runs somebody reads the one; the cluster puts things away, and gets ready for the next."""
+
 _OPTIONS: Final[Mapping[str, Sequence[str]]] = {
     PYTEST: (),
     LOAD: ("-n", "2"),

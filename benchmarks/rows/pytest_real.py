@@ -14,7 +14,7 @@ from benchmarks.core.bench import ROOT, Bench
 from benchmarks.core.cluster import serving
 from benchmarks.core.figures import OURS, Aim, Better, Figure, Side
 from benchmarks.core.rounds import Measured, in_turns, side
-from benchmarks.core.suites import LOAD, Suite
+from benchmarks.core.suites import LOAD, READING_SECONDS, Suite
 
 __all__ = ["measure"]
 
@@ -39,9 +39,6 @@ class _Real:
 
 
 _RUNS: Final = ("first", "second")
-_READING_SECONDS: Final = 6
-"""Between two runs somebody reads the one; the cluster puts things away, and gets ready for the next."""
-
 _LONG: Final = tuple(
     f"networkx/{part}"
     for part in (
@@ -80,7 +77,7 @@ async def _measured(bench: Bench, real: _Real, directory: Path) -> Measured:
         async def ours() -> Mapping[str, float]:
             project = uuid4().hex  # that nobody has seen before
             first = await suite.ours(cluster, project)
-            await asyncio.sleep(_READING_SECONDS)
+            await asyncio.sleep(READING_SECONDS)
             return {"first": first, "second": await suite.ours(cluster, project)}
 
         async def theirs() -> Mapping[str, float]:
@@ -106,7 +103,7 @@ def _figures(real: _Real, measured: Measured, *, missing: str = "") -> Sequence[
             notes=(
                 f"At most {real.rounds} round{'s' if real.rounds > 1 else ''}.",
                 "In a first run nothing has been compiled, in a second all has, on both sides.",
-                f"Our second run begins {_READING_SECONDS} s after the first.",
+                f"Our second run begins {READING_SECONDS} s after the first.",
             ),
         )
         for which, limit in zip(_RUNS, (1.0, 0.9), strict=True)
