@@ -100,6 +100,7 @@ def main() -> int:
     """Run pytest with the plugin; answers the exit code."""
     with open(sys.argv[1], encoding="utf-8") as file:
         config = json.load(file)
+    put_off = _load("garbage").PutOff()
     compiled = _compiled(config["compiled"])
     channels = _load("channel")
     channel = channels.Channel(config["socket"], config["token"])
@@ -118,7 +119,7 @@ def main() -> int:
         return CANNOT_START
     if not _import_pytest(channel, compiled):
         return CANNOT_START
-    plugin, outcome = _load("plugin"), _load("outcome")
+    plugin, outcome, locations = _load("plugin"), _load("outcome"), _load("locations")
     if watch is not None:
         _import_what_every_session_needs()
         if not waiting.wait(channel, watch, config):
@@ -128,7 +129,12 @@ def main() -> int:
     if config["fingerprints"]:
         fingerprints = functools.partial(_load("fingerprint").Fingerprints, _load("closure"))
     witness, measuring = _watchers(config, channel, tracer)
-    plugins = [plugin.ResidentPlugin(channel, claims, marks, outcome, config, fingerprints, witness, measuring)]
+    where = locations.Locations(
+        config["workspace"], lambda path: str(outcome.bounded(path, config["text_limit_bytes"])[0])
+    )
+    plugins = [
+        plugin.ResidentPlugin(channel, claims, marks, outcome, config, put_off, where, fingerprints, witness, measuring)
+    ]
     plugins += [each for each in (witness, measuring) if each is not None]
     if importlib.util.find_spec("pytest_playwright") is not None:
         plugins.append(_load("browsers").Browsers())

@@ -21,6 +21,8 @@ _MESSAGE_BYTES = 4000
 
 def bounded(text: str, limit: int) -> Tuple[str, bool]:
     """`text` as valid Unicode of at most `limit` bytes of UTF-8, its middle cut out; and whether it was."""
+    if len(text) <= limit and text.isascii():
+        return text, False
     if len(text) > limit:
         content = (text[:limit] + text[-limit:]).encode("utf-8", "backslashreplace")
         dropped = len(text) - limit

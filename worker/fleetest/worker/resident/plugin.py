@@ -10,7 +10,6 @@ from __future__ import annotations
 import faulthandler
 import os
 import traceback
-import types
 from bisect import bisect_right
 from collections import deque
 from typing import Any, Deque, Dict, List, Set, Tuple
@@ -20,7 +19,6 @@ import pytest
 __all__ = ["ResidentPlugin"]
 
 _BATCH = 500
-_MARKED = {"pytestmark"}  # what else a function has may say that it stands for another
 
 
 class _Canary:
@@ -57,11 +55,14 @@ class ResidentPlugin:
         marks: Any,
         outcome: Any,
         config: Dict[str, Any],
+        put_off: Any,
+        locations: Any,
         fingerprints: Any = None,
         witness: Any = None,
         measuring: Any = None,
     ) -> None:
         self._channel, self._claims, self._marks, self._outcome = channel, claims, marks, outcome
+        self._put_off, self._locations = put_off, locations
         self._fingerprints, self._witness, self._measuring = fingerprints, witness, measuring
         self._modules: List[str] = []
         self._limit = config["text_limit_bytes"]
@@ -74,7 +75,7 @@ class ResidentPlugin:
         self._deselected = 0
         self._items: Dict[str, Any] = {}
         self._seen: Dict[str, int] = {}
-        self._places: Dict[str, str] = {}
+        self._places: Dict[str, Tuple[str, int]] = {}
         self._named = 0
         self._ends: List[int] = []  # of what was named at once: the number after its last
         self._waiting: Deque[Tuple[int, str]] = deque()
@@ -125,23 +126,6 @@ class ResidentPlugin:
         count = self._seen[clean] = self._seen.get(clean, 0) + 1
         return clean if count == 1 else f"{clean} #{count}"
 
-    def _place(self, item: Any) -> Tuple[str, int]:
-        absolute = str(getattr(item, "path", None) or item.fspath)
-        if absolute not in self._places:
-            inside = absolute.startswith(self._workspace + os.sep)
-            relative = absolute[len(self._workspace) + 1 :] if inside else item.location[0]
-            self._places[absolute] = self._outcome.bounded(relative, self._limit)[0]
-        return self._places[absolute], self._line(item)
-
-    @staticmethod
-    def _line(item: Any) -> int:
-        """From 1 on; 0 when there is none. What pytest does for it takes longer than all else of a collected case."""
-        is_usual = isinstance(item, pytest.Function) and type(item).reportinfo is pytest.Function.reportinfo
-        if is_usual and type(item.function) is types.FunctionType and item.function.__dict__.keys() <= _MARKED:
-            return int(item.function.__code__.co_firstlineno)
-        line = item.location[1]
-        return line + 1 if line is not None else 0
-
     @staticmethod
     def _group(item: Any) -> str:
         names = set()
@@ -153,8 +137,8 @@ class ResidentPlugin:
         cases = []
         for item in session.items:
             case_id = self._unique(item.nodeid)
-            self._items[case_id] = item
-            cases.append([case_id, *self._place(item), self._group(item)])
+            self._items[case_id], self._places[case_id] = item, self._locations.of(item)
+            cases.append([case_id, *self._places[case_id], self._group(item)])
         for start in range(0, len(cases), _BATCH):
             self._channel.send({"event": "collected", "cases": cases[start : start + _BATCH]})
         if self._fingerprints is not None:
@@ -165,8 +149,8 @@ class ResidentPlugin:
 
     def _send_fingerprints(self, session: Any) -> None:
         of_files: Dict[str, List[Any]] = {}
-        for item in self._items.values():
-            of_files.setdefault(self._place(item)[0], []).append(item)
+        for case_id, item in self._items.items():
+            of_files.setdefault(self._places[case_id][0], []).append(item)
         files, problem = {}, ""
         try:
             root = str(session.config.rootpath)
@@ -181,6 +165,7 @@ class ResidentPlugin:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: Any) -> bool:
         self._send_collection(session)
+        self._put_off.end()
         while True:
             self._take_messages(session)
             if self._waiting:
@@ -253,10 +238,10 @@ class ResidentPlugin:
         except (KeyboardInterrupt, pytest.exit.Exception) as stop:
             self._leave_forked_child(1)
             name = "KeyboardInterrupt" if isinstance(stop, KeyboardInterrupt) else "pytest.exit"
-            self._stop_in_case(case_id, item, name, stop)
+            self._stop_in_case(case_id, name, stop)
             raise
         self._leave_forked_child(0)
-        result = self._outcome.result(case_id, self._place(item), self._reports, self._limit)
+        result = self._outcome.result(case_id, self._places[case_id], self._reports, self._limit)
         self._reports = []
         if self._witness is not None:
             result["uncacheable"] = self._outcome.bounded(self._witness.end_case(), self._limit)[0]
@@ -293,9 +278,9 @@ class ResidentPlugin:
                 item.__dict__.pop(name, None)
         self._have_run.add(case_id)
 
-    def _stop_in_case(self, case_id: str, item: Any, name: str, stop: BaseException) -> None:
+    def _stop_in_case(self, case_id: str, name: str, stop: BaseException) -> None:
         reason = f"{name}: {stop}".rstrip(": ")
-        result = self._outcome.result(case_id, self._place(item), self._reports, self._limit)
+        result = self._outcome.result(case_id, self._places[case_id], self._reports, self._limit)
         if result["outcome"] in ("passed", "error"):  # its call was cut short: only the setup has a report
             result["outcome"] = "failed"
             result["message"] = self._outcome.bounded(reason, self._limit)[0].partition("\n")[0]
