@@ -105,6 +105,22 @@ async def test_process_runs_in_its_workspace_with_its_own_temporary_directory(
     assert process.sample().memory_bytes == 0
 
 
+async def test_output_that_nobody_needed_yet_is_there_at_the_end(executor: ProcessExecutor, workspace: Path) -> None:
+    output = Output()
+    script = (
+        "import os, time\nprint('first', flush=True)\nwhile not os.path.exists('go'): time.sleep(0.01)\nprint('last')"
+    )
+
+    async with prepared(executor, make_spec(workspace)) as environment:
+        process = await environment.start([sys.executable, "-c", script], env={}, cwd=environment.source, output=output)
+        await output.until(b"first")
+        process.rest(timedelta(hours=1))
+        (environment.host_source / "go").touch()
+        await process.wait()
+
+    assert output.content.endswith(b"last\n")
+
+
 async def test_memory_that_was_used_between_two_looks_counts(executor: ProcessExecutor, workspace: Path) -> None:
     async with prepared(executor, make_spec(workspace)) as environment:
         gone, _ = await run(environment, "bytearray(150 << 20)")

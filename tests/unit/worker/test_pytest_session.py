@@ -249,6 +249,28 @@ async def test_case_after_the_one_that_killed_its_parent_is_not_blamed(tmp_path:
     assert ended.verdict is Verdict.COMPLETED
 
 
+async def test_a_crash_among_many_quick_cases_is_not_blamed_on_another(tmp_path: Path) -> None:
+    workspace = suite(
+        tmp_path / "w",
+        test_a="""
+            import os, pytest
+            @pytest.mark.parametrize("n", range(120))
+            def test_quick(n):
+                print(f"word {n}", flush=True)
+                assert n != 30
+                if n == 60: os._exit(1)
+        """,
+    )
+
+    ended, reporter = await run_all(workspace, command=("-s",))
+
+    assert [result.case_id for result in reporter.results] == [f"test_a.py::test_quick[{n}]" for n in range(120)]
+    bad = [result.case_id for result in reporter.results if result.outcome.bad]
+    assert bad == ["test_a.py::test_quick[30]", "test_a.py::test_quick[60]"]
+    assert "word 60" in reporter.named("test_quick[60]").details
+    assert ended.verdict is Verdict.COMPLETED
+
+
 async def test_session_that_crashes_in_every_case_comes_to_its_end(tmp_path: Path) -> None:
     body = "import os\n" + "".join(f"def test_{n}(): os._exit({n})\n" for n in range(4))
     workspace = suite(tmp_path / "w", test_a=body)

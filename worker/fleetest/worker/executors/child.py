@@ -29,6 +29,7 @@ COOKIE: Final = "FLEETEST_PROCESS"
 _SHIM = Path(__file__).with_name("shim.py")
 _MEMORY_INTERVAL_SECONDS: Final = 0.5
 _OUTPUT_DRAIN_SECONDS: Final = 2.0
+_MUCH_BYTES: Final = 16 << 10  # a quarter of what fits into a pipe; whoever writes so much would be held up
 
 
 class ChildProcess:
@@ -51,6 +52,7 @@ class ChildProcess:
         self._exit_code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._output_ended = asyncio.Event()
+        self._output_is_small = True  # what of it came last
         self._tasks: list[asyncio.Task[None]] = []
 
     @classmethod
@@ -122,6 +124,11 @@ class ChildProcess:
     def interrupt(self, signal_number: int) -> None:
         self._say(f"signal {signal_number}")
 
+    def rest(self, pause: timedelta) -> None:
+        if self._output_is_small and self._output_transport.is_reading():
+            self._output_transport.pause_reading()
+            asyncio.get_running_loop().call_later(pause.total_seconds(), self._output_transport.resume_reading)
+
     def sample(self) -> ResourceSample:
         return self._meter.sample()
 
@@ -136,7 +143,12 @@ class ChildProcess:
     async def _watch(self, read_end: int, memory_limit_bytes: int, output: Callable[[bytes], None]) -> None:
         loop = asyncio.get_running_loop()
         pipe = os.fdopen(read_end, "rb", 0)
-        self._output_transport, _ = await loop.connect_read_pipe(lambda: _Output(output, self._output_ended), pipe)
+
+        def take(content: bytes) -> None:
+            self._output_is_small = len(content) < _MUCH_BYTES
+            output(content)
+
+        self._output_transport, _ = await loop.connect_read_pipe(lambda: _Output(take, self._output_ended), pipe)
         self._control.setblocking(False)  # noqa: FBT003 - the standard library's own signature
         self._tasks.append(asyncio.create_task(self._listen()))
         if memory_limit_bytes:
@@ -180,6 +192,7 @@ class ChildProcess:
             exit_code = -signal.SIGKILL.value
         await asyncio.to_thread(self._shim.wait)
         self._control.close()
+        self._output_transport.resume_reading()
         with contextlib.suppress(TimeoutError):
             # Only what escaped the tree could still hold the pipe; it is not waited for.
             await asyncio.wait_for(self._output_ended.wait(), _OUTPUT_DRAIN_SECONDS)

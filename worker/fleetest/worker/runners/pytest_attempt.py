@@ -18,6 +18,9 @@ from fleetest.worker.runners.pytest_resident import Collection, Key, resident_ke
 __all__ = ["Attempt", "RunningCase"]
 
 _NAMED = 3
+_QUICK = timedelta(milliseconds=50)
+_LEAST_OF_A_CASE = timedelta(microseconds=100)
+_SHORTEST_PAUSE, _LONGEST_PAUSE = timedelta(milliseconds=2), timedelta(milliseconds=25)
 _MOMENT = timedelta(seconds=5)  # with the time that it takes to find and end what a killed parent leaves
 
 
@@ -103,6 +106,11 @@ class Attempt:
             elif case_id not in collection.cases:
                 del self.todo[case_id]
                 self.missing += (case_id,)
+
+    def pause_after(self, result: CaseResult) -> timedelta:
+        """For how long nobody needs to hear of its cases: a part of what many quick ones that are left will take."""
+        pause = min(len(self.todo) * _LEAST_OF_A_CASE, _LONGEST_PAUSE)
+        return pause if result.duration < _QUICK and pause > _SHORTEST_PAUSE else timedelta()
 
     def missing_reason(self, collection: Collection) -> str:
         """Why cases are missing, in one line; empty when none is."""

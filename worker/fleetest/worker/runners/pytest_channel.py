@@ -29,6 +29,7 @@ DESCRIPTOR_LOST: Final = 97
 
 _LINE_LIMIT_BYTES: Final = 64 << 20
 _READ_BYTES: Final = 1 << 18
+_MUCH_BYTES: Final = 1 << 16  # not far from what the kernel holds; whoever says so much would be held up
 _LONGEST_PATH_BYTES: Final = 100  # with some to spare: 107 on Linux, 103 on macOS
 _EVERYBODY: Final = 0o666  # the session may be another user's; its directory keeps strangers out
 
@@ -78,9 +79,15 @@ class Channel:
         if self._session is not None:
             self._session.unsent.put_nowait(json.dumps(message).encode("ascii") + b"\n")
 
+    def rest(self, pause: timedelta) -> None:
+        """Read nothing before so much time has passed, or all is to be read."""
+        if self._session is not None:
+            self._session.rest(pause)
+
     async def drain(self, within: timedelta) -> None:
         """Wait until all that an ended session has said has been read."""
         if self._session is not None:
+            self._session.read_on()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ended.wait(), within.total_seconds())
 
@@ -184,10 +191,29 @@ class _Connection:
         self._unread_bytes = 0
         self.unsent: asyncio.Queue[bytes] = asyncio.Queue()
         self.writer: asyncio.Task[None] | None = None
+        self._resting: asyncio.TimerHandle | None = None
+        self._may_rest = False
         asyncio.get_running_loop().add_reader(self._socket, self._read)
+
+    def rest(self, pause: timedelta) -> None:
+        """Read nothing before so much time has passed, unless `read_on` comes first, or much is said."""
+        if self._resting is None and self._may_rest:
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._socket)
+            self._resting = loop.call_later(pause.total_seconds(), self.read_on)
+
+    def read_on(self) -> None:
+        if self._resting is not None:
+            self._resting.cancel()
+            self._resting = None
+            asyncio.get_running_loop().add_reader(self._socket, self._read)
 
     async def close(self) -> None:
         """Idempotent."""
+        self._may_rest = False
+        if self._resting is not None:
+            self._resting.cancel()
+            self._resting = None
         if self._socket.fileno() >= 0:
             asyncio.get_running_loop().remove_reader(self._socket)
         if self.writer is not None:
@@ -207,6 +233,7 @@ class _Connection:
             self._take(content)
         except ValueError as error:
             problem = str(error)
+        self._may_rest = not problem and 0 < len(content) < _MUCH_BYTES
         if problem or not content:
             asyncio.get_running_loop().remove_reader(self._socket)
             self._on_end(self, problem)

@@ -360,6 +360,8 @@ class PytestSession:
         result = case_result(message, started_at=running.started_at)
         self._appetite.last_duration = result.duration
         self._report(running, result)
+        if running.attempt is not None and (pause := running.attempt.pause_after(result)):
+            resident.rest(pause)
 
     def _report(self, running: RunningCase, result: CaseResult) -> None:
         attempt = running.attempt

@@ -122,6 +122,9 @@ class ContainerProcess:
         if not self._exit_code.done():
             self._spawn(self._container.signal(signal_number, self.pid))
 
+    def rest(self, pause: timedelta) -> None:
+        """A thread of its own reads the output."""
+
     def sample(self) -> ResourceSample:
         return self._meter.sample()
 
