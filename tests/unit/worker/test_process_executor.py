@@ -114,7 +114,7 @@ async def test_output_that_nobody_needed_yet_is_there_at_the_end(executor: Proce
     async with prepared(executor, make_spec(workspace)) as environment:
         process = await environment.start([sys.executable, "-c", script], env={}, cwd=environment.source, output=output)
         await output.until(b"first")
-        process.rest(timedelta(hours=1))
+        process.read_later(timedelta(hours=1))
         (environment.host_source / "go").touch()
         await process.wait()
 

@@ -61,7 +61,7 @@ async def test_who_rests_is_not_woken_up_by_each_word(line: Line) -> None:
     line.say(FIRST)
     await line.heard_something()
 
-    line.channel.rest(timedelta(hours=1))
+    line.channel.read_later(timedelta(hours=1))
     line.say(SECOND)
     for _ in range(TURNS):  # it is in the socket by now
         await asyncio.sleep(0)
@@ -73,7 +73,7 @@ async def test_what_was_said_meanwhile_is_heard_after_a_rest(line: Line) -> None
     line.say(FIRST)
     await line.heard_something()
 
-    line.channel.rest(timedelta(milliseconds=1))
+    line.channel.read_later(timedelta(milliseconds=1))
     line.say(SECOND)
     await line.heard_something()
 
@@ -84,7 +84,7 @@ async def test_a_session_that_ends_is_heard_to_its_last_word(line: Line) -> None
     line.say(FIRST)
     await line.heard_something()
 
-    line.channel.rest(timedelta(hours=1))
+    line.channel.read_later(timedelta(hours=1))
     line.say(SECOND)
     line.writer.close()
     await line.channel.drain(timedelta(seconds=10))
@@ -97,6 +97,6 @@ async def test_a_closed_line_takes_no_rest(line: Line) -> None:
     await line.heard_something()
 
     await line.channel.close()
-    line.channel.rest(timedelta(hours=1))
+    line.channel.read_later(timedelta(hours=1))
 
     assert line.heard == [FIRST]

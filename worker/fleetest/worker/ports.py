@@ -103,7 +103,7 @@ class Process(Protocol):
     def interrupt(self, signal_number: int) -> None:
         """Send a signal to the main process only; nothing happens when it is gone."""
 
-    def rest(self, pause: timedelta) -> None:
+    def read_later(self, pause: timedelta) -> None:
         """Nobody needs its output before so much time has passed, or it has ended; what it writes may wait."""
 
     def sample(self) -> ResourceSample:

@@ -124,7 +124,7 @@ class ChildProcess:
     def interrupt(self, signal_number: int) -> None:
         self._say(f"signal {signal_number}")
 
-    def rest(self, pause: timedelta) -> None:
+    def read_later(self, pause: timedelta) -> None:
         if self._output_is_small and self._output_transport.is_reading():
             self._output_transport.pause_reading()
             asyncio.get_running_loop().call_later(pause.total_seconds(), self._output_transport.resume_reading)

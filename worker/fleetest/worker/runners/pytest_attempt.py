@@ -107,15 +107,22 @@ class Attempt:
                 del self.todo[case_id]
                 self.missing += (case_id,)
 
-    def pause_after(self, result: CaseResult) -> timedelta:
-        """For how long nobody needs to hear of its cases: a part of what many quick ones that are left will take."""
+    def pause(self, last: timedelta) -> timedelta:
+        """
+        For how long nobody needs to hear of its cases: a part of what those that are left will take, if there are many
+        and the last one was quick.
+        """
         pause = min(len(self.todo) * _LEAST_OF_A_CASE, _LONGEST_PAUSE)
-        return pause if result.duration < _QUICK and pause > _SHORTEST_PAUSE else timedelta()
+        return pause if last < _QUICK and pause > _SHORTEST_PAUSE else timedelta()
 
-    def missing_reason(self, collection: Collection) -> str:
-        """Why cases are missing, in one line; empty when none is."""
-        if not self.missing:
-            return ""
+    def ending(self, collection: Collection) -> tuple[Verdict, str]:
+        """How it ends when none of its cases is left."""
+        if self.decided is not None:
+            return self.decided
+        return (Verdict.FAILED, self._missing_reason(collection)) if self.missing else (Verdict.COMPLETED, "")
+
+    def _missing_reason(self, collection: Collection) -> str:
+        """Why cases are missing, in one line."""
         named = ", ".join(self.missing[:_NAMED]) + (", ..." if len(self.missing) > _NAMED else "")
         reason = f"{len(self.missing)} planned cases are not in this session's collection: {named}"
         if collection.errors:

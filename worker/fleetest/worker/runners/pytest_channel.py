@@ -79,10 +79,10 @@ class Channel:
         if self._session is not None:
             self._session.unsent.put_nowait(json.dumps(message).encode("ascii") + b"\n")
 
-    def rest(self, pause: timedelta) -> None:
+    def read_later(self, pause: timedelta) -> None:
         """Read nothing before so much time has passed, or all is to be read."""
         if self._session is not None:
-            self._session.rest(pause)
+            self._session.read_later(pause)
 
     async def drain(self, within: timedelta) -> None:
         """Wait until all that an ended session has said has been read."""
@@ -195,7 +195,7 @@ class _Connection:
         self._may_rest = False
         asyncio.get_running_loop().add_reader(self._socket, self._read)
 
-    def rest(self, pause: timedelta) -> None:
+    def read_later(self, pause: timedelta) -> None:
         """Read nothing before so much time has passed, unless `read_on` comes first, or much is said."""
         if self._resting is None and self._may_rest:
             loop = asyncio.get_running_loop()

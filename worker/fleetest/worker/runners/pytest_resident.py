@@ -291,11 +291,11 @@ class Resident:
             self._send({"drop": list(taken.values())})
         return tuple(taken)
 
-    def rest(self, pause: timedelta) -> None:
+    def read_later(self, pause: timedelta) -> None:
         """Read nothing of what it says and writes for so long: to be woken up for a word costs more than the word."""
         if self._channel is not None and self._process is not None:
-            self._channel.rest(pause)
-            self._process.rest(pause)
+            self._channel.read_later(pause)
+            self._process.read_later(pause)
 
     def flush(self) -> None:
         self._send({"flush": True})

@@ -26,11 +26,13 @@ from fleetest.worker.artifacts import ArtifactCollector
 from fleetest.worker.assignments import Assignment, AttemptRef, Ended, Reporter, TaskSpec
 from fleetest.worker.left_files import LeftByTask
 from fleetest.worker.ports import Blobs, Environment, Process
+from fleetest.worker.runners.pytest_alarm import Alarm
 from fleetest.worker.runners.pytest_appetite import Appetite
 from fleetest.worker.runners.pytest_attempt import Attempt, RunningCase
 from fleetest.worker.runners.pytest_channel import case_result
 from fleetest.worker.runners.pytest_farewells import Farewells
-from fleetest.worker.runners.pytest_resident import Key, Resident, resident_key
+from fleetest.worker.runners.pytest_output import SessionOutput
+from fleetest.worker.runners.pytest_resident import Collection, Key, Resident, resident_key
 from fleetest.worker.runners.pytest_spending import Spending
 from fleetest.worker.runners.pytest_standby import Standbys, conditions_of
 
@@ -38,11 +40,10 @@ __all__ = ["PytestSession"]
 
 _CLOSED: Final = "the session is closed"
 _IDLE_SECONDS: Final = 3.0
-_EARLY_PIECES: Final = 64
 _ORDERLY: Final = frozenset({"exit", "limit"})  # kinds of stop after which pytest ends by itself, as it was asked
 _log = structlog.get_logger(__name__)
 
-Event = Callable[[], Awaitable[None] | None]
+Event = Callable[[], Awaitable[bool | None] | bool | None]
 
 
 class PytestSession:
@@ -51,7 +52,6 @@ class PytestSession:
     def __init__(self, spec: TaskSpec, environment: Environment, blobs: Blobs, standbys: Standbys) -> None:
         self.environment_key = spec.environment_key
         self._spec = spec
-        self._early_output: list[bytes] = []
         self._environment = environment
         self._blobs = blobs
         self._standbys = standbys
@@ -69,12 +69,13 @@ class PytestSession:
         self._clearing = False
         self._flush_wanted = False
         self._closing = False
+        self._output = SessionOutput()
         self._appetite = Appetite()
         self.on_hungry = self._appetite.on_hungry
         self._farewells = Farewells(blobs)
         self._left = LeftByTask()
         self._loop = asyncio.get_running_loop()
-        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm = Alarm(lambda: self._events.put_nowait(self._on_deadline))
         self._server = asyncio.create_task(self._serve())
 
     # -- the port
@@ -144,9 +145,9 @@ class PytestSession:
     async def close(self) -> None:
         self._events.put_nowait(self._end_all)
         await self._server
-        for timer in (self._idle_timer, self._alarm):
-            if timer is not None:
-                timer.cancel()
+        self._alarm.cancel()
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
         if self._preparing is not None:  # it may have begun before the end was dealt with
             self._preparing.cancel()
             await asyncio.wait([self._preparing])
@@ -157,7 +158,10 @@ class PytestSession:
     async def _serve(self) -> None:
         while not (self._closing and self._events.empty()):
             try:
-                await self._deal_with_next()
+                goes_on = await self._deal_with_next()
+                if goes_on and not self._events.empty():
+                    continue
+                self._output.pass_on()
                 await self._advance()
             except Exception as error:  # noqa: BLE001 - a defect of ours must not leave attempts without an end
                 _log.exception("pytest_session_broke")
@@ -167,14 +171,21 @@ class PytestSession:
             if self._attempts:
                 busy = self._running is not None and self._running.attempt is not None
                 self._appetite.look_at(self.backlog, busy=busy)
+                self._read_later()
 
-    async def _deal_with_next(self) -> None:
+    async def _deal_with_next(self) -> bool:
+        """Answers whether all goes on as before, so that nothing follows from it."""
         if self._events.empty():
-            self._set_alarm()
+            self._alarm.set(min((when for when, _ in self._limits()), default=None))
         event = await self._events.get()
         done = event()
-        if done is not None:
-            await done
+        return bool(done if done is None or isinstance(done, bool) else await done)
+
+    def _read_later(self) -> None:
+        """While quick cases run, what is said of them is heard some at a time."""
+        head = self._attempts[0]
+        if head.fed and self._resident is not None and (pause := head.pause(self._appetite.last_duration)):
+            self._resident.read_later(pause)
 
     def _wake(self) -> None:
         """Let the one task look at what has changed."""
@@ -191,9 +202,7 @@ class PytestSession:
             head = self._attempts[0]
             if head.active_since is None:
                 head.active_since = self._started_at = self._loop.time()
-                for content in self._early_output:
-                    head.reporter.output(content)
-                self._early_output.clear()
+                self._output.pass_on(head)
                 head.used_before = self._spending.recent_total(self._process)
             if self._resident is not None and (self._resident.key != head.key or self._is_leaving()):
                 await self._end_resident()
@@ -237,7 +246,7 @@ class PytestSession:
             waiting.begin(
                 key,
                 self._environment,
-                self._write,
+                self._post_output,
                 on_message=self._post_message,
                 on_gone=self._post_gone,
                 fingerprints=fingerprints,
@@ -245,7 +254,7 @@ class PytestSession:
             return waiting
         resident = Resident(key, on_message=self._post_message, on_gone=self._post_gone)
         await resident.start(
-            self._environment, self._write, conditions=conditions, waits=False, fingerprints=fingerprints
+            self._environment, self._post_output, conditions=conditions, waits=False, fingerprints=fingerprints
         )
         if resident.measured is not None:
             self._farewells.measures(resident.measured)
@@ -319,17 +328,18 @@ class PytestSession:
         else:
             self._events.put_nowait(lambda: self._on_gone(resident, ending))
 
-    async def _on_message(self, resident: Resident, message: Mapping[str, Any]) -> None:
+    async def _on_message(self, resident: Resident, message: Mapping[str, Any]) -> bool:
         if resident is not self._resident:
-            return
+            return False
         self._last_word = self._loop.time()
         resident.has_waited = False
         try:
             match message["event"]:
                 case "start":
                     self._on_start(resident, message["id"])
+                    return True
                 case "done":
-                    self._on_done(resident, message)
+                    return self._on_done(resident, message)
                 case "stopped":
                     self._on_stopped(resident, str(message["kind"]), str(message["reason"]))
                 case "cleared":
@@ -343,6 +353,7 @@ class PytestSession:
                         self._rest_soon()
         except (KeyError, ValueError) as error:
             resident.hang_up(f"the session said what makes no sense: {error}")
+        return False
 
     def _on_start(self, resident: Resident, case_id: str) -> None:
         case = resident.collection.cases[case_id]
@@ -352,7 +363,7 @@ class PytestSession:
         if owner is not None:
             owner.began = True
 
-    def _on_done(self, resident: Resident, message: Mapping[str, Any]) -> None:
+    def _on_done(self, resident: Resident, message: Mapping[str, Any]) -> bool:
         running, self._running = self._running, None
         resident.finished += 1
         if running is None or running.case.case_id != message["id"]:
@@ -360,8 +371,7 @@ class PytestSession:
         result = case_result(message, started_at=running.started_at)
         self._appetite.last_duration = result.duration
         self._report(running, result)
-        if running.attempt is not None and (pause := running.attempt.pause_after(result)):
-            resident.rest(pause)
+        return running.attempt is not None and bool(running.attempt.todo)
 
     def _report(self, running: RunningCase, result: CaseResult) -> None:
         attempt = running.attempt
@@ -388,15 +398,15 @@ class PytestSession:
         if problem:
             self._write(f"\nfixtures that were no longer needed could not be torn down:\n{problem}\n".encode())
 
-    def _write(self, content: bytes) -> None:
+    def _post_output(self, content: bytes) -> None:
+        self._events.put_nowait(lambda: self._write(content))
+
+    def _write(self, content: bytes) -> bool:
         self._last_word = self._loop.time()
         running = self._running
-        if running is not None and running.attempt is not None:
-            running.attempt.reporter.output(content)
-        elif self._attempts:
-            self._attempts[0].reporter.output(content)
-        elif len(self._early_output) < _EARLY_PIECES:
-            self._early_output.append(content)
+        head = self._attempts[0] if self._attempts else None
+        self._output.write(content, running.attempt if running is not None and running.attempt is not None else head)
+        return True
 
     # -- ends
 
@@ -454,15 +464,11 @@ class PytestSession:
             await resident.stop(grace)
 
     def _complete(self, attempt: Attempt) -> None:
-        if attempt.decided is not None:
-            self._end(attempt, *attempt.decided)
-        elif attempt.missing:
-            assert self._resident is not None
-            self._end(attempt, Verdict.FAILED, attempt.missing_reason(self._resident.collection))
-        else:
-            self._end(attempt, Verdict.COMPLETED, "")
+        collection = self._resident.collection if self._resident is not None else Collection()
+        self._end(attempt, *attempt.ending(collection))
 
     def _end(self, attempt: Attempt, verdict: Verdict, reason: str) -> None:
+        self._output.pass_on()
         self._attempts.remove(attempt)
         self._rest_soon()
         if attempt.began:
@@ -526,19 +532,6 @@ class PytestSession:
             await self._cancel_gently(attempt, reason, grace)
 
     # -- limits
-
-    def _set_alarm(self) -> None:
-        """See to it that limits are looked at when the first passes. Most move on while cases run: then they wait."""
-        deadline = min((when for when, _ in self._limits()), default=None)
-        if deadline is None or (self._alarm is not None and self._alarm.when() <= deadline):
-            return
-        if self._alarm is not None:
-            self._alarm.cancel()
-        self._alarm = self._loop.call_at(deadline, self._ring)
-
-    def _ring(self) -> None:
-        self._alarm = None
-        self._events.put_nowait(self._on_deadline)
 
     async def _on_deadline(self) -> None:
         now = self._loop.time()

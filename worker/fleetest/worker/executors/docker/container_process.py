@@ -122,7 +122,7 @@ class ContainerProcess:
         if not self._exit_code.done():
             self._spawn(self._container.signal(signal_number, self.pid))
 
-    def rest(self, pause: timedelta) -> None:
+    def read_later(self, pause: timedelta) -> None:
         """A thread of its own reads the output."""
 
     def sample(self) -> ResourceSample:
