@@ -72,7 +72,7 @@ async def test_reports_wait_a_moment_for_others(outbox, spool):
 @pytest.mark.parametrize(
     "say",
     [
-        lambda mine: [mine.result(passed(str(number))) for number in range(100)],
+        lambda mine: [mine.result(passed(str(number))) for number in range(200)],
         lambda mine: mine.output(b"x" * (256 << 10)),
         lambda mine: mine.planned([PlannedCase(case_id="a")] * 3000, deselected=0, collection_errors=[]),
     ],

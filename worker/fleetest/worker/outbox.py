@@ -24,7 +24,7 @@ from fleetest.worker.spool import Spool
 
 __all__ = ["Outbox"]
 
-_BATCH_RESULTS: Final = 100
+_BATCH_RESULTS: Final = 200
 _BATCH_BYTES: Final = 256 << 10
 _BATCH_DELAY: Final = timedelta(milliseconds=25)
 _BATCH_INTERVAL: Final = timedelta(milliseconds=150)
@@ -39,7 +39,7 @@ _log = structlog.stdlib.get_logger()
 
 class Outbox:
     """
-    Reports wait a moment for others: until there are a hundred results or 256 KiB, 25 ms have passed, or an attempt
+    Reports wait a moment for others: until there are 200 results or 256 KiB, 25 ms have passed, or an attempt
     has ended (or handed cases back, for which others wait) and whatever else happened at that moment has been reported;
     one that has ended well and is soon followed by another waits for that.
     While results come all the time they wait longer, for at most 150 ms after those before, unless one is bad: each
