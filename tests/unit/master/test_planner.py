@@ -79,6 +79,14 @@ def test_parts_are_not_shorter_than_what_handing_them_out_costs() -> None:
     assert len(made.shards) == 1
 
 
+def test_short_parts_are_as_many_for_each_slot() -> None:
+    durations = {f"a::{index}": 0.001 for index in range(600)}
+
+    made = plan(task(), collected(*durations), known(durations), fleet=fleet(2))
+
+    assert [len(shard.cases) for shard in made.shards] == [150] * 4
+
+
 def test_parts_are_not_longer_than_what_a_dead_worker_may_cost() -> None:
     durations = {f"a::{index}": 1.0 for index in range(1000)}
 

@@ -267,8 +267,8 @@ def _packed(units: Sequence[Unit], target: float, slots: int) -> list[list[Unit]
     short = [unit for unit in units if unit.seconds <= LONG_FACTOR * target]
     count = math.ceil(_total(short) / target)
     for_each_slot = -(-count // slots) * slots
-    if _total(short) >= for_each_slot * SHORTEST_TARGET_SECONDS:
-        count = for_each_slot
+    if count > slots or _total(short) >= for_each_slot * SHORTEST_TARGET_SECONDS:
+        count = for_each_slot  # three parts for two slots would leave one idle for a third of the time
     return sorted(long, key=_total, reverse=True) + _cut(short, count)
 
 
