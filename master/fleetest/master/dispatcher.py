@@ -146,6 +146,7 @@ class Dispatcher:
     async def _serve(
         self, bids: Sequence[Bid], bidders: Mapping[str, Session], questions: Sequence[asyncio.Future[None]]
     ) -> int:
+        wants = {worker_id: session.want_number for worker_id, session in bidders.items()}
         try:
             claims = await self._claim(bids, bidders) if bids else Claims()
         finally:
@@ -165,10 +166,11 @@ class Dispatcher:
         for worker_id, each in itertools.chain(*begun):
             assigned[worker_id].append(each)
         for worker_id, session in bidders.items():
-            if self._sessions.get(worker_id) is session and not session.over:
-                session.assign(assigned[worker_id])
-            else:
-                await self._take_back(assigned[worker_id], STREAM_ENDED)
+            given = assigned[worker_id]
+            if session.over or self._sessions.get(worker_id) is not session:
+                await self._take_back(given, STREAM_ENDED)
+            elif given or session.want_number == wants[worker_id]:  # else it has asked meanwhile, and nobody for it
+                session.assign(given)
         if any(session.wants_more for session in bidders.values()):
             self._on_idle()
             let_expect(itertools.chain.from_iterable(assigned.values()), bidders.values())

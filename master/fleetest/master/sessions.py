@@ -314,6 +314,11 @@ class Session:
             self.instructions.put_nowait(None)
 
     @property
+    def want_number(self) -> int:
+        """Of the newest want; 0 before the first."""
+        return self.want.number if self.want is not None else 0
+
+    @property
     def wants_more(self) -> bool:
         """Whether part of its want is open."""
         return self.want is not None and self.want.shards > 0

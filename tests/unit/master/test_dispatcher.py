@@ -53,6 +53,20 @@ async def test_a_run_goes_on_while_its_very_many_shards_are_queued_and_leaves_no
     assert not await core.queue.waiting(run_id)
 
 
+async def test_what_is_wanted_while_the_queue_is_asked_is_not_answered_before_it_is_asked_for_that(core: Core) -> None:
+    session = await core.connect(shards=1)
+    dispatching = asyncio.create_task(core.dispatcher.dispatch())
+    await asyncio.sleep(0)
+
+    session.ask(Want(number=2, shards=1, free=session.presence.free))
+    await dispatching
+    too_early = instructions(session)
+    await core.dispatcher.dispatch()
+
+    assert too_early == []
+    assert instructions(session) == [Assign(want_number=2, assigned=())]
+
+
 async def test_the_shards_of_a_plan_carry_their_cases(core: Core) -> None:
     run_id = await core.submit(pytest_task(shards=2))
     session = await core.connect(shards=9)
