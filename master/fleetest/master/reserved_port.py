@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import repeat
 from typing import Final
 
 from fleetest.common.errors import DependencyUnavailable
@@ -14,6 +15,8 @@ __all__ = ["DEFAULT_PORT", "reserved_port"]
 DEFAULT_PORT: Final = 50051
 
 _LOOPBACK: Final = "127.0.0.1"
+_TRIES: Final = 100
+"""The system chooses a UDP port; on a busy machine, a connection may have the TCP port of that number."""
 
 
 @contextmanager
@@ -27,9 +30,9 @@ def reserved_port(wanted: int = 0) -> Iterator[int]:
         wanted: 0 takes the usual one, or any when that is taken.
 
     Raises:
-        DependencyUnavailable: the port that is wanted is taken.
+        DependencyUnavailable: the port that is wanted is taken, or no port is free.
     """
-    for port in (wanted,) if wanted else (DEFAULT_PORT, 0):
+    for port in (wanted,) if wanted else (DEFAULT_PORT, *repeat(0, _TRIES)):
         with socket.socket(type=socket.SOCK_DGRAM) as right:
             try:
                 right.bind((_LOOPBACK, port))
@@ -39,6 +42,8 @@ def reserved_port(wanted: int = 0) -> Iterator[int]:
                 continue
             yield number
             return
+    if not wanted:
+        raise DependencyUnavailable("no port of the loopback interface is free", hint="choose one with --port")
     raise DependencyUnavailable(f"port {wanted} is taken", hint="choose another with --port, or leave it out")
 
 
