@@ -36,13 +36,10 @@ class SuiteText:
 
 
 def find_suite(
-    file: Path | None, command: Sequence[str], *, directory: Path, environment: Mapping[str, str], project: str = ""
+    file: Path | None, command: Sequence[str], *, directory: Path, environment: Mapping[str, str]
 ) -> SuiteText:
     """
     The suite of a named file; of a command line; else `fleetest.yaml` of the directory; else one that runs pytest.
-
-    Args:
-        project: whose a suite without a file is; by default it is named after the repository.
 
     Raises:
         InvalidRequest: a file and a command are both given, or the file cannot be read.
@@ -57,7 +54,7 @@ def find_suite(
         return SuiteText(text=_read(file), source=file.name, root=file.absolute().parent)
     from fleetest.common.suite import infer_suite
 
-    text = infer_suite(command, project=project or default_project(directory), python=_active_python(environment))
+    text = infer_suite(command, project=default_project(directory), python=_active_python(environment))
     return SuiteText(text=text, source="the inferred suite", root=directory, inferred=True)
 
 

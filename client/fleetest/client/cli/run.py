@@ -102,10 +102,7 @@ def run(
     if suite_file is not None and named_file is not None:
         raise click.UsageError("The suite file is given twice, as an argument and with --file.")
     command = click.get_current_context().meta[_COMMAND]
-    project = project or invocation().settings.project
-    found = find_suite(
-        suite_file or named_file, command, directory=Path.cwd(), environment=environment, project=project
-    )
+    found = find_suite(suite_file or named_file, command, directory=Path.cwd(), environment=environment)
     if found.inferred:
         say(f"no suite file; running this:\n{_indented(found.text)}")
     values = read_secrets(secrets, environment)
@@ -121,7 +118,7 @@ def run(
     following.check()
     wanted = {
         "secrets": values,
-        "project": project or suite_project or default_project(found.root),
+        "project": project or invocation().settings.project or suite_project or default_project(found.root),
         **options,
     }
     return running(_run(found, text, wanted, master, following))
