@@ -33,7 +33,7 @@ class Attempt:
         missing: those that this session did not collect.
         fed: whether the present process has been told of them.
         began: whether one of its cases has.
-        busy: how long its cases took, as far as they have ended; not how long they were held back.
+        busy: how long its cases took, as far as they have ended, by pytest's own account.
         returned: all of it was given back before it began. It is no attempt any more: nobody hears what it says.
         active_since: the loop's time when it became the first in line; its total limit counts from there.
         decided: how it will have ended, once the case that runs has.

@@ -378,7 +378,7 @@ class PytestSession:
         if attempt is None or result.case_id not in attempt.todo:
             return
         del attempt.todo[result.case_id]
-        attempt.busy += datetime.now(UTC) - running.started_at
+        attempt.busy += result.duration
         attempt.collector.hear(result)
         attempt.reporter.result(result)
         if not attempt.todo:
