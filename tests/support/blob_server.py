@@ -53,18 +53,19 @@ async def _serve(servicer: BlobServicer) -> AsyncIterator[int]:
 @asynccontextmanager
 async def blob_stub(port: int) -> AsyncIterator[BlobServiceAsyncStub]:
     """A stub with its own connection, which comes back quickly when it was lost."""
-    options = [("grpc.initial_reconnect_backoff_ms", 20), ("grpc.min_reconnect_backoff_ms", 20)]
+    options = [("grpc.initial_reconnect_backoff_ms", 20)]
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
         yield blob_pb2_grpc.BlobServiceStub(channel)
 
 
 class BreakingNetwork:
     """
-    Forwards connections to a port, and cuts each of the first ones after so many bytes in either direction.
+    Forwards connections to a port, and cuts the first ones that carry so many bytes in either direction.
 
     Args:
         port: where to.
-        cuts: one number of bytes for each connection that is to be cut.
+        cuts: one number of bytes for each connection that is to be cut. One that ends by itself leaves its number to
+            the next.
     """
 
     def __init__(self, port: int, *, cuts: list[int]) -> None:
@@ -112,23 +113,27 @@ class BreakingNetwork:
         finally:
             for pump in pumps:
                 pump.cancel()
-            await asyncio.gather(*pumps, return_exceptions=True)
+            if True in await asyncio.gather(*pumps, return_exceptions=True):
+                self.broken += 1
+            elif limit is not None:
+                self._cuts.insert(0, limit)
             for end in (writer, upstream_writer):
                 end.transport.abort()
 
     async def _pump(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limit: int | None, *, sent: bool
-    ) -> None:
+    ) -> bool:
+        """Whether it was cut."""
         forwarded = 0
         with suppress(ConnectionError):
             while data := await reader.read(1 << 16):
                 forwarded += len(data)
                 if limit is not None and forwarded > limit:
-                    self.broken += 1
-                    return
+                    return True
                 if sent:
                     self.sent_bytes += len(data)
                 else:
                     self.received_bytes += len(data)
                 writer.write(data)
                 await writer.drain()
+        return False
