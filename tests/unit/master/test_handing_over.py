@@ -14,7 +14,7 @@ from fleetest.common.states import TaskState, Verdict
 from fleetest.common.tasks import Access, OnLost, Resources, Use
 from fleetest.master.reports import Ended, Planned
 from fleetest.master.sessions import Assign, Assigned, Expect, Session, Want
-from fleetest.master.store.sqlite_log import SMALL_BYTES
+from fleetest.master.store.sqlite_shortcut import SMALL_BYTES
 from fleetest.master.submission import Submission
 from fleetest.master.turned_down import TurnedDown
 from tests.support.shared_redis import SharedRedis

@@ -17,6 +17,7 @@ from fleetest.master.activity import Activity
 from fleetest.master.queue.ports import CommitNotice
 from fleetest.master.reports import Artifacts, Ended, Planned, Results, Running
 from fleetest.master.runs.hub import Hub
+from fleetest.master.runs.projector import Projector
 from fleetest.master.runs.summary import row_of, summary_of, summary_of_row
 from fleetest.master.store.ports import RunRow
 from fleetest.master.store.sqlite import SqliteStore
@@ -48,6 +49,22 @@ async def test_a_run_and_its_cases_are_projected_within_a_moment(core: Core) -> 
     [case] = await core.store.list_cases(run_id)
     assert (case.outcome, case.flaky, case.index, case.body["attempts"]) == (Outcome.PASSED, True, 0, 2)
     assert (case.body["worker_id"], case.body["shard_id"]) == ("w1", "lint#0")
+
+
+async def test_a_run_that_ends_while_no_other_waits_is_projected_at_once(core: Core, tmp_path: Path) -> None:
+    run_id = await core.submit(command_task())
+    keeper = core.book.keeper(run_id)
+    await keeper.ask(lambda decider: decider.cancel(by="x", reason="y"))
+
+    async with (
+        await SqliteStore.open(tmp_path / "other.sqlite") as store,
+        Projector(store, interval=timedelta(hours=1)) as projector,
+    ):
+        status = await core.status(run_id)
+        for position in range(1, status.position + 1):
+            projector.take(keeper, status, position, ())
+
+        await until(lambda: store.get_run(run_id))
 
 
 async def test_a_summary_comes_back_from_its_row(core: Core) -> None:

@@ -92,6 +92,30 @@ def test_what_comes_close_behind_a_commit_is_left_to_those_that_share_one(shortc
     assert (at_once, later) == (None, Taken(answer="c"))
 
 
+def test_after_a_rest_two_quick_commits_may_follow_one_another(shortcut: Shortcut, disk: Disk) -> None:
+    disk.commit_seconds = 0.0003
+
+    taken = [shortcut.take(_inserting(name, disk)) for name in ("a", "b", "c")]
+
+    assert taken == [Taken(answer="a"), Taken(answer="b"), None]
+
+
+def test_what_is_derived_is_written_without_waiting_for_the_disk_and_the_next_is_not(
+    shortcut: Shortcut, disk: Disk
+) -> None:
+    def synchronous(connection: sqlite3.Connection) -> int:
+        disk.now += 0.01
+        return int(connection.execute("PRAGMA synchronous").fetchone()[0])
+
+    levels = []
+    for derived in (True, False):
+        disk.now += 1
+        levels.append(shortcut.take(synchronous, derived=derived))
+
+    normal, full = 1, 2
+    assert levels == [Taken(answer=normal), Taken(answer=full)]
+
+
 def test_a_slow_disk_is_waited_for_ever_less_often(shortcut: Shortcut, disk: Disk) -> None:
     disk.commit_seconds = 0.01
     for name in ("a", "b"):

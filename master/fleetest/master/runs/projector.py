@@ -75,16 +75,24 @@ class _Derived:
 
 
 class Projector:
-    """Use as an asynchronous context manager; leaving it flushes."""
+    """
+    Use as an asynchronous context manager; leaving it flushes.
 
-    def __init__(self, store: Store) -> None:
+    Args:
+        interval: for so long commits gather, but for the last of a run that ends while no other waits.
+    """
+
+    def __init__(self, store: Store, *, interval: timedelta = INTERVAL) -> None:
         self._store = store
+        self._interval = interval
         self._dirty: dict[str, Source] = {}
         self._cases: dict[str, list[tuple[int, Finished]]] = {}
         self._taken: dict[str, set[int]] = {}
         self._whole: dict[str, int] = {}
         self._alone: set[str] = set()  # runs that began here, and of which no other master has committed anything
-        self._wake = asyncio.Event()
+        self._due = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._pause = interval.total_seconds()
         self._lock = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
@@ -95,6 +103,8 @@ class Projector:
     async def __aexit__(self, *_: object) -> None:
         assert self._task is not None
         self._task.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         with suppress(asyncio.CancelledError):
             await self._task
         await self._flush_all()
@@ -109,7 +119,11 @@ class Projector:
             self._whole[status.run_id] = 0  # nothing can have been projected before
             self._alone.add(status.run_id)
         self._dirty[status.run_id] = source
-        self._wake.set()
+        if status.state.ended and len(self._dirty) == 1:
+            self._due.set()  # nothing gathers, and whoever waited for this has just been told
+        elif self._timer is None:
+            # Lets commits gather, and goes out of the way of those that somebody waits for; not a wait for anything.
+            self._timer = asyncio.get_running_loop().call_later(self._pause, self._due.set)
 
     async def flush(self, run_id: str) -> None:
         """
@@ -153,16 +167,16 @@ class Projector:
         await self.flush(source.run_id)
 
     async def _run(self) -> None:
-        pause = INTERVAL.total_seconds()
         while True:
-            await self._wake.wait()
-            # Lets commits gather, and goes out of the way of those that somebody waits for; not a wait for anything.
-            await asyncio.sleep(pause)
-            self._wake.clear()
+            await self._due.wait()
+            self._due.clear()
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
             began = time.monotonic()
             await self._flush_all()
             # What takes long is not done often: a run has many tasks.
-            pause = max(INTERVAL.total_seconds(), _SHARE * (time.monotonic() - began))
+            self._pause = max(self._interval.total_seconds(), _SHARE * (time.monotonic() - began))
 
     async def _flush_all(self) -> None:
         sources = list(self._dirty.values())

@@ -246,10 +246,12 @@ class _Stream:
                 self._session.instructions.put_nowait(Heard())  # first: Redis may keep the rest waiting
                 await self._heartbeat(message.heartbeat)
             case "reports":
-                if message.reports.HasField("want"):
+                wants = message.reports.HasField("want")
+                if wants:
                     self._session.ask_besides(want_from_proto(message.reports.want))
+                await self._batches.put(message.reports)  # first: somebody may wait for what has ended
+                if wants:
                     self._on_change()
-                await self._batches.put(message.reports)
             case "declined":
                 await self._decline(message.declined)
             case "goodbye":

@@ -13,8 +13,9 @@ from fleetest.master.store.ports import SUBMITTED_WITH, Commit, RunRow
 from fleetest.master.store.sqlite_database import Database
 from fleetest.master.store.sqlite_documents import SqliteDocuments, document, put_document
 from fleetest.master.store.sqlite_holds import SqliteHolds
-from fleetest.master.store.sqlite_log import SMALL_BYTES, SqliteLog, appending
+from fleetest.master.store.sqlite_log import SqliteLog, appending
 from fleetest.master.store.sqlite_projections import SqliteProjections, saving_runs
+from fleetest.master.store.sqlite_shortcut import SMALL_BYTES
 
 __all__ = ["SqliteStore"]
 

@@ -23,6 +23,9 @@ _Result = TypeVar("_Result")
 
 _READERS: Final = 3
 
+_DERIVED_AT_ONCE: Final = 100
+"""In a row: the next is the writer's, who folds the write-ahead log into the file where that has become long."""
+
 _PRAGMAS: Final = (
     "PRAGMA synchronous = FULL",  # what was acknowledged is on the disk
     "PRAGMA secure_delete = OFF",  # some builds wipe by default, and would write a whole partition to drop it
@@ -43,6 +46,7 @@ class Database:
         self._writer = writer
         self._shortcut = shortcut
         self._readers = readers
+        self._derived_at_once = 0
 
     @classmethod
     async def open(cls, path: Path, *, busy_timeout: timedelta) -> Database:
@@ -72,8 +76,13 @@ class Database:
         """See `Shortcut.take`: for a few small rows, while nothing waits to be written before them."""
         return self._shortcut.take(work) if self._writer.idle else None
 
-    async def write_derived(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
-        """See `Writer.run_derived`."""
+    async def write_derived(self, work: Callable[[sqlite3.Connection], _Result], *, small: bool = False) -> _Result:
+        """See `Writer.run_derived`; for a few rows, `small`, at once where that is possible."""
+        if small and self._writer.idle and self._derived_at_once < _DERIVED_AT_ONCE:
+            self._derived_at_once += 1
+            if (done := self._shortcut.take(work, derived=True)) is not None:
+                return done.answer
+        self._derived_at_once = 0
         return await self._writer.run_derived(work)
 
     async def read(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:

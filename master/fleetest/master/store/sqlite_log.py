@@ -13,12 +13,10 @@ from fleetest.common.ids import day_of_run
 from fleetest.master.store.ports import Commit, PositionTaken
 from fleetest.master.store.sqlite_database import Database
 from fleetest.master.store.sqlite_errors import is_missing_table
+from fleetest.master.store.sqlite_shortcut import SMALL_BYTES
 from fleetest.master.store.values import from_microseconds, to_microseconds
 
-__all__ = ["SMALL_BYTES", "SqliteLog", "appending"]
-
-SMALL_BYTES: Final = 16 << 10
-"""A commit of no more may be written at once."""
+__all__ = ["SqliteLog", "appending"]
 
 _PREFIX: Final = "log_"
 

@@ -14,6 +14,7 @@ from fleetest.common.states import Outcome, RunState
 from fleetest.master.store.ports import USAGES_KEPT, CaseHistory, CaseRow, RunQuery, RunRow
 from fleetest.master.store.sqlite_database import Database
 from fleetest.master.store.sqlite_rows import insert
+from fleetest.master.store.sqlite_shortcut import SMALL_BYTES
 from fleetest.master.store.values import from_json, from_microseconds, to_json, to_microseconds
 
 __all__ = ["SqliteProjections", "saving_runs"]
@@ -78,6 +79,9 @@ _LOAD_USAGE: Final = """
 _FEW: Final = 50
 """Tasks whose usage is read at once."""
 
+_FEW_ROWS: Final = 4
+"""That may be saved at once."""
+
 _Conditions = Mapping[str, Sequence[Any]]
 """SQL with its parameters. The SQL is always a literal of this module."""
 
@@ -89,16 +93,19 @@ class SqliteProjections:
 
     async def save_runs(self, runs: Sequence[RunRow], cases: Sequence[CaseRow] = ()) -> None:
         """In one transaction, with few statements: commits wait for it, and at each it waits for a busy event loop."""
-        save_cases, save_runs = _saving_cases(cases), saving_runs(runs)
+        case_rows, run_rows = [_to_case_row(case) for case in cases], [_to_run_row(run) for run in runs]
 
         def work(connection: sqlite3.Connection) -> None:
-            save_cases(connection)
-            save_runs(connection)
+            insert(connection, _SAVE_CASE, case_rows)
+            insert(connection, _SAVE_RUN, run_rows)
 
-        await self._database.write_derived(work)
+        rows = [*case_rows, *run_rows]
+        small = len(rows) <= _FEW_ROWS and sum(len(row[-1]) for row in rows) <= SMALL_BYTES  # the last is the longest
+        await self._database.write_derived(work, small=small)
 
     async def save_cases(self, cases: Sequence[CaseRow]) -> None:
-        await self._database.write_derived(_saving_cases(cases))
+        rows = [_to_case_row(case) for case in cases]
+        await self._database.write_derived(lambda connection: insert(connection, _SAVE_CASE, rows))
 
     async def get_run(self, run_id: str) -> RunRow | None:
         found = self._database.read_at_once(_finding_runs({"run_id = ?": (run_id,)}, limit=1))
@@ -197,23 +204,19 @@ class SqliteProjections:
         return await self._database.read(_finding_runs(conditions, limit=limit))
 
 
-def _saving_cases(cases: Sequence[CaseRow]) -> Callable[[sqlite3.Connection], None]:
-    # Words and numbers as such: for each value of a type of its own, SQLite's module looks for how to write it.
-    rows = [
-        (
-            c.run_id,
-            c.task_id,
-            c.case_id,
-            c.index,
-            str(c.outcome),
-            int(c.flaky),
-            c.position,
-            to_json(c.body),
-            c.result,
-        )
-        for c in cases
-    ]
-    return lambda connection: insert(connection, _SAVE_CASE, rows)
+def _to_case_row(case: CaseRow) -> tuple[Any, ...]:
+    """Words and numbers as such: for each value of a type of its own, SQLite's module looks for how to write it."""
+    return (
+        case.run_id,
+        case.task_id,
+        case.case_id,
+        case.index,
+        str(case.outcome),
+        int(case.flaky),
+        case.position,
+        to_json(case.body),
+        case.result,
+    )
 
 
 def saving_runs(runs: Sequence[RunRow]) -> Callable[[sqlite3.Connection], None]:

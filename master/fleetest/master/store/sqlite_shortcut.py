@@ -19,9 +19,12 @@ from fleetest.common.errors import FleetestError
 from fleetest.master.store.ports import PositionTaken
 from fleetest.master.store.sqlite_errors import closed, explained
 
-__all__ = ["PATIENCE", "Shortcut", "Taken"]
+__all__ = ["PATIENCE", "SMALL_BYTES", "Shortcut", "Taken"]
 
 _Result = TypeVar("_Result")
+
+SMALL_BYTES: Final = 16 << 10
+"""What is written at once is no more."""
 
 PATIENCE: Final = timedelta(milliseconds=2)
 """
@@ -33,10 +36,13 @@ _QUICK: Final = timedelta(milliseconds=3)
 """A commit that took longer is not what everybody else should wait for, and the next may not be either."""
 
 _REST: Final = 2
-"""How many times as long as a commit the next may not be made here: those that come meanwhile share one elsewhere."""
+"""How many times as long as commits take here none is made: those that come meanwhile share one elsewhere."""
+
+_SAVED_REST: Final = timedelta(milliseconds=1)
+"""So much rest counts before it is due: a short run's second commit comes soon after its first."""
 
 _LONG_REST: Final = 5
-"""Likewise after one that was not quick, or failed; twice as many after each further one in a row."""
+"""As `_REST`, after a commit that was not quick, or failed; twice as many after each further one in a row."""
 
 _MOST_DOUBLINGS: Final = 10
 _LONGEST_REST: Final = timedelta(seconds=1)
@@ -67,11 +73,15 @@ class Shortcut:
         self._clock = clock
         self._open_at = float("-inf")
         self._slow_in_a_row = 0
+        self._derives = False
 
-    def take(self, work: Callable[[sqlite3.Connection], _Result]) -> Taken[_Result] | None:
+    def take(self, work: Callable[[sqlite3.Connection], _Result], *, derived: bool = False) -> Taken[_Result] | None:
         """
         Do the work in a transaction, and wait until that is on the disk. Answers `None` when nothing was done: this is
         not the moment for it, or it failed. Then it is the writer's, who waits longer, and explains failures.
+
+        Args:
+            derived: the work can be made again from what is on the disk, so that it need not be waited for.
 
         Raises:
             FleetestError, PositionTaken: what the work raised.
@@ -80,6 +90,9 @@ class Shortcut:
         if began < self._open_at or self._closed:
             return None
         try:
+            if derived != self._derives:
+                self._connection.execute(f"PRAGMA synchronous = {'NORMAL' if derived else 'FULL'}")
+                self._derives = derived
             self._connection.execute("BEGIN IMMEDIATE")
         except sqlite3.Error:  # others write, and go on
             self._rest(began, quick=False)
@@ -92,7 +105,9 @@ class Shortcut:
         except Exception:  # noqa: BLE001 - whatever it is, it is met again where it is explained
             self._rest(began, quick=False)
             return None
-        self._rest(began, quick=self._clock() - began <= _QUICK.total_seconds())
+        quick = self._clock() - began <= _QUICK.total_seconds()
+        if not (derived and quick):  # which has not waited for the disk
+            self._rest(began, quick=quick)
         return Taken(answer=answer)
 
     def read(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
@@ -111,9 +126,13 @@ class Shortcut:
 
     def _rest(self, began: float, *, quick: bool) -> None:
         now = self._clock()
-        self._slow_in_a_row = 0 if quick else self._slow_in_a_row + 1
-        times = _REST if quick else _LONG_REST << min(self._slow_in_a_row - 1, _MOST_DOUBLINGS)
-        self._open_at = now + min(times * (now - began), _LONGEST_REST.total_seconds())
+        if quick:
+            self._slow_in_a_row = 0
+            self._open_at = max(self._open_at, began - _SAVED_REST.total_seconds()) + (1 + _REST) * (now - began)
+        else:
+            self._slow_in_a_row += 1
+            times = _LONG_REST << min(self._slow_in_a_row - 1, _MOST_DOUBLINGS)
+            self._open_at = now + min(times * (now - began), _LONGEST_REST.total_seconds())
 
     def close(self) -> None:
         """Idempotent."""
