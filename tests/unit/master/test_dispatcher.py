@@ -26,7 +26,7 @@ from fleetest.master.store.ports import Commit
 from fleetest.master.turned_down import TurnedDown
 from tests.support.shared_redis import SharedRedis
 from tests.tools.core import Core, instructions, open_core, until, unwritable
-from tests.tools.story import START, cases, command_task, pytest_task
+from tests.tools.story import START, cases, command_task, pytest_task, submitted
 
 
 async def test_a_waiting_shard_goes_to_a_worker_that_wants_it(core: Core) -> None:
@@ -43,10 +43,12 @@ async def test_a_waiting_shard_goes_to_a_worker_that_wants_it(core: Core) -> Non
 
 
 async def test_a_run_goes_on_while_its_very_many_shards_are_queued_and_leaves_none_of_them_behind(core: Core) -> None:
-    run_id = await core.submit(command_task(shards=1_200))
+    run_id = new_run_id()
+    keeper = core.book.keeper(run_id)
+    await keeper.ask(lambda decider: decider.submit(submitted(command_task(shards=1_200))))
     being_queued = core.book.enqueues(run_id)
 
-    await core.book.keeper(run_id).ask(lambda decider: decider.cancel(by="ann", reason="enough"))
+    await keeper.ask(lambda decider: decider.cancel(by="ann", reason="enough"))
 
     assert being_queued
     assert not core.book.enqueues(run_id)
