@@ -9,13 +9,14 @@ what can be decided at once. See ADR 21.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 
+from fleetest.common.tasks import Resources
 from fleetest.master.assigning import Starter, let_expect, meets
-from fleetest.master.queue.ports import Bid, QueueEntry
-from fleetest.master.runs.book import queue_entry
+from fleetest.master.queue.ports import Bid
 from fleetest.master.runs.decisions import Decider
+from fleetest.master.runs.environment import requirements_of
 from fleetest.master.runs.state import RunStatus
 from fleetest.master.runs.task_status import ShardStatus, TaskStatus
 from fleetest.master.sessions import Assigned, AttemptRef, Session, Sessions
@@ -65,21 +66,23 @@ class _Gift:
 
     def take_from(self, decider: Decider, shards: Sequence[ShardStatus]) -> None:
         """Of one task, so they are alike. Each worker gets one before any gets two, first who is warm."""
-        entry = queue_entry(decider.status, shards[0])
-        bids = [(bid, session) for session in self._idle if (bid := session.bid()) is not None and _is_able(bid, entry)]
-        bids.sort(key=lambda each: entry.environment_key not in each[0].warm_environment_keys)
+        task = decider.status.tasks[shards[0].task_id]
+        requirements, key = requirements_of(task.task), decider.status.environment_key(task)
+        bids = [(bid, session) for session in self._idle if (bid := session.bid()) is not None]
+        bids = [each for each in bids if _is_able(each[0], task.task.resources, requirements)]
+        bids.sort(key=lambda each: key not in each[0].warm_environment_keys)
         able = deque(session for _, session in bids)
         starter = Starter(decider, {})
         for shard in shards:
-            while able and ((bid := able[0].bid()) is None or not entry.takes(bid.capacity).fits(bid.free)):
+            while able and ((bid := able[0].bid()) is None or not task.packed.at_most(bid.capacity).fits(bid.free)):
                 able.popleft()
             if not able:
                 return
             session = able[0]
             able.rotate(-1)
             worker = session.presence
-            takes = entry.takes(worker.capacity)
-            begun = starter.start(shard.shard_id, worker, takes=takes, requirements=entry.requirements)
+            takes = task.packed.at_most(worker.capacity)  # an empty worker that may have it always can
+            begun = starter.start(shard.shard_id, worker, takes=takes, requirements=requirements)
             if begun is not None:
                 session.set_aside(begun)
                 self.begun.append((session, begun))
@@ -111,5 +114,5 @@ def _is_simple(status: RunStatus, task: TaskStatus) -> bool:
     return alone and not spec.uses and not spec.secret_variables and status.may_be_queued(task)
 
 
-def _is_able(bid: Bid, entry: QueueEntry) -> bool:
-    return entry.resources.fits(bid.capacity) and meets(bid.capabilities, entry.requirements)
+def _is_able(bid: Bid, resources: Resources, requirements: Mapping[str, str]) -> bool:
+    return resources.fits(bid.capacity) and meets(bid.capabilities, requirements)

@@ -238,15 +238,17 @@ class Session:
         self.want, self.answered = want.without(self._aside), want.unhurried
         self._count()
 
-    def ask_besides(self, want: Want) -> None:
+    def ask_besides(self, want: Want) -> bool:
         """
         As `ask`, along with word of what has ended, which may wait until it is known what the worker is given. It does
-        not wait where the want has grown by little, of which much was open already.
+        not wait where the want has grown by little, of which much was open already. Answers whether it does.
         """
         standing = self.want.shards if self.want is not None and self.answered else 0
         self.ask(want)
-        if not (want.unhurried and standing <= want.shards <= 2 * standing):
+        waits = not (want.unhurried and standing <= want.shards <= 2 * standing)
+        if waits:
             self.question = asyncio.get_running_loop().create_future()
+        return waits
 
     async def asked(self, patience: timedelta) -> None:
         """Returns when the queue has answered what was asked besides, or after so long."""
@@ -385,11 +387,11 @@ class Session:
         self.answered = True
         self._attempts |= {each.ref for each in assigned}
         self._services |= {each.ref for each in assigned if each.work.task.service is not None}
-        self._count()
         acknowledged, self._acknowledged = self._acknowledged, 0
         self.instructions.put_nowait(
             Assign(want_number=want_number, assigned=tuple(assigned), acknowledged=acknowledged)
         )
+        self._count()  # afterwards: whoever hears of that should not come before the worker
         for each in assigned if self._early_stops else ():
             if (stop := self._early_stops.pop(each.ref, None)) is not None:
                 self.instructions.put_nowait(stop)

@@ -40,7 +40,7 @@ def test_the_day_of_a_run_is_that_of_its_milliseconds() -> None:
     "run_id", ["", "7", "x" * 36, "919108f7-52d1-4320-9bac-f847db4148a8", "f" * 12 + "7" + "f" * 19]
 )
 def test_what_is_no_run_id_has_no_day(run_id: str) -> None:
-    with pytest.raises(ValueError, match=r"hexadecimal|not a run id|out of range"):
+    with pytest.raises(ValueError, match="not a run id"):
         day_of_run(run_id)
 
 

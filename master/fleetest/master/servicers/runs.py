@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from contextlib import aclosing
 from datetime import timedelta
 from typing import Any, Final
@@ -364,16 +364,21 @@ def _submission_from_proto(request: run_pb2.SubmitRunRequest) -> Submission:
         project=request.project,
         idempotency_key=request.idempotency_key,
         version_control=version_control_from_proto(request.version_control),
-        secrets=dict(request.secrets),
+        secrets=_mapping(request.secrets),
         supersede=request.supersede,
         fail_fast=request.fail_fast,
         user=request.user,
-        labels=dict(request.labels),
+        labels=_mapping(request.labels),
         executor=request.executor,
         environment=request.environment,
-        environment_settings=dict(request.environment_settings),
+        environment_settings=_mapping(request.environment_settings),
         only_project=caller().project,
     )
+
+
+def _mapping(field: Mapping[str, str]) -> Mapping[str, str]:
+    """A copy. Of an empty one, as most are, it takes longer than to find that out."""
+    return dict(field) if field else {}
 
 
 def _check_task(run_id: str, task_id: str, tasks: Collection[str]) -> None:

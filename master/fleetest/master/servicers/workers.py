@@ -246,12 +246,11 @@ class _Stream:
                 self._session.instructions.put_nowait(Heard())  # first: Redis may keep the rest waiting
                 await self._heartbeat(message.heartbeat)
             case "reports":
-                wants = message.reports.HasField("want")
-                if wants:
-                    self._session.ask_besides(want_from_proto(message.reports.want))
-                await self._batches.put(message.reports)  # first: somebody may wait for what has ended
-                if wants:
-                    self._on_change()
+                if message.reports.HasField("want"):
+                    at_once = self._session.ask_besides(want_from_proto(message.reports.want))
+                    if at_once:  # else it is asked when the reports, for which somebody may wait, are in the log
+                        self._on_change()
+                await self._batches.put(message.reports)
             case "declined":
                 await self._decline(message.declined)
             case "goodbye":
