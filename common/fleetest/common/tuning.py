@@ -20,10 +20,10 @@ A thread that comes back from the disk waits for so long before the busy one let
 Python's own 5 ms are as long as all else that a commit takes.
 """
 
-_YOUNG_OBJECTS: Final = 20_000
+_YOUNG_OBJECTS: Final = 2_000
 """
-So many new objects make a collection worth while; Python's own 700 are gone with every batch of reports, and with every
-dozen files of a workspace.
+So many new objects make a collection worth while; Python's own 700 are gone with every batch of reports. Ten times as
+many take 3 ms, for which somebody waits.
 """
 
 

@@ -288,3 +288,32 @@ async def test_derived_work_lets_everything_else_pass(writer: Writer) -> None:
         assert not writer.idle
     await derived
     assert writer.idle
+
+
+async def test_the_log_is_folded_while_others_write(writer: Writer, path: Path) -> None:
+    await writer.run(_insert("whoever looks for it"))
+    before = path.read_bytes()
+    other = sqlite3.connect(path, isolation_level=None)
+
+    other.execute("BEGIN IMMEDIATE")
+    await writer.fold()
+    other.close()
+
+    assert b"whoever looks for it" not in before
+    assert b"whoever looks for it" in path.read_bytes()
+
+
+async def test_what_is_derived_at_once_is_folded_in_time(path: Path) -> None:
+    def derive(connection: sqlite3.Connection) -> None:
+        connection.execute(
+            "INSERT INTO checks (one, count) VALUES (1, 1) ON CONFLICT (one) DO UPDATE SET count = count + 1"
+        )
+
+    database = await Database.open(path, busy_timeout=timedelta(seconds=1))
+    try:
+        before = path.read_bytes()
+        for _ in range(1000):
+            await database.write_derived(derive, small=True)
+        assert path.read_bytes() != before
+    finally:
+        await database.close()

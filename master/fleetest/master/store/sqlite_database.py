@@ -23,8 +23,8 @@ _Result = TypeVar("_Result")
 
 _READERS: Final = 3
 
-_DERIVED_AT_ONCE: Final = 100
-"""In a row: the next is the writer's, who folds the write-ahead log into the file where that has become long."""
+_FOLDED_AFTER: Final = 200
+"""So many derived writes that were made at once, the writer folds the write-ahead log into the file."""
 
 _PRAGMAS: Final = (
     "PRAGMA synchronous = FULL",  # what was acknowledged is on the disk
@@ -78,11 +78,12 @@ class Database:
 
     async def write_derived(self, work: Callable[[sqlite3.Connection], _Result], *, small: bool = False) -> _Result:
         """See `Writer.run_derived`; for a few rows, `small`, at once where that is possible."""
-        if small and self._writer.idle and self._derived_at_once < _DERIVED_AT_ONCE:
+        done = self._shortcut.take(work, derived=True) if small and self._writer.idle else None
+        if done is not None:
             self._derived_at_once += 1
-            if (done := self._shortcut.take(work, derived=True)) is not None:
-                return done.answer
-        self._derived_at_once = 0
+            if self._derived_at_once % _FOLDED_AFTER == 0:
+                await self._writer.fold()
+            return done.answer
         return await self._writer.run_derived(work)
 
     async def read(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:

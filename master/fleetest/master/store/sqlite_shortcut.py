@@ -38,8 +38,11 @@ _QUICK: Final = timedelta(milliseconds=3)
 _REST: Final = 2
 """How many times as long as commits take here none is made: those that come meanwhile share one elsewhere."""
 
-_SAVED_REST: Final = timedelta(milliseconds=1)
-"""So much rest counts before it is due: a short run's second commit comes soon after its first."""
+_SAVED_REST: Final = timedelta(milliseconds=5)
+"""
+So much rest counts before it is due: a short run's second commit comes soon after its first, and one that the disk took
+long for must not send the next through the thread.
+"""
 
 _LONG_REST: Final = 5
 """As `_REST`, after a commit that was not quick, or failed; twice as many after each further one in a row."""

@@ -119,6 +119,15 @@ class Writer:
         result: _Result = await self._answer(_Job(work, self._loop.create_future(), derived=True))
         return result
 
+    async def fold(self) -> None:
+        """
+        Fold the write-ahead log into the file, which derived work of others has made long; commits go on meanwhile.
+
+        Raises:
+            CapacityExceeded, DependencyUnavailable: some of it stays where it was.
+        """
+        await self._answer(_Job(_fold, self._loop.create_future(), single=True, derived=True))
+
     async def _answer(self, job: _Job) -> Any:
         if self._closing:
             raise closed(self._path)
@@ -202,6 +211,10 @@ class Writer:
                 return False
             job.error = explained(error, self._path)
         return True
+
+
+def _fold(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
 
 def _deliver(group: Sequence[_Job]) -> None:
