@@ -27,7 +27,7 @@ async def address(master):
 
 
 async def test_worker_runs_a_command_and_drains_on_sigterm(master, address, tmp_path):
-    master.enqueue(type="command", shell="echo the password is $PASSWORD", secrets={"PASSWORD": "sesame"})
+    master.enqueue(type="command", shell="sleep 0.1; echo the password is $PASSWORD", secrets={"PASSWORD": "sesame"})
 
     async with worker_process(tmp_path, address, "--label", "zone=eu") as process:
         ended = await master.ended()
