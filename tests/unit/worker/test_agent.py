@@ -156,8 +156,9 @@ async def test_what_a_worker_would_take_next_goes_along_with_what_has_ended(mast
         batch = master.of("reports")[-1]
         master.say(assign=worker_pb2.Assign(want_number=batch.want.number, acknowledged=batch.sequence))
         await worker.outbox.emptied()
+        by_themselves = len(master.of("want"))
 
-    assert batch.want.shards == 1
+    assert (batch.want.shards, by_themselves) == (1, 1)
 
 
 async def test_reports_are_numbered_one_by_one(master, address, tmp_path):
@@ -432,12 +433,15 @@ async def test_attempt_may_finish_its_running_case_unless_told_otherwise_later(m
     assert not master.results()
 
 
-async def test_attempt_that_is_stopped_while_it_is_prepared_never_starts(master, address, tmp_path):
+@pytest.mark.parametrize("gently", [True, False])
+async def test_attempt_that_is_stopped_while_it_is_prepared_never_starts(master, address, tmp_path, gently):
     async with working(tmp_path, address) as worker:
         worker.executor.ready.clear()
         ref = master.enqueue("a")
         await master.until(master.reports)
-        master.say(stop=worker_pb2.Stop(attempts=[ref], reason="changed my mind"))
+        stop = worker_pb2.Stop(attempts=[ref], reason="changed my mind", finish_running_case=gently)
+        for _ in range(2):
+            master.say(stop=stop)
         ended = await master.ended()
 
         assert ended.verdict == types_pb2.VERDICT_CANCELLED

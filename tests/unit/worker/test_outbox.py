@@ -36,6 +36,13 @@ async def outbox(spool):
     return Outbox(spool)
 
 
+@pytest.fixture
+def news(outbox):
+    event = asyncio.Event()
+    outbox.on_news(event.set)
+    return event
+
+
 def reporter(outbox, ref=REF, **settings):
     return AttemptReporter(ref, secrets={"TOKEN": "hunter22"}, outbox=outbox, **settings)
 
@@ -52,7 +59,7 @@ def bodies(spool, ref=REF):
     return [report.body for batch in batches(spool) for report in batch if report.ref == ref]
 
 
-async def test_reports_wait_a_moment_for_others(outbox, spool):
+async def test_reports_wait_a_moment_for_others(outbox, spool, news):
     mine, other = reporter(outbox), reporter(outbox, OTHER)
     mine.running(["ready"])
     mine.running(["again"])
@@ -62,7 +69,7 @@ async def test_reports_wait_a_moment_for_others(outbox, spool):
     assert not spool
     assert outbox.attempts == {REF, OTHER}
 
-    await anext(outbox.batches())
+    await news.wait()
 
     assert len(batches(spool)) == 1
     assert bodies(spool) == [Running(), Results(results=(passed("a"), passed("b")))]
@@ -84,18 +91,18 @@ async def test_full_batch_waits_for_nothing(outbox, spool, say):
     assert len(batches(spool)) == 1
 
 
-async def test_results_that_come_all_the_time_wait_longer_unless_one_is_bad(outbox, spool, monkeypatch):
+async def test_results_that_come_all_the_time_wait_longer_unless_one_is_bad(outbox, spool, news, monkeypatch):
     monkeypatch.setattr(module, "_BATCH_INTERVAL", timedelta(days=1))
     mine = reporter(outbox)
-    sent = outbox.batches()
     mine.result(passed("a"))
-    await anext(sent)
+    outbox.flush()
+    news.clear()
 
     mine.result(passed("b"))
     mine.result(replace(passed("c"), outcome=Outcome.FAILED))
     mine.result(passed("d"))
     async with asyncio.timeout(60):
-        await anext(sent)
+        await news.wait()
 
     assert [result.case_id for result in bodies(spool)[-1].results] == ["b", "c", "d"]
 
@@ -104,27 +111,41 @@ async def test_end_after_which_others_come_soon_waits_for_those_unless_it_is_bad
     mine, other = reporter(outbox), reporter(outbox, OTHER)
     mine.result(passed("a"))
     mine.ended(Ended(verdict=Verdict.COMPLETED), more_soon=True)
-    await asyncio.sleep(0)
-    waited = outbox.holds_ends and not spool
+    waited = outbox.holds_ends and not outbox.due
     other.ended(Ended(verdict=Verdict.FAILED), more_soon=True)
-    await asyncio.sleep(0)
+    due = outbox.due
+    outbox.flush()
 
     assert waited
+    assert due
     assert not outbox.holds_ends
     assert [{report.ref for report in batch} for batch in batches(spool)] == [{REF, OTHER}]
 
 
-async def test_end_of_an_attempt_waits_only_for_what_else_happens_at_that_moment(outbox, spool):
+async def test_end_of_an_attempt_is_due_with_what_else_happens_at_that_moment(outbox, spool, news):
     mine, other = reporter(outbox), reporter(outbox, OTHER)
     for each in (mine, other):
         each.result(passed("a"))
         each.ended(Ended(verdict=Verdict.COMPLETED))
 
-    await asyncio.sleep(0)
-
+    assert news.is_set()
+    assert outbox.due
+    assert not spool
+    outbox.flush()
+    assert not outbox.due
     assert len(batches(spool)) == 1
     for ref in (REF, OTHER):
         assert bodies(spool, ref) == [Results(results=(passed("a"),)), Ended(verdict=Verdict.COMPLETED)]
+
+
+async def test_end_that_nobody_takes_is_put_into_the_spool_soon(outbox, spool, news):
+    reporter(outbox).ended(Ended(verdict=Verdict.COMPLETED))
+    news.clear()
+
+    async with asyncio.timeout(60):
+        await news.wait()
+
+    assert bodies(spool) == [Ended(verdict=Verdict.COMPLETED)]
 
 
 async def test_all_that_a_short_attempt_says_that_went_well_besides_its_output_is_one_report(outbox, spool):
@@ -240,6 +261,7 @@ async def test_text_within_the_limit_is_kept_whole(outbox, spool):
 
 async def test_acknowledgement_empties_the_outbox(outbox, spool):
     reporter(outbox).ended(Ended(verdict=Verdict.COMPLETED))
+    outbox.flush()
     emptied = asyncio.create_task(outbox.emptied())
     await asyncio.sleep(0)
     assert not emptied.done()
@@ -294,12 +316,13 @@ async def test_report_that_no_message_can_hold_is_lost_alone(outbox, spool, monk
     assert (ended.verdict, outbox.problem) == (Verdict.ERRORED, "")
 
 
-async def test_reader_gets_old_batches_then_new_ones(outbox, spool):
+async def test_reader_gets_old_batches_then_those_that_come_meanwhile(outbox):
     outbox.add(Report(ref=REF, body=Ended(verdict=Verdict.COMPLETED)), 100)
-    reader = outbox.batches()
-    assert (await anext(reader)).sequence == 1
-    following = asyncio.create_task(anext(reader))
+    outbox.flush()
+    reader = outbox.after(0)
+    old, _ = next(reader)
 
     outbox.add(Report(ref=OTHER, body=Ended(verdict=Verdict.COMPLETED)), 100)
+    outbox.flush()
 
-    assert (await following).sequence == 2
+    assert [old, *(sequence for sequence, _ in reader)] == [1, 2]

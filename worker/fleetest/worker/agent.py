@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final, Protocol
 
@@ -45,6 +44,7 @@ from fleetest.worker.messages import (
     Offer,
     Registered,
     Stop,
+    StoredBatch,
     Want,
     Welcome,
 )
@@ -122,6 +122,7 @@ class Agent:
         self._refusals = 0
         self._id_taken_since: float | None = None
         self._roster = make_roster(self._on_change)
+        outbox.on_news(self._changed.set)
 
     @property
     def leaving(self) -> bool:
@@ -255,8 +256,7 @@ class Agent:
                     self._obey(stream),
                     self._notice_silence(session),
                     self._beat(stream, session),  # before any report: it tells the master how our clock goes
-                    self._say_reports(stream),
-                    self._say_wants(stream),
+                    self._speak(stream),
                 )
             finally:
                 self._stream = None
@@ -314,51 +314,51 @@ class Agent:
         declined = self._roster.take(assign.assignments)
         self._roster.refuse(assign.unreadable)
         self._changed.set()
+        await asyncio.sleep(0)  # somebody waits for what ends at once: that is told before more is heard
         for each in declined:
             await stream.say(each)
 
-    async def _say_reports(self, stream: SessionStream) -> None:
-        async for batch in self._outbox.batches():
-            await stream.say(replace(batch, want=self._want_besides()))
-
-    def _want_besides(self) -> Want | None:
-        """What has room now goes along with what has ended: that costs no message, and one commit may do for both."""
-        hungry = self._roster.hungry
-        want = self._wants.ask(self._roster.credit, hungry=hungry)
-        if hungry and want is not None:
-            self._changed.set()  # it may remain unanswered
-        return want
-
-    async def _say_wants(self, stream: SessionStream) -> None:
+    async def _speak(self, stream: SessionStream) -> None:
         """
-        Keep the master's picture of our credit right. A hungry session is part of the credit; when the master has
-        answered, or will not, it learns that nothing more is known to come.
+        Tell what attempts report, and keep the master's picture of our credit right. What has room now goes along with
+        what has ended: that costs no message, and one commit may do for both.
+
+        A hungry session is part of the credit; when the master has answered, or will not, it learns that nothing more
+        is known to come.
         """
+        sequence = 0
         patience_ends: float | None = None
         while True:
+            if self._outbox.due or (self._outbox.holds_ends and self._would_ask_hungrily):
+                self._outbox.flush()
             self._changed.clear()
-            credit = self._roster.credit
-            hungry = self._roster.hungry
-            soon = asyncio.get_running_loop().time() + _ANSWER_PATIENCE.total_seconds()
-            if hungry and self._outbox.holds_ends and not self._wants.says(credit):
-                self._outbox.flush()  # what is wanted is said along with that
-                patience_ends = soon
-            elif (want := self._wants.ask(credit, hungry=hungry)) is not None:
+            want: Want | None = None
+            for sequence, payload in self._outbox.after(sequence):  # noqa: B020 - goes on where it stopped
+                besides = self._want()
+                want = besides or want
+                await stream.say(StoredBatch(sequence=sequence, payload=payload, want=besides))
+            if want is None and (want := self._want()) is not None:
                 await stream.say(want)
-                patience_ends = None if want.unhurried else soon
-            elif not self._wants.answered and patience_ends is None:
-                patience_ends = soon  # it was said besides
-            elif self._wants.answered or not credit.shards:
+            if want is not None:
+                patience_ends = None if want.unhurried else _soon()
+            elif not self._wants.answered and self._roster.credit.shards:
+                patience_ends = patience_ends or _soon()
+            else:
                 patience_ends = None
                 self._roster.flush()
             try:
                 async with asyncio.timeout_at(patience_ends):
                     await self._changed.wait()
-                if self._outbox.sending:
-                    await asyncio.sleep(0)  # what ended in this turn is reported first: somebody waits for it
             except TimeoutError:
                 patience_ends = None
                 self._roster.flush()
+
+    def _want(self) -> Want | None:
+        return self._wants.ask(self._roster.credit, hungry=self._roster.hungry)
+
+    @property
+    def _would_ask_hungrily(self) -> bool:
+        return self._roster.hungry and not self._wants.says(self._roster.credit)
 
     async def _beat(self, stream: SessionStream, session: Registered) -> None:
         while True:
@@ -377,6 +377,10 @@ class Agent:
             with suppress(TimeoutError):
                 async with asyncio.timeout(session.heartbeat_interval.total_seconds()):
                     await self._heartbeat_due.wait()
+
+
+def _soon() -> float:
+    return asyncio.get_running_loop().time() + _ANSWER_PATIENCE.total_seconds()
 
 
 async def _in_time(answer: Coroutine[Any, Any, Instruction], limit: timedelta) -> Instruction:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from itertools import groupby
 from typing import Final, cast
@@ -18,7 +18,6 @@ from fleetest.common.limits import MAX_MESSAGE_BYTES
 from fleetest.common.states import Verdict
 from fleetest.worker.assignments import AttemptRef, Ended
 from fleetest.worker.convert import reports_from_bytes, reports_to_bytes
-from fleetest.worker.messages import StoredBatch
 from fleetest.worker.reports import Done, HandedBack, Output, Report, Results, Running
 from fleetest.worker.spool import Spool
 
@@ -51,6 +50,7 @@ class Outbox:
 
     Attributes:
         holds_ends: whether attempts have ended of which that waits to be told.
+        due: whether what waits need not wait any longer. Who tells it flushes; when nobody does, that happens soon.
     """
 
     def __init__(self, spool: Spool) -> None:
@@ -59,11 +59,11 @@ class Outbox:
         self._waiting_results = 0
         self._waiting_bytes = 0
         self.holds_ends = False
-        self._timer: asyncio.Handle | None = None
+        self.due = False
+        self._timer: asyncio.TimerHandle | None = None
         self._next_at = self._due_at = 0.0  # when more results are worth a batch again, and when they are sent
-        self._ending = False  # whether the timer is that of an attempt's end
         self._tidying: asyncio.TimerHandle | None = None
-        self._grown = asyncio.Event()
+        self._on_news: Callable[[], None] = lambda: None
         self._emptied = asyncio.Event()
         self._lossy: dict[AttemptRef, str] = {}
         self._kept: deque[tuple[int, Sequence[AttemptRef]]] = deque(
@@ -79,11 +79,6 @@ class Outbox:
     def empty(self) -> bool:
         """Whether the master has everything."""
         return not self._waiting and not self._spool
-
-    @property
-    def sending(self) -> bool:
-        """Whether an attempt has ended in this turn of the loop, or a batch is about to be taken."""
-        return self._ending or self._grown.is_set()
 
     @property
     def problem(self) -> str:
@@ -102,12 +97,12 @@ class Outbox:
         self._waiting_bytes += size_bytes
         if self._waiting_bytes >= _BATCH_BYTES:
             self.flush()
-        elif self._ending:
-            return  # all goes in this turn anyway, as a whole
+        elif self.due:
+            return  # all goes at once, as a whole
         elif isinstance(report.body, (Ended, HandedBack)) and not (more_soon and _is_good(report.body)):
-            # Many short attempts end in one turn of the loop: each batch costs the master as much as a large one.
-            self._flush_by(asyncio.get_running_loop().call_soon(self.flush))
-            self._ending = True
+            self.due = True
+            self._flush_at(time.monotonic() + _BATCH_DELAY.total_seconds(), urgent=True)
+            self._on_news()
         else:
             self.holds_ends = self.holds_ends or more_soon
             self._waiting_results += isinstance(report.body, Results)
@@ -118,22 +113,25 @@ class Outbox:
 
     def flush(self) -> None:
         """Put what waits into the spool."""
-        self._flush_by(None)
         reports = _coalesced(self._waiting)
-        self._waiting, self._waiting_results, self._waiting_bytes, self.holds_ends = [], 0, 0, False
+        self._waiting, self._waiting_results, self._waiting_bytes, self.holds_ends, self.due = [], 0, 0, False, False
         if reports:
             self._next_at = time.monotonic() + _BATCH_INTERVAL.total_seconds()
             self._keep(reports)
-            self._grown.set()
+            self._on_news()
 
-    async def batches(self) -> AsyncIterator[StoredBatch]:
-        """Every batch that is not acknowledged, then those that come; for one reader at a time."""
-        sequence = 0
-        while True:
-            self._grown.clear()
-            for sequence, payload in self._spool.after(sequence):  # noqa: B020 - goes on where it stopped
-                yield StoredBatch(sequence=sequence, payload=payload)
-            await self._grown.wait()
+    def after(self, sequence: int) -> Iterator[tuple[int, bytes]]:
+        """
+        The batches behind `sequence` that are not acknowledged, by their numbers; those that come meanwhile, too.
+
+        Raises:
+            DependencyUnavailable: the disk does not give back what it took.
+        """
+        return self._spool.after(sequence)
+
+    def on_news(self, callback: Callable[[], None]) -> None:
+        """`callback` is called when there is another batch, or one is due."""
+        self._on_news = callback
 
     def acknowledge(self, sequence: int) -> None:
         """The master has every batch up to this one."""
@@ -157,14 +155,24 @@ class Outbox:
 
     def _flush_at(self, soon: float, *, urgent: bool) -> None:
         when = soon if urgent else max(soon, self._next_at)
-        if self._timer is None or when < self._due_at:
-            self._flush_by(asyncio.get_running_loop().call_at(when, self.flush))
-            self._due_at = when
+        self._due_at = when if len(self._waiting) == 1 else min(self._due_at, when)
+        if self._timer is None or self._due_at < self._timer.when():
+            self._look_at(self._due_at)
 
-    def _flush_by(self, timer: asyncio.Handle | None) -> None:
+    def _look_at(self, when: float) -> None:
+        """One timer at a time, which outlasts what it was set for: most batches are made before theirs runs out."""
         if self._timer is not None:
             self._timer.cancel()
-        self._timer, self._ending = timer, False
+        self._timer = asyncio.get_running_loop().call_at(when, self._flush_if_late)
+
+    def _flush_if_late(self) -> None:
+        self._timer = None
+        if not self._waiting:
+            return
+        if time.monotonic() >= self._due_at:
+            self.flush()
+        else:
+            self._look_at(self._due_at)
 
     def _keep(self, reports: Sequence[Report]) -> None:
         if self._lossy or self._spool.overflowing:  # of an attempt its end must arrive, whatever else is lost

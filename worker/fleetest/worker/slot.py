@@ -68,6 +68,7 @@ class Slot:
         self._held: dict[AttemptRef, Attempt] = {}  # in order of arrival
         self._submitted: dict[AttemptRef, asyncio.Task[None]] = {}  # what watches over those that the session has
         self._preparing: Attempt | None = None
+        self._patience = asyncio.timeout(None)  # with what is prepared; a stop order ends it
         self._busy = False
         self._handing: AttemptRef | None = None
         self._hungry = False
@@ -159,7 +160,10 @@ class Slot:
     def stop(self, attempt: Attempt, order: StopOrder) -> None:
         """End one attempt of this slot. Its end is told as any other."""
         attempt.order_stop(order)
-        if attempt.ref not in self._submitted and self._preparing is not attempt:
+        if self._preparing is attempt:
+            if not self._patience.expired():
+                self._patience.reschedule(asyncio.get_running_loop().time())
+        elif attempt.ref not in self._submitted:
             self._finish(attempt, attempt.stopped())
 
     def hand_back(self, attempt: Attempt, case_ids: Sequence[str]) -> None:
@@ -263,49 +267,48 @@ class Slot:
 
     async def _begin(self, attempt: Attempt) -> None:
         """Bring an attempt to a session, or to its end."""
-        opening: asyncio.Task[Ended | None] | None = None
+        begun: asyncio.Task[Ended | None] | None = None
         if attempt.ref in self._held and self._readying is not None:
             if self._readying.fits(attempt):
-                opening, self._readying = self._readying.hand_over(attempt), None
+                begun, self._readying = self._readying.hand_over(attempt), None
             else:
                 await self._give_up_readying()
         is_open = self._station.session_for(attempt.ref.run_id, attempt.assignment.spec) is not None
-        if attempt.ref in self._held and (opening is not None or not is_open):
+        if attempt.ref in self._held and (begun is not None or not is_open):
             while self._submitted:
                 self.flush()
                 await asyncio.wait(self._submitted.values())
-            await self._prepare(attempt, opening)
+            await self._prepare(attempt, begun)
         session = self._station.session
         if attempt.ref in self._held and session is not None:
             self._submit(attempt, session)
 
-    async def _prepare(self, attempt: Attempt, opening: asyncio.Task[Ended | None] | None) -> None:
+    async def _prepare(self, attempt: Attempt, begun: asyncio.Task[Ended | None] | None) -> None:
         """Make the station ready, within the time that the start may take; or end the attempt."""
         if attempt.ref not in self._held:
             return
         self._preparing = attempt
-        if opening is None:
-            asked = attempt.assignment
-            opening = asyncio.create_task(
-                self._station.open(asked.ref.run_id, asked.spec, secrets=asked.secrets, output=attempt.reporter.output)
-            )
-        deadline = attempt.start_clock()
         try:
-            await asyncio.sleep(0)  # what is warm opens at once
-            if not opening.done():
-                await _opened(attempt, opening, deadline)
+            async with asyncio.timeout_at(attempt.start_clock()) as self._patience:
+                failure = await (begun or self._open(attempt))
+        except TimeoutError:
+            if attempt.stop_order is None:
+                attempt.start_took_too_long()
+            failure = attempt.stopped()
         finally:
             self._preparing = None
-            if not opening.done():
-                opening.cancel()
-                await asyncio.gather(opening, return_exceptions=True)
-        failure = None if opening.cancelled() else opening.result()
-        if opening.cancelled() or failure is not None:
+        if failure is not None:
             await self._station.close()
         if attempt.stop_order is not None:
-            self._finish(attempt, attempt.stopped())
-        elif failure is not None:
+            failure = attempt.stopped()
+        if failure is not None:
             self._finish(attempt, failure)
+
+    async def _open(self, attempt: Attempt) -> Ended | None:
+        asked = attempt.assignment
+        return await self._station.open(
+            asked.ref.run_id, asked.spec, secrets=asked.secrets, output=attempt.reporter.output
+        )
 
     def _submit(self, attempt: Attempt, session: Session) -> None:
         self._handing = attempt.ref  # the session may be hungry at once
@@ -368,19 +371,6 @@ class Slot:
         else:
             self._hungry = True
             self._observer.credit_changed()
-
-
-async def _opened(attempt: Attempt, opening: asyncio.Task[Ended | None], deadline: float | None) -> None:
-    """Waits for it, as long as the attempt may; ends the attempt when that is too long."""
-    stopped = asyncio.create_task(attempt.stop_ordered.wait())
-    try:
-        async with asyncio.timeout_at(deadline):
-            await asyncio.wait({opening, stopped}, return_when=asyncio.FIRST_COMPLETED)
-    except TimeoutError:
-        attempt.start_took_too_long()
-    finally:
-        stopped.cancel()
-        await asyncio.gather(stopped, return_exceptions=True)
 
 
 async def _limit_start(attempt: Attempt, before: asyncio.Task[None] | None) -> None:
