@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import msgspec
 
 from fleetest.common.states import ShardKind
@@ -23,7 +21,7 @@ def _credit(shards: int, free: Resources = _ROOM) -> Credit:
 
 def test_what_follows_another_leaves_as_much_to_be_wanted() -> None:
     wants, ref = Wants(), AttemptRef(run_id="r", shard_id="unit#0", token=1)
-    want = wants.ask(replace(_credit(2), ahead=5), hungry=True)
+    want = wants.ask(msgspec.structs.replace(_credit(2), ahead=5), hungry=True)
     first = Assignment(ref=ref, spec=_SPEC, kind=ShardKind.EXECUTE, reserve=Resources(cpu_millis=1000))
 
     given = (first, *[msgspec.structs.replace(first, follows=True)] * 5)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
+import msgspec
+
 from fleetest.common.results import ResourceSample
 from fleetest.common.tasks import Resources
 from fleetest.worker.assignments import Assignment, AttemptRef, TaskSpec
@@ -85,8 +87,7 @@ class Heartbeat:
     draining: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Want:
+class Want(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """
     How much work the worker would take now. An unhurried one is answered by work alone.
 
@@ -117,8 +118,7 @@ class Goodbye:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredBatch:
+class StoredBatch(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """
     Reports in their encoded form, as they lie in the spool.
 
@@ -141,8 +141,7 @@ class Welcome:
     forget: tuple[AttemptRef, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Assign:
+class Assign(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """
     Answers a want, perhaps with nothing.
 

@@ -59,7 +59,7 @@ class Readiness:
     @property
     def not_ready_reason(self) -> str:
         """Why the worker takes no work; empty when it does."""
-        if not self.pause:
+        if not self.suspect or not self.pause:
             return ""
         first_line = self._last_reason.partition("\n")[0]
         return f"{self._failures} infrastructure failures in a row, the last: {first_line}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
@@ -108,7 +107,7 @@ class Roster:
         credit = self._slots.credit
         if self._readiness.suspect:
             busy = any(entry.attempt.assignment.spec.service is None for entry in self._entries.values())
-            return replace(credit, shards=0 if busy else min(1, credit.shards))
+            return msgspec.structs.replace(credit, shards=0 if busy else min(1, credit.shards))
         return credit
 
     def drain(self, reason: str) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -59,7 +59,7 @@ class SessionStream:
 
     async def say(self, statement: Statement) -> None:
         message = statement_to_proto(statement)
-        with _errors_translated():
+        with _errors_translated:
             async with self._one_writer:
                 await self._call.write(message)
 
@@ -72,11 +72,11 @@ class SessionStream:
 
     async def finish(self) -> None:
         """Say that nothing more comes, and let the master end the stream."""
-        with _errors_translated():
+        with _errors_translated:
             await self._call.done_writing()
 
     async def _read(self) -> worker_pb2.MasterMessage:
-        with _errors_translated():
+        with _errors_translated:
             message = await self._call.read()
         if isinstance(message, worker_pb2.MasterMessage):
             return message
@@ -100,7 +100,7 @@ class MasterConnection:
             WrongState: the master does not speak this protocol.
             DependencyUnavailable, DeadlinePassed: it does not answer.
         """
-        with _errors_translated():
+        with _errors_translated:
             answer = await self._stub.Register(offer_to_proto(offer), timeout=_REGISTER_TIMEOUT_SECONDS)
         return registered_from_proto(answer)
 
@@ -174,11 +174,16 @@ def identified(stub: _Stub, token: Secret) -> _Stub:
     return stub
 
 
-@contextmanager
-def _errors_translated() -> Iterator[None]:
-    try:
-        yield
-    except grpc.RpcError as error:
-        raise error_from(error) from error
-    except asyncio.InvalidStateError as error:  # the stream ended while we were writing
-        raise DependencyUnavailable("the stream to the master is closed") from error
+class _ErrorsTranslated:
+    """A context for calls; one made of a generator would cost each message as much as its conversion."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, grpc.RpcError):
+            raise error_from(error) from error
+        if isinstance(error, asyncio.InvalidStateError):  # the stream ended while we were writing
+            raise DependencyUnavailable("the stream to the master is closed") from error
+
+
+_errors_translated: Final = _ErrorsTranslated()

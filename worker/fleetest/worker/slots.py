@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
 
 from fleetest.common.errors import CapacityExceeded
 from fleetest.common.tasks import Resources
@@ -13,20 +15,31 @@ from fleetest.worker.slot import Slot
 
 __all__ = ["Credit", "Slots"]
 
+_NOTHING: Final = Resources()
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Credit:
+
+class Credit(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """
     How much work there is room for now. The keys are of environments that are warm, and in a slot with room.
 
     Args:
-        ahead: how many more may wait there, each behind one that is given. That alone is no news.
+        ahead: how many more may wait there, each behind one that is given.
     """
 
     shards: int
     free: Resources
     warm_environment_keys: tuple[str, ...] = ()
-    ahead: int = field(default=0, compare=False)
+    ahead: int = 0
+
+    def is_news_after(self, said: Credit) -> bool:
+        """Whether it is another one, and not in what may wait alone; nothing is nothing, whatever is free."""
+        if not (self.shards or said.shards):
+            return False
+        return (self.shards, self.free, self.warm_environment_keys) != (
+            said.shards,
+            said.free,
+            said.warm_environment_keys,
+        )
 
 
 class Slots:
@@ -67,22 +80,25 @@ class Slots:
     @property
     def credit(self) -> Credit:
         """Idle slots and hungry ones count; a hungry one's own reservation counts as free."""
-        open_slots = [slot for slot in self._used if slot.idle or slot.hungry]
-        free = self._capacity
-        for slot in self.used:
-            if not slot.idle:
+        shards, ahead, free = len(self._slots) - len(self._used), 0, self._capacity
+        warm: set[str] = set()
+        for slot in self._used:
+            if slot.idle or slot.hungry:
+                shards += 1
+                warm.add(slot.environment_key)
+                ahead += slot.ahead if slot.hungry else 0
+            else:
                 free -= slot.reserved
-        untouched = len(self._slots) - len(self._used)
-        starting = sum(slot.starting for slot in self._serving)
+        for slot in self._serving:
+            if not slot.idle:
+                shards -= slot.starting
+                free -= slot.reserved
+        warm.discard("")
         return Credit(
-            shards=max(0, untouched + len(open_slots) - starting),
-            free=Resources(
-                cpu_millis=max(0, free.cpu_millis),
-                memory_bytes=max(0, free.memory_bytes),
-                disk_bytes=max(0, free.disk_bytes),
-            ),
-            warm_environment_keys=tuple(sorted({slot.environment_key for slot in open_slots} - {""})),
-            ahead=sum(slot.ahead for slot in open_slots if slot.hungry),
+            shards=max(0, shards),
+            free=free if _NOTHING.fits(free) else _without_debts(free),
+            warm_environment_keys=tuple(sorted(warm)),
+            ahead=ahead,
         )
 
     def expect(self, expected: Expect) -> None:
@@ -152,6 +168,12 @@ class Slots:
             slot = self._make_slot(len(self._slots) + len(self._serving))
             self._serving.append(slot)
         return slot
+
+
+def _without_debts(free: Resources) -> Resources:
+    return Resources(
+        cpu_millis=max(0, free.cpu_millis), memory_bytes=max(0, free.memory_bytes), disk_bytes=max(0, free.disk_bytes)
+    )
 
 
 def _preference(slot: Slot, environment_key: str) -> tuple[bool, bool, bool, float]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from fleetest.common.tasks import Resources
 from fleetest.worker.messages import Assign, Want
 from fleetest.worker.slots import Credit
@@ -33,8 +31,7 @@ class Wants:
 
     def says(self, credit: Credit) -> bool:
         """Whether the standing want says the same."""
-        standing = self._standing
-        return standing is not None and (credit == standing or not (credit.shards or standing.shards))
+        return self._standing is not None and not credit.is_news_after(self._standing)
 
     def ask(self, credit: Credit, *, hungry: bool) -> Want | None:
         """The want to send; `None` when the standing one says the same. Only who is hungry waits to be answered."""
@@ -55,15 +52,16 @@ class Wants:
         """
         Take note of an answer. One to an older want crossed the newest on its way, which is still to be answered.
         """
-        if self._standing is None or assign.want_number != self._number:
+        standing = self._standing
+        if standing is None or assign.want_number != self._number:
             return
         taking = [each for each in assign.assignments if not each.follows]
         given = Resources.total([each.reserve for each in taking])
         taken = {each.spec.environment_key for each in assign.assignments}  # where one is warm, the attempt goes there
-        self._standing = replace(
-            self._standing,
-            shards=self._standing.shards - len(taking),
-            free=self._standing.free - given,
-            warm_environment_keys=tuple(key for key in self._standing.warm_environment_keys if key not in taken),
+        self._standing = Credit(
+            shards=standing.shards - len(taking),
+            free=standing.free - given,
+            warm_environment_keys=tuple([key for key in standing.warm_environment_keys if key not in taken]),
+            ahead=standing.ahead,
         )
         self._answered = True

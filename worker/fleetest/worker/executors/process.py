@@ -13,7 +13,7 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -118,7 +118,7 @@ class ProcessEnvironment:
 
     async def refresh(self, spec: TaskSpec) -> None:
         self._spec = spec
-        async with _disk_full_named(self.source):
+        with _disk_full_named(self.source):
             if spec.workspace_digest:
                 await self._workspaces.synchronise(spec.workspace_digest, self.source)
             elif not _is_empty(self.source):
@@ -196,7 +196,7 @@ class ProcessExecutor:
     ) -> Environment:
         python = self._find_python(spec.python or self._python)
         compiled = await in_thread(self._compiled.open, spec.project) if self._compiled is not None else None
-        async with _disk_full_named(self._root):
+        with _disk_full_named(self._root):
             place = self._places.open(spec, slot=slot, python=python)
             self._check_free_space(spec)
             scratch = Scratch.create()
@@ -211,7 +211,7 @@ class ProcessExecutor:
             published_host=self._published_host,
         )
         try:
-            async with _disk_full_named(self._root):
+            with _disk_full_named(self._root):
                 await self._fill(environment, spec, place, scratch, secrets, output)
         except BaseException:
             await environment.close()
@@ -284,8 +284,8 @@ class ProcessExecutor:
             )
 
 
-@contextlib.asynccontextmanager
-async def _disk_full_named(root: Path) -> AsyncIterator[None]:
+@contextlib.contextmanager
+def _disk_full_named(root: Path) -> Iterator[None]:
     """Say of a full disk that it is one."""
     try:
         yield
