@@ -181,7 +181,8 @@ def test_acknowledged_batches_make_room_in_memory(spool, disk):
 
 
 def test_segment_that_somebody_cut_short_is_reported(spool, tmp_path):
-    spool.append(b"one")
+    for payload in (b"one", b"two"):
+        spool.append(payload)
     os.truncate(segments(tmp_path)[0], 5)
 
     with pytest.raises(DependencyUnavailable, match="cut short"):

@@ -148,6 +148,18 @@ def test_task_spec_survives_the_wire(spec):
     assert convert.task_spec_from_proto(worker_pb2.TaskSpec.FromString(sent)) == spec
 
 
+@given(specs)
+def test_spec_of_a_run_like_one_before_has_its_own_name_and_seed(spec):
+    alike = [replace(spec, spec_id=f"{run}/unit", random_seed=run) for run in (1, 2)]
+    carried = {}
+
+    for each in alike:
+        assign = worker_pb2.Assign(specs=[convert.task_spec_to_proto(each)])
+        convert.instruction_from_proto(worker_pb2.MasterMessage(assign=assign), carried)
+
+    assert list(carried.values()) == alike
+
+
 def test_stored_batch_is_sent_with_its_number():
     report = Report(ref=REF, body=Running(variables={"HOST": "ready"}))
 

@@ -308,13 +308,13 @@ class Agent:
         raise DeadlinePassed(f"the master did not answer within {longest:g} s")
 
     async def _take(self, assign: Assign, stream: SessionStream) -> None:
-        if assign.acknowledged:
-            self._outbox.acknowledge(assign.acknowledged)
         self._wants.take(assign)
         declined = self._roster.take(assign.assignments)
         self._roster.refuse(assign.unreadable)
         self._changed.set()
-        await asyncio.sleep(0)  # somebody waits for what ends at once: that is told before more is heard
+        await asyncio.sleep(0)  # somebody waits for what ends at once: that is told before all else
+        if assign.acknowledged:
+            self._outbox.acknowledge(assign.acknowledged)
         for each in declined:
             await stream.say(each)
 

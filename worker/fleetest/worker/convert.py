@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from functools import lru_cache
 from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
 from msgspec.structs import replace
 
-from fleetest.common.carried_specs import forget_oldest
+from fleetest.common.carried_specs import KEPT_SPECS, forget_oldest
 from fleetest.common.convert import (
     artifact_from_proto,
     artifact_to_proto,
@@ -20,6 +21,7 @@ from fleetest.common.convert import (
     duration_from_proto,
     duration_to_proto,
     fill_case_result,
+    fill_resources,
     load_sample_from_proto,
     load_sample_to_proto,
     planned_case_from_proto,
@@ -151,7 +153,9 @@ def statement_to_proto(value: Statement) -> worker_pb2.WorkerMessage:
         case Heartbeat():
             return worker_pb2.WorkerMessage(heartbeat=_heartbeat_to_proto(value))
         case Want():
-            return worker_pb2.WorkerMessage(want=_want_to_proto(value))
+            message = worker_pb2.WorkerMessage()
+            _fill_want(message.want, value)
+            return message
         case Declined():
             return worker_pb2.WorkerMessage(
                 declined=worker_pb2.Declined(
@@ -165,19 +169,15 @@ def statement_to_proto(value: Statement) -> worker_pb2.WorkerMessage:
             _read_batch(message.reports, value.payload)
             message.reports.sequence = value.sequence
             if value.want is not None:
-                message.reports.want.CopyFrom(_want_to_proto(value.want))
+                _fill_want(message.reports.want, value.want)
             return message
 
 
-def _want_to_proto(value: Want) -> worker_pb2.Want:
-    return worker_pb2.Want(
-        number=value.number,
-        shards=value.shards,
-        free=resources_to_proto(value.free),
-        warm_environment_keys=value.warm_environment_keys,
-        unhurried=value.unhurried,
-        ahead=value.ahead,
-    )
+def _fill_want(message: worker_pb2.Want, value: Want) -> None:
+    message.number, message.shards = value.number, value.shards
+    fill_resources(message.free, value.free)
+    message.warm_environment_keys.extend(value.warm_environment_keys)
+    message.unhurried, message.ahead = value.unhurried, value.ahead
 
 
 def _heartbeat_to_proto(value: Heartbeat) -> worker_pb2.Heartbeat:
@@ -429,14 +429,15 @@ def _refs(messages: Sequence[types_pb2.AttemptRef]) -> tuple[AttemptRef, ...]:
 def _assign_from_proto(message: worker_pb2.Assign, specs: MutableMapping[str, TaskSpec]) -> Assign:
     assignments: list[Assignment] = []
     unreadable: dict[AttemptRef, str] = {}
-    for spec in message.specs:
+    for each in message.specs:
+        spec = _spec_from_proto(each)
         specs.pop(spec.spec_id, None)  # it is the newest now, as at the other end
-        specs[spec.spec_id] = task_spec_from_proto(spec)
-    for each in message.assignments:
+        specs[spec.spec_id] = spec
+    for given in message.assignments:
         try:
-            assignments += _assignments_from_proto(each, specs)
+            assignments += _assignments_from_proto(given, specs)
         except InvalidRequest as error:
-            unreadable |= dict.fromkeys(_refs_of(each), error.message)
+            unreadable |= dict.fromkeys(_refs_of(given), error.message)
     forget_oldest(specs)
     return Assign(
         want_number=message.want_number,
@@ -444,6 +445,20 @@ def _assign_from_proto(message: worker_pb2.Assign, specs: MutableMapping[str, Ta
         unreadable=unreadable,
         acknowledged=message.acknowledged,
     )
+
+
+def _spec_from_proto(message: worker_pb2.TaskSpec) -> TaskSpec:
+    """Most runs bring what runs before them have brought, but for these two, and to read it takes a while."""
+    spec_id, random_seed = message.spec_id, message.random_seed
+    message.ClearField("spec_id")
+    message.ClearField("random_seed")
+    known = _known_spec(message.SerializeToString(deterministic=True))
+    return replace(known, spec_id=spec_id, random_seed=random_seed)
+
+
+@lru_cache(maxsize=KEPT_SPECS)
+def _known_spec(content: bytes) -> TaskSpec:
+    return task_spec_from_proto(worker_pb2.TaskSpec.FromString(content))
 
 
 def _refs_of(message: worker_pb2.Assignment) -> list[AttemptRef]:

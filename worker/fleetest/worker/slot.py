@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Final, Protocol
@@ -63,19 +64,19 @@ class Slot:
         self._observer = observer
         self._idle_timeout = idle_timeout
         self._station = Station(number, executors=executors, runners=runners, on_hungry=self._session_is_hungry)
-        self._inbox: asyncio.Queue[Attempt | Expect | None] = asyncio.Queue()
+        self._inbox: deque[Attempt | Expect | None] = deque()
         self._readying: Readying | None = None
         self._held: dict[AttemptRef, Attempt] = {}  # in order of arrival
         self._submitted: dict[AttemptRef, asyncio.Task[None]] = {}  # what watches over those that the session has
         self._preparing: Attempt | None = None
         self._patience = asyncio.timeout(None)  # with what is prepared; a stop order ends it
-        self._busy = False
         self._handing: AttemptRef | None = None
         self._hungry = False
         self._ending = False
         self._idle_timer: asyncio.TimerHandle | None = None
         self._late_timer: asyncio.TimerHandle | None = None
-        self._work_task = asyncio.create_task(self._work(), name=f"slot-{number}")
+        self._name = f"slot-{number}"
+        self._work_task: asyncio.Task[None] | None = None  # while there is something in the inbox, or at hand
 
     @property
     def idle(self) -> bool:
@@ -146,16 +147,16 @@ class Slot:
         if attempt.assignment.follows and self._late_timer is None:
             self._look_for_late_ones(frozenset())
         session = self._station.session_for(attempt.ref.run_id, attempt.assignment.spec)
-        nothing_before = not self._busy and self._readying is None and self._inbox.empty()
+        nothing_before = self._work_task is None and self._readying is None
         if session is not None and nothing_before:
             self._submit(attempt, session)
         else:
-            self._inbox.put_nowait(attempt)
+            self._put(attempt)
 
     def expect(self, expected: Expect) -> None:
         """An attempt of this run and task may come. Harmless when none does."""
         if self.idle:
-            self._inbox.put_nowait(expected)
+            self._put(expected)
 
     def stop(self, attempt: Attempt, order: StopOrder) -> None:
         """End one attempt of this slot. Its end is told as any other."""
@@ -208,7 +209,7 @@ class Slot:
 
     def release(self) -> None:
         """Close session and environment, unless there is work again by then."""
-        self._inbox.put_nowait(None)
+        self._put(None)
 
     @property
     def running(self) -> AttemptRef | None:
@@ -224,27 +225,31 @@ class Slot:
         for timer in (self._idle_timer, self._late_timer):
             if timer is not None:
                 timer.cancel()
-        tasks = [self._work_task, *self._submitted.values()]
+        tasks = [*self._submitted.values(), *([self._work_task] if self._work_task is not None else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._give_up_readying()
         await self._station.close()
 
+    def _put(self, item: Attempt | Expect | None) -> None:
+        self._inbox.append(item)
+        if self._work_task is None:
+            self._work_task = asyncio.create_task(self._work(), name=self._name)
+
     async def _work(self) -> None:
-        while True:
-            item = await self._inbox.get()
-            self._busy = True
-            try:
-                match item:
+        """One after the other, until nothing is left."""
+        try:
+            while self._inbox:
+                match self._inbox.popleft():
                     case Attempt() as attempt:
                         await self._begin(attempt)
                     case Expect() as expected:
                         self._get_ready(expected)
                     case None:
                         await self._close_if_idle()
-            finally:
-                self._busy = False
+        finally:
+            self._work_task = None
 
     def _get_ready(self, expected: Expect) -> None:
         is_open = self._station.session_for(expected.run_id, expected.spec) is not None

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import structlog
 
 from fleetest.common.errors import DependencyUnavailable, WrongState
@@ -42,8 +43,7 @@ class _Segment:
     last_sequence: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Record:
+class _Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A batch that waits: where it lies on the disk, or its payload when it could not be written."""
 
     sequence: int
@@ -78,6 +78,7 @@ class Spool:
         )  # by sequence, in order; there may be gaps after damage
         self._unwritten_bytes = 0
         self._last_sequence = 0
+        self._newest = b""
         try:
             directory.mkdir(parents=True, exist_ok=True)
             for path in sorted(directory.glob("*.segment")):
@@ -111,6 +112,7 @@ class Spool:
         """Keep a batch; answers its sequence number."""
         self._write_what_waits_in_memory()
         self._last_sequence += 1
+        self._newest = payload
         self._add(self._last_sequence, payload)
         return self._last_sequence
 
@@ -199,6 +201,8 @@ class Spool:
     def _read(self, record: _Record) -> bytes:
         if record.segment is None:
             return record.payload
+        if record.sequence == self._last_sequence and self._newest:
+            return self._newest  # as a rule, a batch is sent when it has been appended
         try:
             payload = os.pread(record.segment.descriptor, record.size_bytes, record.offset)
         except OSError as error:

@@ -8,12 +8,11 @@ started stays behind, sources and temporary files are the test's own, and setup 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -118,7 +117,7 @@ class ProcessEnvironment:
 
     async def refresh(self, spec: TaskSpec) -> None:
         self._spec = spec
-        with _disk_full_named(self.source):
+        with _DiskFullNamed(self.source):
             if spec.workspace_digest:
                 await self._workspaces.synchronise(spec.workspace_digest, self.source)
             elif not _is_empty(self.source):
@@ -196,7 +195,7 @@ class ProcessExecutor:
     ) -> Environment:
         python = self._find_python(spec.python or self._python)
         compiled = await in_thread(self._compiled.open, spec.project) if self._compiled is not None else None
-        with _disk_full_named(self._root):
+        with _DiskFullNamed(self._root):
             place = self._places.open(spec, slot=slot, python=python)
             self._check_free_space(spec)
             scratch = Scratch.create()
@@ -211,7 +210,7 @@ class ProcessExecutor:
             published_host=self._published_host,
         )
         try:
-            with _disk_full_named(self._root):
+            with _DiskFullNamed(self._root):
                 await self._fill(environment, spec, place, scratch, secrets, output)
         except BaseException:
             await environment.close()
@@ -284,29 +283,28 @@ class ProcessExecutor:
             )
 
 
-@contextlib.contextmanager
-def _disk_full_named(root: Path) -> Iterator[None]:
-    """Say of a full disk that it is one."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
-            raise
-        raise CapacityExceeded(f"the disk of {root} is full") from error
+class _DiskFullNamed:
+    """A context that says of a full disk that it is one."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise CapacityExceeded(f"the disk of {self._root} is full") from error
 
 
 def _is_empty(directory: Path) -> bool:
     """Whether it is a directory of ours with nothing in it: a look costs less than a thread."""
     try:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        mode = os.lstat(directory).st_mode
+        usable = stat.S_ISDIR(mode) and mode & stat.S_IRWXU == stat.S_IRWXU
+        with os.scandir(directory) as entries:
+            return usable and next(entries, None) is None
     except OSError:
         return False
-    try:
-        usable = stat.S_IMODE(os.fstat(descriptor).st_mode) & stat.S_IRWXU == stat.S_IRWXU
-        with os.scandir(descriptor) as entries:
-            return usable and next(entries, None) is None
-    finally:
-        os.close(descriptor)
 
 
 def _empty(directory: Path) -> None:
