@@ -18,7 +18,7 @@ from fleetest.common.limits import MAX_MESSAGE_BYTES
 from fleetest.common.states import Verdict
 from fleetest.worker.assignments import AttemptRef, Ended
 from fleetest.worker.convert import reports_from_bytes, reports_to_bytes
-from fleetest.worker.reports import Done, HandedBack, Output, Report, Results, Running
+from fleetest.worker.reports import Done, HandedBack, Output, Report, ReportBody, Results, Running
 from fleetest.worker.spool import Spool
 
 __all__ = ["Outbox"]
@@ -61,7 +61,8 @@ class Outbox:
         self.holds_ends = False
         self.due = False
         self._timer: asyncio.TimerHandle | None = None
-        self._next_at = self._due_at = 0.0  # when more results are worth a batch again, and when they are sent
+        self._next_at = self._late_at = 0.0  # when more results are worth a batch again, and when it is made
+        self._hurried = False  # whether somebody waits for that
         self._tidying: asyncio.TimerHandle | None = None
         self._on_news: Callable[[], None] = lambda: None
         self._emptied = asyncio.Event()
@@ -93,28 +94,28 @@ class Outbox:
             size_bytes: about how many it takes; only to know when a batch is large enough.
             more_soon: of an end: whether others follow within a moment.
         """
+        body = report.body
         self._waiting.append(report)
         self._waiting_bytes += size_bytes
-        if self._waiting_bytes >= _BATCH_BYTES:
+        self._waiting_results += isinstance(body, Results)
+        if self._waiting_bytes >= _BATCH_BYTES or self._waiting_results >= _BATCH_RESULTS:
             self.flush()
-        elif self.due:
+            return
+        if not self._hurried:
+            self._set_time(urgent=_is_urgent(body))
+        if self.due:
             return  # all goes at once, as a whole
-        elif isinstance(report.body, (Ended, HandedBack)) and not (more_soon and _is_good(report.body)):
+        if isinstance(body, (Ended, HandedBack)) and not (more_soon and _is_good(body)):
             self.due = True
-            self._flush_at(time.monotonic() + _BATCH_DELAY.total_seconds(), urgent=True)
             self._on_news()
-        else:
-            self.holds_ends = self.holds_ends or more_soon
-            self._waiting_results += isinstance(report.body, Results)
-            if self._waiting_results >= _BATCH_RESULTS:
-                self.flush()
-            else:
-                self._flush_at(time.monotonic() + _BATCH_DELAY.total_seconds(), urgent=_is_urgent(report))
+        elif more_soon:
+            self.holds_ends = True
 
     def flush(self) -> None:
         """Put what waits into the spool."""
         reports = _coalesced(self._waiting)
-        self._waiting, self._waiting_results, self._waiting_bytes, self.holds_ends, self.due = [], 0, 0, False, False
+        self._waiting, self._waiting_results, self._waiting_bytes = [], 0, 0
+        self._hurried = self.holds_ends = self.due = False
         if reports:
             self._next_at = time.monotonic() + _BATCH_INTERVAL.total_seconds()
             self._keep(reports)
@@ -153,11 +154,16 @@ class Outbox:
         self._tidying = None
         self._spool.tidy()
 
-    def _flush_at(self, soon: float, *, urgent: bool) -> None:
-        when = soon if urgent else max(soon, self._next_at)
-        self._due_at = when if len(self._waiting) == 1 else min(self._due_at, when)
-        if self._timer is None or self._due_at < self._timer.when():
-            self._look_at(self._due_at)
+    def _set_time(self, *, urgent: bool) -> None:
+        """When a batch has to be made at the latest: the first report says, or the first for which somebody waits."""
+        is_first = len(self._waiting) == 1
+        if urgent or is_first:
+            soon = time.monotonic() + _BATCH_DELAY.total_seconds()
+            when = soon if urgent else max(soon, self._next_at)
+            self._late_at = when if is_first else min(when, self._late_at)
+            self._hurried = urgent
+            if self._timer is None or self._late_at < self._timer.when():
+                self._look_at(self._late_at)
 
     def _look_at(self, when: float) -> None:
         """One timer at a time, which outlasts what it was set for: most batches are made before theirs runs out."""
@@ -169,10 +175,10 @@ class Outbox:
         self._timer = None
         if not self._waiting:
             return
-        if time.monotonic() >= self._due_at:
+        if time.monotonic() >= self._late_at:
             self.flush()
         else:
-            self._look_at(self._due_at)
+            self._look_at(self._late_at)
 
     def _keep(self, reports: Sequence[Report]) -> None:
         if self._lossy or self._spool.overflowing:  # of an attempt its end must arrive, whatever else is lost
@@ -216,9 +222,9 @@ def _is_good(ended: Ended | HandedBack) -> bool:
     return isinstance(ended, Ended) and ended.verdict is Verdict.COMPLETED
 
 
-def _is_urgent(report: Report) -> bool:
+def _is_urgent(body: ReportBody) -> bool:
     """Whether somebody waits for it: for anything but output, and results that are as they should be."""
-    match report.body:
+    match body:
         case Results(results=results):
             return any(result.outcome.bad for result in results)
         case Output():
