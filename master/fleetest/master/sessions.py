@@ -422,8 +422,8 @@ class Session:
         before = self.presence
         # A service takes no slot, and several attempts may wait in one.
         used = min(len(self._attempts) - len(self._services), before.slots)
-        self.presence = replace(before, slots_used=used, free=free)
-        if self.presence != before:
+        if (used, free) != (before.slots_used, before.free):
+            self.presence = replace(before, slots_used=used, free=free)
             self.on_count(self)
 
 

@@ -268,6 +268,8 @@ class Desk:
         With what earlier runs have shown of its tasks. Kept in the log: a shard that is queued again takes the same.
         """
         usages = await self._store.load_usage(event.project, [task.name for task in event.tasks])
+        if not usages:
+            return event
         sizes = {task.name: packed(task.resources, usages[task.name]) for task in event.tasks if task.name in usages}
         lasting = tuple(name for name, before in usages.items() if lasted(before))
         return msgspec.structs.replace(event, packed=sizes, lasting=lasting)

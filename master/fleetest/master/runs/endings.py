@@ -115,7 +115,7 @@ def cases_to_retry(
 
 def end_of_task(status: TaskStatus) -> tuple[TaskState, str]:  # noqa: PLR0911 - the rules, in order of precedence
     """How a task ends of which nothing is left to do, and why."""
-    shards, counts = list(status.shards.values()), status.counts
+    counts = status.counts
     if (cut_short := _end_when_stopped(status)) is not None:
         return cut_short
     if status.collection_errors:
@@ -123,8 +123,9 @@ def end_of_task(status: TaskStatus) -> tuple[TaskState, str]:  # noqa: PLR0911 -
     if counts.failed or counts.error:
         return TaskState.FAILED, f"{counts.bad} of {count(counts.done, 'case')} failed"
     lost = missing(status)
-    for verdict, state in _SHARD_ENDS:
-        reason = next((shard.reason for shard in shards if shard.verdict is verdict and shard not in lost), None)
+    bad = [shard for shard in status.shards.values() if shard.verdict is not Verdict.COMPLETED and shard not in lost]
+    for verdict, state in _SHARD_ENDS if bad else ():
+        reason = next((shard.reason for shard in bad if shard.verdict is verdict), None)
         if reason is not None:
             return state, reason
     if counts.timed_out:
@@ -137,9 +138,10 @@ def end_of_task(status: TaskStatus) -> tuple[TaskState, str]:  # noqa: PLR0911 -
 
 def _end_when_stopped(status: TaskStatus) -> tuple[TaskState, str] | None:
     """`None` when nobody stopped it, or that made no difference."""
-    stop, counts = status.stop, status.counts
-    whole = not counts.bad and all(shard.verdict is Verdict.COMPLETED for shard in status.shards.values())
-    if stop is None or whole:
+    stop = status.stop
+    if stop is None:
+        return None
+    if not status.counts.bad and all(shard.verdict is Verdict.COMPLETED for shard in status.shards.values()):
         return None
     failed = status.final_failures or any(shard.verdict is Verdict.FAILED for shard in status.shards.values())
     if stop.by == SERVED and not failed:

@@ -47,10 +47,11 @@ def begins_again(status: TaskStatus) -> bool:
 
 def missing(status: TaskStatus) -> list[ShardStatus]:
     """The shards that a gang went on without; none when nothing came of the others either."""
+    if status.task.gang is not OnLost.CONTINUE:
+        return []
     shards = [shard for shard in status.shards.values() if shard.kind is ShardKind.EXECUTE]
-    lost = [shard for shard in shards if shard.verdict in {Verdict.LOST, Verdict.ERRORED}]
     survived = any(shard.verdict is Verdict.COMPLETED for shard in shards)
-    return lost if status.task.gang is OnLost.CONTINUE and survived else []
+    return [shard for shard in shards if shard.verdict in {Verdict.LOST, Verdict.ERRORED}] if survived else []
 
 
 def stop_of(broken: GangBroken) -> CancelRequested:
