@@ -6,7 +6,9 @@ A side that cannot be measured here says why, and the others go on without it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from math import inf
 from typing import Protocol
 
 from benchmarks.core.figures import Side
@@ -31,16 +33,27 @@ class Voice(Protocol):
 
 
 async def in_turns(
-    sides: Mapping[str, Measurement], *, rounds: int, say: Voice = lambda _: None, warm_up: bool = True
+    sides: Mapping[str, Measurement],
+    *,
+    rounds: int,
+    seconds: float = inf,
+    say: Voice = lambda _: None,
+    warm_up: bool = True,
 ) -> Measured:
     """
     Measure every side once a round.
 
     Args:
+        rounds: at most.
+        seconds: within which a round should end, the first one excepted; each is expected to take as long as those
+            before.
         warm_up: a first round that is not counted.
     """
     measured: dict[str, list[Mapping[str, float]]] = {name: [] for name in sides}
+    began = time.monotonic()
     for number in range(-1 if warm_up else 0, rounds):
+        if number > 0 and (time.monotonic() - began) * (number + 1) / number > seconds:
+            break
         for name, measure in sides.items():
             values = await measure()
             shown = ", ".join(f"{each} {value:.4g}" for each, value in values.items())

@@ -41,6 +41,15 @@ async def test_sides_take_turns_after_a_warm_up_that_does_not_count():
     assert side("a", "seconds", rounds).samples == (3.0, 5.0)
 
 
+async def test_no_round_begins_for_which_no_time_is_left_but_the_first():
+    async def measure():
+        return {"seconds": 1.0}
+
+    rounds = await in_turns({"a": measure}, rounds=5, seconds=0, warm_up=False)
+
+    assert side("a", "seconds", rounds).samples == (1.0,)
+
+
 def test_ratio_is_taken_round_by_round_so_that_drift_does_not_count():
     drifting = figure(ours=(3.0, 30.0, 300.0), peers={"peer": (2.0, 20.0, 200.0)})
 
