@@ -9,7 +9,7 @@ import pytest
 from fleetest.common.errors import WrongState
 from fleetest.common.states import RunState, TaskState
 from fleetest.common.tasks import Network, Probe, Resources, Service, When
-from fleetest.master.runs.book import queue_entry
+from fleetest.master.runs.book import queue_entries
 from fleetest.master.runs.environment import environment_key
 from tests.tools.story import Story, command_task, need, pytest_task, result, service_task, submitted
 
@@ -43,7 +43,7 @@ def test_who_needs_a_service_is_queued_for_its_worker_alone_and_told_where_it_is
     becomes_ready(story)
 
     smoke = story.task("smoke")
-    entry = queue_entry(story.status, smoke.shards["smoke#0"])
+    [entry] = queue_entries(story.status, [smoke.shards["smoke#0"]])
 
     assert entry.requirements == {"fleetest.worker": "w7"}
     assert story.status.as_served(smoke).env == ADDRESS
@@ -179,7 +179,7 @@ def test_the_first_service_asks_for_a_worker_that_can_run_all_of_its_group():
         command_task("u", resources=cores["u"], needs=(need("db", READY),)),
     )
 
-    entry = queue_entry(story.status, story.task("db").shards["db#0"])
+    [entry] = queue_entries(story.status, [story.task("db").shards["db#0"]])
 
     assert entry.packed == entry.resources == Resources(cpu_millis=1300)
     assert entry.requirements == {"browser": "chromium"}
@@ -200,7 +200,7 @@ def test_who_needs_a_published_service_runs_anywhere_and_is_told_where_it_is_pub
     story.ask(lambda decider: decider.attempt_running("shop#0", token, PUBLISHED))
 
     smoke = story.task("smoke")
-    entry = queue_entry(story.status, smoke.shards["smoke#0"])
+    [entry] = queue_entries(story.status, [smoke.shards["smoke#0"]])
     story.start("smoke#0", "w1")
 
     assert entry.requirements == {}
@@ -219,7 +219,8 @@ def test_who_is_shut_in_follows_even_a_published_service_and_both_are_in_their_r
 
     shop, smoke = story.task("shop"), story.task("smoke")
 
-    assert queue_entry(story.status, smoke.shards["smoke#0"]).requirements["fleetest.worker"] == "w7"
+    [entry] = queue_entries(story.status, [smoke.shards["smoke#0"]])
+    assert entry.requirements["fleetest.worker"] == "w7"
     assert story.status.as_served(smoke).env == PUBLISHED
     assert story.status.network_of(shop) == story.status.network_of(smoke) == story.status.run_id
 

@@ -51,7 +51,7 @@ from fleetest.master.runs.task_status import ShardStatus, TaskStatus
 from fleetest.master.sessions import AttemptRef, Begin, HandBack, Sessions, Stop
 from fleetest.master.store.ports import Commit, Store
 
-__all__ = ["STREAM_ENDED", "RunBook", "hold_of", "queue_entry"]
+__all__ = ["STREAM_ENDED", "RunBook", "hold_of", "queue_entries"]
 
 _log = structlog.get_logger()
 
@@ -69,13 +69,11 @@ _ENQUEUED_AT_ONCE = 1000
 """So many the run waits for."""
 
 
-def queue_entry(status: RunStatus, shard: ShardStatus) -> QueueEntry:
-    """What the queue must know of a waiting shard."""
-    return next(_queue_entries(status, [shard]))
-
-
-def _queue_entries(status: RunStatus, shards: Iterable[ShardStatus]) -> Iterator[QueueEntry]:
-    """What the shards of a task have in common, and there may be thousands of them, is worked out once."""
+def queue_entries(status: RunStatus, shards: Iterable[ShardStatus]) -> Iterator[QueueEntry]:
+    """
+    What the queue must know of waiting shards. What those of a task have in common, and there may be thousands of them,
+    is worked out once.
+    """
     alike: dict[tuple[str, ShardKind], QueueEntry] = {}
     since: dict[str, Sequence[datetime]] = {}
     for shard in shards:
@@ -252,7 +250,7 @@ class RunBook:
         open_to_workers = {
             task_id: status.may_be_queued(status.tasks[task_id]) for task_id in {shard.task_id for shard in waiting}
         }
-        entries = list(_queue_entries(status, [shard for shard in waiting if open_to_workers[shard.task_id]]))
+        entries = list(queue_entries(status, [shard for shard in waiting if open_to_workers[shard.task_id]]))
         if not entries:
             return
         self._on_queue()
